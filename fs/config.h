@@ -1,0 +1,53 @@
+/* The config file of a volume: INI, read with inih, the same on every node. An unknown section or key, a value out of
+ * range, a missing value: an error with file, line and remedy.
+ */
+#ifndef BATON_FS_CONFIG_H
+#define BATON_FS_CONFIG_H
+
+#include "fs/base.h"
+
+enum acknowledge { ACKNOWLEDGE_CLOSE, ACKNOWLEDGE_WRITE, ACKNOWLEDGE_NEVER };
+enum fsync_mode { FSYNC_DISK, FSYNC_MEMORY };
+enum transport { TRANSPORT_CURVE, TRANSPORT_CLEAR };
+
+#define CONFIG_NODES_MAX 7
+#define KEY_TEXT 41 /* a CURVE key in Z85, with NUL */
+
+struct node_config {
+    char name[64];       /* [A-Za-z0-9_-]+ */
+    uint16_t number;     /* of epochs: XXH32 of the name, low 16 bits, not 0; two nodes with one number are an error */
+    char address[128];   /* tcp://IP:PORT — records; PORT + 1: acknowledgements; PORT + 2: control */
+    char public_key[KEY_TEXT]; /* Z85 */
+    char store[1024];
+    char mount[1024];    /* empty: none */
+};
+
+struct config {
+    char path[1024];
+    char volume[64];
+    uint8_t volume_id[16]; /* `id = 32 hex digits` in [volume], written by baton create */
+    int64_t created;       /* `created = ` nanoseconds since 1970: the root directory's times */
+    enum acknowledge acknowledge;
+    enum fsync_mode fsync;
+    enum transport transport;
+    char options[256];     /* mount options: [volume] mount-options = dev,suid,… */
+    uint64_t history_seconds; /* [journal] history = 1h */
+    uint64_t history_bytes;   /* [journal] size = 1GiB */
+    uint32_t lease_ms;        /* [lease] duration = 2s */
+    unsigned node_count;
+    struct node_config nodes[CONFIG_NODES_MAX];
+    bool has_witness;
+    struct node_config witness; /* address and public key only */
+};
+
+/* 0, or a negative errno and a sentence ("FILE:12: unknown key "acknowlege" in [volume]; …") in why. */
+int config_load(const char *path, struct config *config, char *why, size_t why_room);
+const struct node_config *config_node(const struct config *config, const char *name); /* NULL if absent */
+/* Reads FILE.NODE.key (or `path`): mode must be 0600 or less. */
+int config_secret(const struct config *config, const char *node, const char *path_or_null, char secret[KEY_TEXT],
+                  char *why, size_t why_room);
+/* "2s", "500ms", "1h", "3d" → milliseconds; "64MiB", "1GiB", "4096" → bytes. 0 or -EINVAL. */
+int parse_duration(const char *text, uint64_t *ms);
+int parse_size(const char *text, uint64_t *bytes);
+
+#endif

@@ -1,0 +1,30 @@
+/* The mount: a FUSE session over a volume. Mounted once; promotion and demotion change what it lets through, not the
+ * mount.
+ */
+#ifndef BATON_FS_FRONT_H
+#define BATON_FS_FRONT_H
+
+#include "fs/record.h"
+
+struct volume;
+struct front;
+
+/* Mounts at volume->self->mount (clears a dead daemon's mount there first; refuses a mount point inside the store and a
+ * store inside the mount), starts worker threads; returns when the mount answers. */
+int front_start(struct volume *volume, struct front **front, char *why, size_t why_room);
+/* Unmounts (lazily if busy), answers what is held, joins the threads. */
+void front_stop(struct front *front);
+/* Somebody unmounted from outside: readable/signalled when the session has ended. Blocks until then or until woken. */
+bool front_ended(const struct front *front);
+
+/* A record was applied (lock held): on a standby, queue the kernel invalidations that it needs. Never blocks. */
+void front_applied(struct front *front, const struct record *record);
+/* A record was undone (lock held): likewise. */
+void front_undone(struct front *front, const struct record *record);
+
+/* Role changes, called without locks, in this order: becoming primary: drop all entries and invalidate known inodes,
+ * then let changes in. Ceasing: changes answer -EROFS from now on; waits for running ones. */
+void front_become_primary(struct front *front);
+void front_become_standby(struct front *front);
+
+#endif

@@ -1,0 +1,46 @@
+/* The register of a volume: who is primary, in which epoch, and which stores are in sync. One small value that changes
+ * only by compare-and-set; every engine (file, CASPaxos, etcd) stands behind this interface.
+ *
+ * The file engine keeps it on this node, in a file of its own outside the store (STORE.register), fully synced, and
+ * leaves it to a person to decide who is primary.
+ */
+#ifndef BATON_MEMBERSHIP_REGISTER_H
+#define BATON_MEMBERSHIP_REGISTER_H
+
+#include "fs/record.h"
+
+#define REGISTER_MEMBERS_MAX 7
+
+struct register_member {
+    char node[64];
+    uint8_t incarnation[16];
+};
+
+struct register_value {
+    uint64_t version; /* 0: nothing chosen yet; grows by 1 */
+    epoch_t epoch;
+    char primary[64]; /* node name; empty: nobody */
+    unsigned member_count;
+    struct register_member members[REGISTER_MEMBERS_MAX]; /* the in-sync set */
+    uint64_t start_lsn; /* at the epoch's start: last LSN before it, and its chain */
+    uint8_t start_chain[CHAIN_SIZE];
+};
+
+struct reg;
+struct register_engine {
+    const char *name;
+    /* Reads the newest value that this node can see. 0 or a negative errno. */
+    int (*read)(struct reg *reg, struct register_value *value);
+    /* Proposes `next` in place of `expected` (by version). 0: chosen and durable; -ESTALE: another one was chosen,
+     * `*expected` is updated; other errors: the outcome is unknown. */
+    int (*change)(struct reg *reg, struct register_value *expected, const struct register_value *next);
+    void (*close)(struct reg *reg);
+};
+struct reg {
+    const struct register_engine *engine;
+};
+
+int register_file_open(const char *path, struct reg **reg, char *why, size_t why_room);
+bool register_is_member(const struct register_value *value, const char *node, const uint8_t incarnation[16]);
+
+#endif
