@@ -1,4 +1,3 @@
-#define _GNU_SOURCE
 #include "fs/base.h"
 
 #include <fcntl.h>
