@@ -36,6 +36,9 @@ enum record_type {
 #define RECORD_LENGTH_MAX (256u << 10)       /* encoded record without payload */
 #define RECORD_PAYLOAD_MAX (1024u * BATON_BLOCK) /* 4 MiB */
 #define RECORD_BLOCKS_MAX 1024u
+#define FILE_SIZE_MAX (1ull << 60)
+#define FILE_BLOCKS(size) (((size) + BATON_BLOCK - 1) / BATON_BLOCK)
+#define FILE_BLOCKS_MAX FILE_BLOCKS(FILE_SIZE_MAX)
 #define RECORD_RECLAIM_MAX 256u /* steps of one RECLAIM */
 #define RECORD_ROWS_MAX 512u    /* extent rows that one record may touch; what has more is cut up by its maker */
 
@@ -67,7 +70,7 @@ struct span { /* bytes inside somebody else's buffer */
 struct file_time {
     int64_t seconds;
     uint32_t nanoseconds;
-};
+} __attribute__((packed)); /* 12 bytes, in rows and records alike */
 
 /* SETATTR: which fields are set. ctime is always head.time unless SET_KEEP_CTIME. */
 #define SET_MODE 1u
@@ -130,7 +133,8 @@ struct record {
     uint64_t size;     /* file size afterwards: WRITE, TRUNCATE, ALLOCATE, PUNCH */
     uint64_t new_data; /* TRUNCATE: the file gets this data id and the old one becomes an orphan; 0: keeps its own.
                           CREATE: the new file's data id */
-    uint64_t last;     /* TRUNCATE: block [first, last) go now; `last` < UINT64_MAX: the rest is a pending trim */
+    uint64_t last;     /* TRUNCATE that does not grow the file: blocks [first, last) go now; `last` < UINT64_MAX: those
+                          from `last` on are a pending trim. One that grows it: equal to `first`, nothing goes. */
     struct span checksums; /* WRITE, TRUNCATE: 8 bytes (XXH3-64, little-endian) a block, head.blocks of them.
                               TRUNCATE has 0 or 1 block: the new last one, zeroed behind the end, at block first - 1 */
     const struct reclaim_step *steps; /* RECLAIM; decode keeps them in `step_room` (free with record_release) */
