@@ -16,7 +16,8 @@ enum transport { TRANSPORT_CURVE, TRANSPORT_CLEAR };
 struct node_config {
     char name[64];       /* [A-Za-z0-9_-]+ */
     uint16_t number;     /* of epochs: XXH32 of the name, low 16 bits, not 0; two nodes with one number are an error */
-    char address[128];   /* tcp://IP:PORT — records; PORT + 1: acknowledgements; PORT + 2: control */
+    char address[128];   /* tcp://IP:PORT — records; PORT + 1: acknowledgements; PORT + 2: control (so
+                            PORT is at most 65533, and volumes of one host are 3 ports apart) */
     char public_key[KEY_TEXT]; /* Z85 */
     char store[1024];
     char mount[1024];    /* empty: none */

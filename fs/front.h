@@ -24,6 +24,10 @@ void front_undone(struct front *front, const struct record *record);
 
 /* Role changes, called without locks, in this order: becoming primary: drop all entries and invalidate known inodes,
  * then let changes in. Ceasing: changes answer -EROFS from now on; waits for running ones. */
+/* A switchover is under way: changes that arrive now are held, not failed; waits for running ones (an operation whose
+ * reply is parked is not running). The next front_become_… ends it: held changes go on, or answer -EROFS. Becoming
+ * primary again after a hold only lets them go on. */
+void front_hold(struct front *front);
 void front_become_primary(struct front *front);
 void front_become_standby(struct front *front);
 

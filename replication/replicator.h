@@ -5,6 +5,7 @@
 #ifndef BATON_REPLICATION_REPLICATOR_H
 #define BATON_REPLICATION_REPLICATOR_H
 
+#include "fs/park.h"
 #include "fs/store.h"
 
 #include <jansson.h>
@@ -12,12 +13,20 @@
 struct volume;
 struct replicator;
 
+/* Opens the register (STORE.register → volume->reg), asks the peers who is primary, takes this node's role (calls
+ * front_become_primary if it is that), starts the threads. replicator_stop closes the register again. Either is called
+ * when store, park and front are there; front may be NULL. */
 int replicator_start(struct volume *volume, struct replicator **replicator, char *why, size_t why_room);
 void replicator_stop(struct replicator *replicator);
 
 /* New record (lock held): be quick. */
 void replicator_applied(struct replicator *replicator, struct entry *entry);
 void replicator_durable(struct replicator *replicator, uint64_t lsn);
+
+/* An operation is about to wait for `lsn` on `line`: asks whoever has to act for it. A node alone in the set asks its own
+ * disk on either line (it acknowledges only what is on its disk), PARK_DURABLE asks this disk and the peers'. Called by
+ * volume_wait for every operation that waits, just before park_wait. Quick, never blocks, no locks held. */
+void replicator_need(struct replicator *replicator, enum park_line line, uint64_t lsn);
 
 /* Role changes; each returns when done, or a negative errno with a sentence. */
 /* Becomes primary. Refused (-EBUSY) without force while the primary answers; -ESTALE without force if this store is
@@ -27,6 +36,10 @@ int replicator_promote(struct replicator *replicator, bool force, char *why, siz
  * the register, lets the peer start its epoch, becomes its standby. On any failure before the register is written this
  * node goes on as primary. */
 int replicator_switchover(struct replicator *replicator, const char *node, char *why, size_t why_room);
+
+/* Registers the control commands "promote" {"force": bool} and "switchover" {"node": name}; before control_start. The
+ * answer is {"end": true, "role": …, "epoch": "counter.node"} or an error. */
+void replicator_control(void);
 
 /* What status shows: link state (working, synchronizing, pending, failed), peers with received and durable LSN, lag in
  * records and bytes, rate, time of last contact. New reference. Never waits for the engine lock. */
