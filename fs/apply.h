@@ -18,6 +18,8 @@ int inode_get(struct store *store, uint64_t ino, struct inode_row *row);
 /* With the symlink target behind it, which keeps valid until the next change. */
 int inode_get_target(struct store *store, uint64_t ino, struct inode_row *row, struct span *target);
 int dirent_get(struct store *store, uint64_t parent, const void *name, size_t length, struct dirent_row *row);
+/* Does `directory` lie below `top`, or is it the same? 1, 0, or an error. */
+int directory_is_inside(struct store *store, uint64_t directory, uint64_t top);
 
 /* The map: extents of a data id that overlap [first, first + count), in order. Calls `each` with the part inside the
  * range (checksums NULL if unwritten); holes are not reported. `each` returns 0 to go on, else its value is returned. */

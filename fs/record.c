@@ -109,8 +109,8 @@ static const char *check_create(const struct record *r) {
     if (r->parent == 0 ? r->name.length != 0 || r->cookie != 0 || kind == S_IFDIR
                        : !name_is_valid(&r->name) || r->cookie == 0)
         return "a bad name";
-    if ((kind == S_IFREG) != (r->new_data != 0))
-        return "a bad data id";
+    if (r->new_data != (kind == S_IFREG ? r->head.ino : 0))
+        return "a bad data id"; /* a new file's is its inode number: new as that is */
     if (kind != S_IFCHR && kind != S_IFBLK && r->rdev != 0)
         return "a device number of what is no device";
     if (kind == S_IFLNK ? r->value.length == 0 || r->value.length > BATON_SYMLINK_MAX ||

@@ -72,6 +72,16 @@ struct file_time {
     uint32_t nanoseconds;
 } __attribute__((packed)); /* 12 bytes, in rows and records alike */
 
+static inline struct file_time file_time_of(int64_t nanoseconds) { /* since 1970, not negative */
+    return (struct file_time){nanoseconds / 1000000000, (uint32_t)(nanoseconds % 1000000000)};
+}
+/* < 0, 0, > 0 */
+static inline int file_time_compare(struct file_time a, struct file_time b) {
+    if (a.seconds != b.seconds)
+        return a.seconds < b.seconds ? -1 : 1;
+    return a.nanoseconds < b.nanoseconds ? -1 : a.nanoseconds > b.nanoseconds;
+}
+
 /* SETATTR: which fields are set. ctime is always head.time unless SET_KEEP_CTIME. */
 #define SET_MODE 1u
 #define SET_UID 2u
