@@ -14,7 +14,7 @@ enum transport { TRANSPORT_CURVE, TRANSPORT_CLEAR };
 #define KEY_TEXT 41 /* a CURVE key in Z85, with NUL */
 
 struct node_config {
-    char name[64];       /* [A-Za-z0-9_-]+ */
+    char name[64];       /* see config_name_valid() */
     uint16_t number;     /* of epochs: XXH32 of the name, low 16 bits, not 0; two nodes with one number are an error */
     char address[128];   /* tcp://IP:PORT — records; PORT + 1: acknowledgements; PORT + 2: control (so
                             PORT is at most 65533, and volumes of one host are 3 ports apart) */
@@ -32,8 +32,8 @@ struct config {
     enum fsync_mode fsync;
     enum transport transport;
     char options[256];     /* mount options: [volume] mount-options = dev,suid,… */
-    uint64_t history_seconds; /* [journal] history = 1h */
-    uint64_t history_bytes;   /* [journal] size = 1GiB */
+    uint64_t history_seconds; /* [journal] history = 1h; 0: keep nothing that every node has */
+    uint64_t history_bytes;   /* [journal] size = 1GiB; likewise */
     uint32_t lease_ms;        /* [lease] duration = 2s */
     unsigned node_count;
     struct node_config nodes[CONFIG_NODES_MAX];
@@ -50,5 +50,9 @@ int config_secret(const struct config *config, const char *node, const char *pat
 /* "2s", "500ms", "1h", "3d" → milliseconds; "64MiB", "1GiB", "4096" → bytes. 0 or -EINVAL. */
 int parse_duration(const char *text, uint64_t *ms);
 int parse_size(const char *text, uint64_t *bytes);
+bool config_name_valid(const char *name);  /* of a node or volume: 1..63 of [A-Za-z0-9_.-], beginning with [A-Za-z0-9] */
+bool config_key_valid(const char *text);   /* 40 characters of Z85 */
+/* Splits tcp://IP:PORT. IPv6 stands in brackets, which `host` is given without. 0 or -EINVAL. */
+int config_address(const char *address, char host[64], uint16_t *port);
 
 #endif

@@ -1,0 +1,591 @@
+#include <config.h>
+#include "fs/config.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <ini.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#define CONFIG_FILE_MAX (1 << 20)
+#define CONFIG_LINE_MAX 2048
+#define NODE_PORTS 3 /* records, acknowledgements, control */
+
+/* One pass over the file. The reader hands lines to inih, so it knows the line number and sees section headers before
+ * inih does; inih itself cuts section names at 50 characters and says nothing about empty sections. */
+struct parse {
+    struct config *config;
+    FILE *file;
+    int line;
+    const struct section *section; /* NULL: none yet */
+    struct node_config *node;      /* of [node NAME] and [witness] */
+    unsigned volume_seen, journal_seen, lease_seen, witness_seen, node_seen[CONFIG_NODES_MAX];
+    unsigned *seen; /* keys of the section that were given, by their place in its table */
+    bool failed;
+    char *why;
+    size_t why_room;
+};
+
+struct key_rule {
+    const char *name;
+    bool (*set)(struct parse *parse, const char *value); /* false: it has said why */
+};
+
+struct section {
+    const char *name;
+    const struct key_rule *keys;
+};
+
+static bool complain(struct parse *parse, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Keeps the first complaint; always false. */
+static bool complain(struct parse *parse, const char *format, ...) {
+    if (parse->failed)
+        return false;
+    parse->failed = true;
+    int head = snprintf(parse->why, parse->why_room, "%s:%d: ", parse->config->path, parse->line);
+    if (head < 0 || (size_t)head >= parse->why_room)
+        return false;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(parse->why + head, parse->why_room - (size_t)head, format, arguments);
+    va_end(arguments);
+    return false;
+}
+
+/* ---- values ---------------------------------------------------------------------------------------------------------- */
+
+struct unit {
+    const char *name;
+    uint64_t factor;
+};
+
+static int parse_units(const char *text, const struct unit *units, uint64_t *value) {
+    uint64_t number = 0;
+    const char *at = text;
+
+    for (; *at >= '0' && *at <= '9'; at++) {
+        if (MUL_OVERFLOWS(number, (uint64_t)10, &number) || ADD_OVERFLOWS(number, (uint64_t)(*at - '0'), &number))
+            return -EINVAL;
+    }
+    if (at == text)
+        return -EINVAL;
+    while (*at == ' ')
+        at++;
+    for (; units->name != NULL; units++) {
+        if (strcmp(at, units->name) == 0)
+            return MUL_OVERFLOWS(number, units->factor, value) ? -EINVAL : 0;
+    }
+    *value = 0;
+    return *at == '\0' && number == 0 ? 0 : -EINVAL;
+}
+
+int parse_duration(const char *text, uint64_t *ms) {
+    static const struct unit units[] = {{"ms", 1},          {"s", 1000},       {"min", 60000}, {"m", 60000},
+                                        {"h", 3600000},     {"d", 86400000},   {"w", 604800000}, {NULL, 0}};
+    return parse_units(text, units, ms);
+}
+
+int parse_size(const char *text, uint64_t *bytes) {
+    static const struct unit units[] = {{"", 1},
+                                        {"B", 1},
+                                        {"KiB", 1ull << 10},
+                                        {"MiB", 1ull << 20},
+                                        {"GiB", 1ull << 30},
+                                        {"TiB", 1ull << 40},
+                                        {NULL, 0}};
+    return parse_units(text, units, bytes);
+}
+
+bool config_name_valid(const char *name) {
+    size_t length = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-");
+    return length > 0 && length < 64 && name[length] == '\0' && strchr("_.-", name[0]) == NULL;
+}
+
+bool config_key_valid(const char *text) {
+    static const char z85[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
+    return strspn(text, z85) == KEY_TEXT - 1 && text[KEY_TEXT - 1] == '\0';
+}
+
+int config_address(const char *address, char host[64], uint16_t *port) {
+    uint8_t binary[16];
+    const char *end;
+    unsigned number = 0;
+
+    if (strncmp(address, "tcp://", 6) != 0)
+        return -EINVAL;
+    const char *begin = address + 6;
+    bool six = *begin == '[';
+    if (six)
+        begin++;
+    end = six ? strchr(begin, ']') : strchr(begin, ':');
+    if (end == NULL || end - begin >= 64 || (six && end[1] != ':'))
+        return -EINVAL;
+    memcpy(host, begin, (size_t)(end - begin));
+    host[end - begin] = '\0';
+    if (inet_pton(six ? AF_INET6 : AF_INET, host, binary) != 1)
+        return -EINVAL;
+    const char *digits = end + (six ? 2 : 1);
+    size_t length = strspn(digits, "0123456789");
+    if (length == 0 || length > 5 || digits[length] != '\0')
+        return -EINVAL;
+    for (size_t i = 0; i < length; i++)
+        number = number * 10 + (unsigned)(digits[i] - '0');
+    if (number == 0 || number > UINT16_MAX - (NODE_PORTS - 1))
+        return -EINVAL;
+    *port = (uint16_t)number;
+    return 0;
+}
+
+static bool copy_value(struct parse *parse, char *to, size_t room, const char *key, const char *value) {
+    size_t length = strlen(value);
+    if (length >= room)
+        return complain(parse, "%s is too long: at most %zu characters", key, room - 1);
+    memcpy(to, value, length + 1);
+    return true;
+}
+
+static bool choose(struct parse *parse, const char *key, const char *value, const char *const choices[], int *chosen) {
+    for (int i = 0; choices[i] != NULL; i++) {
+        if (strcmp(value, choices[i]) == 0) {
+            *chosen = i;
+            return true;
+        }
+    }
+    return complain(parse, "%s = \"%s\" is not known; choose %s, %s%s%s", key, value, choices[0], choices[1],
+                    choices[2] != NULL ? " or " : "", choices[2] != NULL ? choices[2] : "");
+}
+
+/* ---- keys ------------------------------------------------------------------------------------------------------------ */
+
+static bool set_name(struct parse *parse, const char *value) {
+    if (!config_name_valid(value))
+        return complain(parse, "\"%s\" cannot name a volume; take up to 63 letters, digits, '-', '_' and '.'", value);
+    return copy_value(parse, parse->config->volume, sizeof parse->config->volume, "name", value);
+}
+
+static bool set_id(struct parse *parse, const char *value) {
+    if (strlen(value) != 32 || strspn(value, "0123456789abcdef") != 32)
+        return complain(parse, "id must be the 32 hexadecimal digits that `baton create` wrote");
+    for (size_t i = 0; i < 16; i++) {
+        char digits[3] = {value[2 * i], value[2 * i + 1], '\0'};
+        parse->config->volume_id[i] = (uint8_t)strtoul(digits, NULL, 16);
+    }
+    return true;
+}
+
+static bool set_created(struct parse *parse, const char *value) {
+    char *end;
+    errno = 0;
+    long long number = strtoll(value, &end, 10);
+    if (errno != 0 || end == value || *end != '\0' || number <= 0)
+        return complain(parse, "created must be the number that `baton create` wrote (nanoseconds since 1970)");
+    parse->config->created = number;
+    return true;
+}
+
+static bool set_acknowledge(struct parse *parse, const char *value) {
+    static const char *const choices[] = {"close", "write", "never", NULL};
+    int chosen;
+    if (!choose(parse, "acknowledge", value, choices, &chosen))
+        return false;
+    parse->config->acknowledge = (enum acknowledge)chosen;
+    return true;
+}
+
+static bool set_fsync(struct parse *parse, const char *value) {
+    static const char *const choices[] = {"disk", "memory", NULL};
+    int chosen;
+    if (!choose(parse, "fsync", value, choices, &chosen))
+        return false;
+    parse->config->fsync = (enum fsync_mode)chosen;
+    return true;
+}
+
+static bool set_transport(struct parse *parse, const char *value) {
+    static const char *const choices[] = {"curve", "clear", NULL};
+    int chosen;
+    if (!choose(parse, "transport", value, choices, &chosen))
+        return false;
+    parse->config->transport = (enum transport)chosen;
+    return true;
+}
+
+static bool set_options(struct parse *parse, const char *value) {
+    if (value[strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789_=,")] != '\0')
+        return complain(parse, "mount-options = \"%s\": give options with commas between them and no spaces", value);
+    return copy_value(parse, parse->config->options, sizeof parse->config->options, "mount-options", value);
+}
+
+static bool set_address(struct parse *parse, const char *value) {
+    char host[64];
+    uint16_t port;
+    if (config_address(value, host, &port) != 0)
+        return complain(parse,
+                        "address = \"%s\" is not tcp://IP:PORT; IP is a number like 10.0.0.1 or [fd00::1], PORT at "
+                        "most %d",
+                        value, UINT16_MAX - (NODE_PORTS - 1));
+    return copy_value(parse, parse->node->address, sizeof parse->node->address, "address", value);
+}
+
+static bool set_public_key(struct parse *parse, const char *value) {
+    if (!config_key_valid(value))
+        return complain(parse, "public-key must be the 40 characters (Z85) that `baton create` wrote");
+    return copy_value(parse, parse->node->public_key, sizeof parse->node->public_key, "public-key", value);
+}
+
+static bool set_path(struct parse *parse, char *to, size_t room, const char *key, const char *value) {
+    if (value[0] != '/')
+        return complain(parse, "%s = \"%s\" must be a full path, beginning with /", key, value);
+    if (!copy_value(parse, to, room, key, value))
+        return false;
+    for (size_t length = strlen(to); length > 1 && to[length - 1] == '/'; length--)
+        to[length - 1] = '\0';
+    if (to[1] == '\0')
+        return complain(parse, "%s = / cannot be; take a directory of its own", key);
+    return true;
+}
+
+static bool set_store(struct parse *parse, const char *value) {
+    return set_path(parse, parse->node->store, sizeof parse->node->store, "store", value);
+}
+
+static bool set_mount(struct parse *parse, const char *value) {
+    return set_path(parse, parse->node->mount, sizeof parse->node->mount, "mount", value);
+}
+
+static bool set_history(struct parse *parse, const char *value) {
+    uint64_t ms;
+    if (parse_duration(value, &ms) != 0)
+        return complain(parse, "history = \"%s\" is not a duration like 30min, 1h or 7d", value);
+    if (ms > 0 && ms < 1000)
+        return complain(parse, "history = %s is too short; at least 1s, or 0 to keep none", value);
+    parse->config->history_seconds = ms / 1000;
+    return true;
+}
+
+static bool set_size(struct parse *parse, const char *value) {
+    if (parse_size(value, &parse->config->history_bytes) != 0)
+        return complain(parse, "size = \"%s\" is not a size like 64MiB or 1GiB", value);
+    return true;
+}
+
+static bool set_duration(struct parse *parse, const char *value) {
+    uint64_t ms;
+    if (parse_duration(value, &ms) != 0)
+        return complain(parse, "duration = \"%s\" is not a duration like 2s or 500ms", value);
+    if (ms < 100 || ms > 600000)
+        return complain(parse, "duration = %s is out of range; take 100ms to 10min", value);
+    parse->config->lease_ms = (uint32_t)ms;
+    return true;
+}
+
+static const struct key_rule volume_keys[] = {
+    {"name", set_name},           {"id", set_id},           {"created", set_created},
+    {"acknowledge", set_acknowledge}, {"fsync", set_fsync}, {"transport", set_transport},
+    {"mount-options", set_options},   {NULL, NULL}};
+static const struct key_rule node_keys[] = {
+    {"address", set_address}, {"public-key", set_public_key}, {"store", set_store}, {"mount", set_mount}, {NULL, NULL}};
+static const struct key_rule witness_keys[] = {{"address", set_address}, {"public-key", set_public_key}, {NULL, NULL}};
+static const struct key_rule journal_keys[] = {{"history", set_history}, {"size", set_size}, {NULL, NULL}};
+static const struct key_rule lease_keys[] = {{"duration", set_duration}, {NULL, NULL}};
+
+static const struct section section_volume = {"volume", volume_keys};
+static const struct section section_node = {"node", node_keys};
+static const struct section section_witness = {"witness", witness_keys};
+static const struct section section_journal = {"journal", journal_keys};
+static const struct section section_lease = {"lease", lease_keys};
+
+/* ---- lines ----------------------------------------------------------------------------------------------------------- */
+
+static bool enter_node(struct parse *parse, const char *name) {
+    struct config *config = parse->config;
+
+    if (!config_name_valid(name))
+        return complain(parse, "\"%s\" cannot name a node; take up to 63 letters, digits, '-', '_' and '.'", name);
+    if (config_node(config, name) != NULL)
+        return complain(parse, "there is another [node %s] above; each node stands here once", name);
+    if (config->node_count == CONFIG_NODES_MAX)
+        return complain(parse, "more than %d nodes; a volume cannot have that many", CONFIG_NODES_MAX);
+    struct node_config *node = &config->nodes[config->node_count];
+    parse->seen = &parse->node_seen[config->node_count++];
+    parse->section = &section_node;
+    parse->node = node;
+    memcpy(node->name, name, strlen(name) + 1);
+    node->number = (uint16_t)XXH32(name, strlen(name), 0);
+    if (node->number == 0)
+        node->number = 1;
+    for (unsigned i = 0; i + 1 < config->node_count; i++) {
+        if (config->nodes[i].number == node->number)
+            return complain(parse, "nodes \"%s\" and \"%s\" have the same number by chance; rename one of them",
+                            config->nodes[i].name, name);
+    }
+    return true;
+}
+
+static bool enter_section(struct parse *parse, char *line) {
+    char *end = strchr(line, ']');
+
+    if (end == NULL)
+        return complain(parse, "a section begins here but has no ]");
+    *end = '\0';
+    const char *name = line + 1;
+    parse->node = NULL;
+    if (strncmp(name, "node ", 5) == 0)
+        return enter_node(parse, name + 5);
+    if (strcmp(name, "volume") == 0) {
+        parse->section = &section_volume;
+        parse->seen = &parse->volume_seen;
+    } else if (strcmp(name, "journal") == 0) {
+        parse->section = &section_journal;
+        parse->seen = &parse->journal_seen;
+    } else if (strcmp(name, "lease") == 0) {
+        parse->section = &section_lease;
+        parse->seen = &parse->lease_seen;
+    } else if (strcmp(name, "witness") == 0) {
+        parse->section = &section_witness;
+        parse->seen = &parse->witness_seen;
+        parse->node = &parse->config->witness;
+        memcpy(parse->node->name, "witness", sizeof "witness");
+        parse->config->has_witness = true;
+    } else {
+        return complain(parse, "unknown section [%s]; there are [volume], [node NAME], [witness], [journal] and [lease]",
+                        name);
+    }
+    return true;
+}
+
+/* inih's reader: the next line, or NULL at the end and after the first complaint. */
+static char *next_line(char *buffer, int room, void *context) {
+    struct parse *parse = context;
+
+    if (parse->failed || fgets(buffer, room, parse->file) == NULL)
+        return NULL;
+    parse->line++;
+    size_t length = strlen(buffer);
+    if (length > 0 && buffer[length - 1] != '\n' && !feof(parse->file)) {
+        complain(parse, "this line has more than %d characters, or a NUL among them; shorten it", room - 2);
+        return NULL;
+    }
+    const char *begin = buffer + strspn(buffer, " \t\r\n");
+    if (begin > buffer && *begin != '\0' && *begin != ';' && *begin != '#') {
+        complain(parse, "this line begins with a space; let it begin at the margin");
+        return NULL;
+    }
+    if (*buffer == '[') {
+        char copy[CONFIG_LINE_MAX];
+        memcpy(copy, buffer, MIN(length + 1, sizeof copy));
+        copy[sizeof copy - 1] = '\0';
+        if (!enter_section(parse, copy))
+            return NULL;
+    }
+    return buffer;
+}
+
+static int take_key(void *context, const char *section, const char *name, const char *value) {
+    struct parse *parse = context;
+
+    (void)section;
+    if (parse->section == NULL)
+        return complain(parse, "\"%s\" stands outside any section; the file begins with [volume]", name);
+    for (unsigned i = 0; parse->section->keys[i].name != NULL; i++) {
+        if (strcmp(parse->section->keys[i].name, name) != 0)
+            continue;
+        if (*parse->seen & (1u << i))
+            return complain(parse, "%s is given twice in [%s]; remove one", name, parse->section->name);
+        *parse->seen |= 1u << i;
+        if (*value == '\0')
+            return complain(parse, "%s has no value; give it one or remove the line", name);
+        return parse->section->keys[i].set(parse, value);
+    }
+    char known[256] = "";
+    for (size_t i = 0; parse->section->keys[i].name != NULL; i++) {
+        size_t used = strlen(known);
+        snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? ", " : "", parse->section->keys[i].name);
+    }
+    return complain(parse, "unknown key \"%s\" in [%s]; known are %s", name, parse->section->name, known);
+}
+
+/* ---- the whole ------------------------------------------------------------------------------------------------------- */
+
+static bool lack(struct parse *parse, const char *section, const char *name, const char *remedy) {
+    parse->failed = true;
+    snprintf(parse->why, parse->why_room, "%s: [%s%s%s] has no %s", parse->config->path, section,
+             *name != '\0' ? " " : "", name, remedy);
+    return false;
+}
+
+static bool inside(const char *path, const char *directory) {
+    size_t length = strlen(directory);
+    return strncmp(path, directory, length) == 0 && (path[length] == '/' || path[length] == '\0');
+}
+
+static bool check_peer(struct parse *parse, const char *section, const struct node_config *node) {
+    const char *name = node == &parse->config->witness ? "" : node->name;
+    if (node->address[0] == '\0')
+        return lack(parse, section, name, "address; add: address = tcp://IP:PORT");
+    if (node->public_key[0] == '\0' && parse->config->transport == TRANSPORT_CURVE)
+        return lack(parse, section, name, "public-key; take the one that `baton create` wrote");
+    return true;
+}
+
+static bool check_addresses(struct parse *parse) {
+    const struct node_config *all[CONFIG_NODES_MAX + 1];
+    const struct config *config = parse->config;
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < config->node_count; i++)
+        all[count++] = &config->nodes[i];
+    if (config->has_witness)
+        all[count++] = &config->witness;
+    for (unsigned i = 0; i < count; i++) {
+        for (unsigned j = 0; j < i; j++) {
+            char a[64], b[64];
+            uint16_t port_a, port_b;
+            PROMISE(config_address(all[i]->address, a, &port_a) == 0 && config_address(all[j]->address, b, &port_b) == 0);
+            if (strcmp(a, b) == 0 && abs(port_a - port_b) < NODE_PORTS) {
+                parse->failed = true;
+                snprintf(parse->why, parse->why_room,
+                         "%s: addresses of %s and %s collide; each uses PORT, PORT + 1 and PORT + 2", config->path,
+                         all[j]->name, all[i]->name);
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static bool check_all(struct parse *parse) {
+    const struct config *config = parse->config;
+
+    if (config->volume[0] == '\0')
+        return lack(parse, "volume", "", "name; add: name = …");
+    if (!(parse->volume_seen & (1u << 1)))
+        return lack(parse, "volume", "", "id; `baton create` makes a config file that has one");
+    if (config->created == 0)
+        return lack(parse, "volume", "", "created; `baton create` makes a config file that has it");
+    if (config->node_count == 0)
+        return lack(parse, "node", "…", "place in it; add a section [node NAME] for each node");
+    for (unsigned i = 0; i < config->node_count; i++) {
+        const struct node_config *node = &config->nodes[i];
+        if (!check_peer(parse, "node", node))
+            return false;
+        if (node->store[0] == '\0')
+            return lack(parse, "node", node->name, "store; add: store = DIRECTORY");
+        if (node->mount[0] != '\0' && (inside(node->mount, node->store) || inside(node->store, node->mount))) {
+            parse->failed = true;
+            snprintf(parse->why, parse->why_room,
+                     "%s: [node %s]: store and mount lie inside each other; take separate directories", config->path,
+                     node->name);
+            return false;
+        }
+    }
+    if (config->has_witness && !check_peer(parse, "witness", &config->witness))
+        return false;
+    return check_addresses(parse);
+}
+
+static void set_defaults(struct config *config) {
+    config->history_seconds = 3600;
+    config->history_bytes = 1ull << 30;
+    config->lease_ms = 2000;
+}
+
+static int open_config(const char *path, FILE **file, char *why, size_t why_room) {
+    struct stat status;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+    *file = NULL;
+    if (fd < 0) {
+        int error = errno;
+        snprintf(why, why_room, "%s cannot be read: %s", path, strerror(error));
+        return -error;
+    }
+    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size > CONFIG_FILE_MAX) {
+        snprintf(why, why_room, "%s is not a config file: it must be a plain file of at most 1 MiB", path);
+        close(fd);
+        return -EINVAL;
+    }
+    *file = fdopen(fd, "r");
+    if (*file == NULL) {
+        snprintf(why, why_room, "%s cannot be read: %s", path, strerror(errno));
+        close(fd);
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+int config_load(const char *path, struct config *config, char *why, size_t why_room) {
+    struct parse parse = {.config = config, .why = why, .why_room = why_room};
+
+    memset(config, 0, sizeof *config);
+    if (strlen(path) >= sizeof config->path) {
+        snprintf(why, why_room, "the path of the config file is too long");
+        return -ENAMETOOLONG;
+    }
+    memcpy(config->path, path, strlen(path) + 1);
+    set_defaults(config);
+    int error = open_config(path, &parse.file, why, why_room);
+    if (error)
+        return error;
+#if HAVE_DECL_INI_MAX_LINE
+    ini_use_stack = false;
+    ini_max_line = CONFIG_LINE_MAX;
+    ini_initial_alloc = CONFIG_LINE_MAX;
+#endif
+    int line = ini_parse_stream(next_line, &parse, take_key, &parse);
+    if (line > 0 && !parse.failed) {
+        parse.line = line;
+        complain(&parse, "this is neither a [section] nor \"key = value\" nor a comment (; or # at its beginning)");
+    }
+    if (!parse.failed && (line < 0 || ferror(parse.file))) {
+        parse.failed = true;
+        snprintf(why, why_room, "%s cannot be read: %s", path, line < 0 ? "out of memory" : strerror(errno));
+    }
+    fclose(parse.file);
+    return !parse.failed && check_all(&parse) ? 0 : -EINVAL;
+}
+
+const struct node_config *config_node(const struct config *config, const char *name) {
+    for (unsigned i = 0; i < config->node_count; i++) {
+        if (strcmp(config->nodes[i].name, name) == 0)
+            return &config->nodes[i];
+    }
+    return NULL;
+}
+
+int config_secret(const struct config *config, const char *node, const char *path_or_null, char secret[KEY_TEXT],
+                  char *why, size_t why_room) {
+    char path[sizeof config->path + 80];
+    char text[KEY_TEXT + 1] = "";
+    struct stat status;
+
+    snprintf(path, sizeof path, "%s.%s.key", config->path, node);
+    if (path_or_null == NULL)
+        path_or_null = path;
+    AUTO_CLOSE int fd = open(path_or_null, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &status) != 0) {
+        int error = errno;
+        snprintf(why, why_room, "the secret key %s cannot be read: %s; `baton create` made it, copy it here",
+                 path_or_null, strerror(error));
+        return -error;
+    }
+    if ((status.st_mode & 077) != 0) {
+        snprintf(why, why_room, "others can read the secret key %s; run: chmod 600 %s", path_or_null, path_or_null);
+        return -EACCES;
+    }
+    ssize_t length = read(fd, text, sizeof text);
+    if (length == KEY_TEXT && text[KEY_TEXT - 1] == '\n')
+        text[--length] = '\0';
+    if (!S_ISREG(status.st_mode) || length != KEY_TEXT - 1 || !config_key_valid(text)) {
+        snprintf(why, why_room, "%s holds no secret key: one line of 40 characters (Z85) is expected", path_or_null);
+        return -EINVAL;
+    }
+    memcpy(secret, text, KEY_TEXT - 1);
+    secret[KEY_TEXT - 1] = '\0';
+    return 0;
+}
