@@ -1,0 +1,227 @@
+/* What others ask a store: positions, epochs, ids, times, durability, snapshots, local values. */
+#include "fs/store_internal.h"
+
+void store_lock(struct store *store) {
+    PROMISE(pthread_mutex_lock(&store->lock) == 0);
+}
+
+void store_unlock(struct store *store) {
+    PROMISE(pthread_mutex_unlock(&store->lock) == 0);
+}
+
+const uint8_t *store_volume(const struct store *store) {
+    return store->volume;
+}
+
+const uint8_t *store_incarnation(const struct store *store) {
+    return store->incarnation;
+}
+
+const char *store_path(const struct store *store) {
+    return store->path;
+}
+
+void store_set_watch(struct store *store, const struct store_watch *watch) {
+    store_lock(store);
+    store->watch = *watch;
+    store_unlock(store);
+}
+
+void store_set_hold(struct store *store, uint64_t lsn) {
+    store_lock(store);
+    store->hold = lsn;
+    store_unlock(store);
+}
+
+void store_position_locked(struct store *store, struct position *position) {
+    *position = (struct position){.lsn = store->position.lsn,
+                                  .epoch = store->position.epoch,
+                                  .committed = store->committed,
+                                  .durable = atomic_load(&store->durable),
+                                  .first = store->position.first,
+                                  .time = store->position.time};
+    memcpy(position->chain, store->position.chain, CHAIN_SIZE);
+}
+
+void store_position(struct store *store, struct position *position) {
+    store_lock(store);
+    store_position_locked(store, position);
+    store_unlock(store);
+}
+
+/* ---- epochs, times, ids ---- */
+
+static int epoch_newest(struct store *store, epoch_t *newest) {
+    struct cursor cursor;
+    struct key end = key_u64(UINT64_MAX);
+    *newest = 0;
+    int rc = cursor_open(&cursor, store, NULL, TABLE_EPOCH);
+    if (rc)
+        return rc;
+    rc = cursor_seek_before(&cursor, &end);
+    if (rc == 0 && cursor.key.length == 8)
+        *newest = be64_get(cursor.key.data);
+    cursor_close(&cursor);
+    return rc == -ENOENT ? 0 : rc;
+}
+
+int store_start_epoch(struct store *store, epoch_t epoch, const char *node) {
+    epoch_t newest;
+    store_lock(store);
+    int rc = store_admit(store, SPACE_FREE);
+    if (rc == 0)
+        rc = epoch_newest(store, &newest);
+    if (rc == 0 && (epoch <= newest || EPOCH_COUNTER(epoch) == EPOCH_COUNTER(newest) ||
+                    EPOCH_COUNTER(epoch) > EPOCH_COUNTER_MAX || store->undoing))
+        rc = store->undoing ? -EBUSY : -ERANGE;
+    if (rc == 0) {
+        store->epoch = epoch;
+        store->epoch_first = store->position.lsn + 1;
+        struct record record = {
+            .head = {.type = RECORD_EPOCH, .time = store_next_time(store, (struct file_time){0, 0})},
+            .name = {(const uint8_t *)node, (uint32_t)strlen(node)}};
+        rc = store_append(store, &record, NULL, NULL, 0);
+        if (rc)
+            store->epoch = 0;
+    }
+    store_unlock(store);
+    return rc;
+}
+
+void store_stop_epoch(struct store *store) {
+    store_lock(store);
+    store->epoch = 0;
+    store_unlock(store);
+}
+
+int64_t store_next_time(struct store *store, struct file_time floor) {
+    int64_t now = clock_now(), above;
+    if (MUL_OVERFLOWS(floor.seconds, (int64_t)1000000000, &above) ||
+        ADD_OVERFLOWS(above, (int64_t)floor.nanoseconds + 1, &above))
+        above = floor.seconds < 0 ? INT64_MIN : now; /* beyond what a clock shows: nothing to stay ahead of */
+    now = MAX(now, store->position.time);
+    return MAX(now, above);
+}
+
+uint64_t store_next_id(struct store *store, unsigned which) {
+    PROMISE(store->epoch != 0 && which < 2);
+    uint64_t step = store->position.lsn + 1 - store->epoch_first;
+    PROMISE(step < 1ull << 39);
+    return EPOCH_COUNTER(store->epoch) << 40 | (step * 2 + which);
+}
+
+/* ---- durability ---- */
+
+void store_want_durable(struct store *store, uint64_t lsn) {
+    if (lsn <= atomic_load(&store->durable) || lsn <= atomic_load(&store->sync_wanted))
+        return;
+    pthread_mutex_lock(&store->sync_lock);
+    if (lsn > atomic_load(&store->sync_wanted)) {
+        atomic_store(&store->sync_wanted, lsn);
+        pthread_cond_signal(&store->sync_work);
+    }
+    pthread_mutex_unlock(&store->sync_lock);
+}
+
+int store_sync(struct store *store, uint64_t lsn) {
+    struct position position;
+    store_position(store, &position);
+    lsn = MIN(lsn, position.lsn);
+    store_want_durable(store, lsn);
+    pthread_mutex_lock(&store->sync_lock);
+    while (atomic_load(&store->durable) < lsn && !store->sync_stop && atomic_load(&store->sync_wanted) >= lsn)
+        pthread_cond_wait(&store->sync_done, &store->sync_lock);
+    int rc = atomic_load(&store->durable) >= lsn ? 0 : -EIO;
+    pthread_mutex_unlock(&store->sync_lock);
+    return rc;
+}
+
+int store_checkpoint(struct store *store) {
+    store_lock(store);
+    uint64_t ticket = ++store->checkpoint_wanted;
+    pthread_cond_signal(&store->work);
+    while (store->checkpoint_done < ticket && !store->stop)
+        pthread_cond_wait(&store->committed_cond, &store->lock);
+    int rc = store->checkpoint_done >= ticket ? 0 : -EIO;
+    store_unlock(store);
+    return rc;
+}
+
+/* ---- snapshots ---- */
+
+int store_snapshot(struct store *store, struct snapshot **out) {
+    struct snapshot *snapshot = calloc(1, sizeof *snapshot);
+    if (!snapshot)
+        return -ENOMEM;
+    snapshot->store = store;
+    store_lock(store);
+    int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &snapshot->txn) ? -EAGAIN : 0;
+    if (rc == 0) {
+        snapshot->txnid = mdb_txn_id(snapshot->txn);
+        snapshot->lsn = store->committed;
+        snapshot->next = store->snapshots;
+        if (snapshot->next)
+            snapshot->next->previous = snapshot;
+        store->snapshots = snapshot;
+    }
+    store_unlock(store);
+    if (rc) {
+        free(snapshot);
+        return rc;
+    }
+    *out = snapshot;
+    return 0;
+}
+
+void snapshot_close(struct snapshot *snapshot) {
+    if (!snapshot)
+        return;
+    struct store *store = snapshot->store;
+    store_lock(store);
+    mdb_txn_abort(snapshot->txn);
+    if (snapshot->previous)
+        snapshot->previous->next = snapshot->next;
+    else
+        store->snapshots = snapshot->next;
+    if (snapshot->next)
+        snapshot->next->previous = snapshot->previous;
+    store_unlock(store);
+    free(snapshot);
+}
+
+uint64_t snapshot_lsn(const struct snapshot *snapshot) {
+    return snapshot->lsn;
+}
+
+/* ---- local values ---- */
+
+static int local_key(const char *name, struct key *key) {
+    size_t length = strlen(name);
+    if (length == 0 || length > 60)
+        return -EINVAL;
+    memcpy(key->bytes, "local.", 6);
+    memcpy(key->bytes + 6, name, length);
+    key->length = (uint16_t)(6 + length);
+    return 0;
+}
+
+int store_meta_get(struct store *store, const char *name, void *value, size_t room, size_t *length) {
+    struct key key;
+    struct span span;
+    int rc = local_key(name, &key);
+    if (rc == 0)
+        rc = table_get(store, TABLE_META, &key, &span);
+    if (rc)
+        return rc;
+    if (span.length > room)
+        return -ERANGE;
+    memcpy(value, span.data, span.length);
+    *length = span.length;
+    return 0;
+}
+
+int store_meta_put(struct store *store, const char *name, const void *value, size_t length) {
+    struct key key;
+    int rc = local_key(name, &key);
+    return rc ? rc : table_put_raw(store, TABLE_META, &key, value, length);
+}
