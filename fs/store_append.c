@@ -285,7 +285,7 @@ int store_receive(struct store *store, const void *bytes, size_t length, const v
     if (rc == 0)
         rc = receive_check(store, &record.head, bytes, length);
     if (rc == 0)
-        rc = store_admit(store, class_of(record.head.type));
+        rc = admit_space(store, class_of(record.head.type));
     if (rc == 0 && record.head.blocks > 0)
         rc = store_allocate(store, record.head.blocks, places, &place_count);
     if (rc == 0 && record.head.blocks > 0) {

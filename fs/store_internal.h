@@ -196,5 +196,6 @@ int checkpoint_copy_page(struct store *store, uint64_t txnid, uint8_t page[META_
 /* store_space.c */
 void space_refresh(struct store *store, bool force); /* lock held */
 int space_meta_headroom(struct store *store);        /* committer, lock held */
+int admit_space(struct store *store, enum space_class class); /* store_admit, in either role */
 
 #endif

@@ -87,7 +87,7 @@ static bool tail_is_full(const struct store *store) {
     return !tail_fits(&store->tail, RECORD_LENGTH_MAX + STORE_INLINE_MAX + 4096) && !tail_can_rotate(&store->tail);
 }
 
-int store_admit(struct store *store, enum space_class class) {
+int admit_space(struct store *store, enum space_class class) {
     if (store->txn_broken)
         store_wait_mended(store);
     while (batch_is_full(store) || tail_is_full(store)) { /* the disk is slower than its users: they wait */
@@ -104,6 +104,10 @@ int store_admit(struct store *store, enum space_class class) {
     if (store->threads_running)
         wait_for_pass(store);
     return store->space_short ? -ENOSPC : 0;
+}
+
+int store_admit(struct store *store, enum space_class class) {
+    return store->epoch ? admit_space(store, class) : -EROFS;
 }
 
 int store_space(struct store *store, struct store_space *space) {

@@ -68,7 +68,7 @@ static int epoch_newest(struct store *store, epoch_t *newest) {
 int store_start_epoch(struct store *store, epoch_t epoch, const char *node) {
     epoch_t newest;
     store_lock(store);
-    int rc = store_admit(store, SPACE_FREE);
+    int rc = admit_space(store, SPACE_FREE);
     if (rc == 0)
         rc = epoch_newest(store, &newest);
     if (rc == 0 && (epoch <= newest || EPOCH_COUNTER(epoch) == EPOCH_COUNTER(newest) ||

@@ -1,0 +1,277 @@
+/* The store without operations on top: records made by hand, closed and killed and opened again, undone, trimmed. */
+#include "fs/store.h"
+#include "tests/tap.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+#include <time.h>
+
+static const uint8_t volume[STORE_ID_SIZE] = "a volume's id...";
+static char path[512];
+static char why[512];
+
+static struct store_options options = {.segment_blocks = 1024, .tail_size = 1u << 20, .history_bytes = 1ull << 30};
+
+static struct store *must_open(void) {
+    struct store *store = NULL;
+    int rc = store_open(path, volume, &options, &store, why, sizeof why);
+    if (rc)
+        bail("store_open: %d: %s", rc, why);
+    return store;
+}
+
+static struct store *fresh(const char *name) {
+    snprintf(path, sizeof path, "%s/%s", test_directory(), name);
+    if (store_format(path, volume, "test", 1700000000123456789, &options, why, sizeof why) != 0)
+        bail("store_format: %s", why);
+    return must_open();
+}
+
+static uint64_t create_file(struct store *store, const char *name) {
+    store_lock(store);
+    uint64_t ino = store_next_id(store, 0);
+    struct record record = {.head = {.type = RECORD_CREATE, .ino = ino},
+                            .parent = 1,
+                            .name = {(const uint8_t *)name, (uint32_t)strlen(name)},
+                            .cookie = store_next_id(store, 1),
+                            .new_data = ino,
+                            .mode = 0100644};
+    record.head.time = store_next_time(store, (struct file_time){0, 0});
+    int rc = store_append(store, &record, NULL, NULL, 0);
+    store_unlock(store);
+    if (rc)
+        diag("create %s: %d", name, rc);
+    return rc ? 0 : ino;
+}
+
+/* Overwrites `blocks` blocks from `first` on with bytes made of `fill`. Returns the LSN or 0. */
+static uint64_t write_blocks(struct store *store, uint64_t ino, uint64_t first, uint32_t blocks, uint8_t fill) {
+    size_t length = (size_t)blocks * BATON_BLOCK;
+    uint8_t *data = malloc(length);
+    uint64_t *checksums = malloc(blocks * 8);
+    for (uint32_t i = 0; i < blocks; i++) {
+        memset(data + (size_t)i * BATON_BLOCK, fill + (uint8_t)i, BATON_BLOCK);
+        checksums[i] = block_checksum(data + (size_t)i * BATON_BLOCK);
+    }
+    struct place places[STORE_PLACES_MAX];
+    uint32_t count = 0;
+    store_lock(store);
+    int rc = store_admit(store, SPACE_GROW);
+    rc = rc ? rc : store_allocate(store, blocks, places, &count);
+    store_unlock(store);
+    rc = rc ? rc : store_write_blocks(store, places, count, data, length);
+    uint64_t lsn = 0;
+    if (rc == 0) {
+        store_lock(store);
+        struct record record = {
+            .head = {.type = RECORD_WRITE, .ino = ino, .payload = (uint32_t)length, .blocks = blocks},
+            .first = first,
+            .size = (first + blocks) * BATON_BLOCK,
+            .checksums = {(const uint8_t *)checksums, blocks * 8}};
+        struct span row;
+        struct key key = key_u64(ino);
+        struct inode_row inode = {0};
+        if (table_get(store, TABLE_INODE, &key, &row) == 0)
+            memcpy(&inode, row.data, sizeof inode);
+        record.size = MAX(record.size, inode.size);
+        record.head.time = store_next_time(store, inode.ctime);
+        rc = store_append(store, &record, length <= STORE_INLINE_MAX ? data : NULL, places, count);
+        lsn = record.head.lsn;
+        if (rc)
+            store_release(store, places, count);
+        store_unlock(store);
+    }
+    free(data);
+    free(checksums);
+    if (rc && rc != -ENOSPC)
+        diag("write: %d", rc);
+    return rc ? 0 : lsn;
+}
+
+static void test_open_again(void) {
+    struct store *store = fresh("again");
+    struct position before, after;
+    store_lock(store);
+    is_int(-EROFS, store_admit(store, SPACE_GROW), "no changes without an epoch");
+    store_unlock(store);
+    is_int(0, store_start_epoch(store, EPOCH_MAKE(1, 7), "a"), "an epoch starts");
+    is_int(-ERANGE, store_start_epoch(store, EPOCH_MAKE(1, 9), "b"), "not twice the same counter");
+    uint64_t ino = create_file(store, "one");
+    ok(ino == (1ull << 40 | 2), "the inode number carries the epoch");
+    ok(write_blocks(store, ino, 0, 3, 1) != 0, "a small write");
+    ok(write_blocks(store, ino, 1, 200, 5) != 0, "a large write");
+    struct store *second = NULL;
+    is_int(-EBUSY, store_open(path, volume, &options, &second, why, sizeof why), "a second open is refused");
+    store_position(store, &before);
+    store_close(store);
+    store = must_open();
+    store_position(store, &after);
+    is_int((int64_t)before.lsn, (int64_t)after.lsn, "closed and opened: same LSN");
+    is_blob(before.chain, after.chain, CHAIN_SIZE, "same chain");
+    is_int((int64_t)after.lsn, (int64_t)after.durable, "all of it durable");
+    struct entry *entry = NULL;
+    is_int(0, store_read(store, after.lsn, &entry), "a record is read from the journal");
+    uint8_t *data = malloc(200 * BATON_BLOCK);
+    is_int(0, entry ? entry_payload(store, entry, data) : -1, "with its data");
+    ok(data[0] == 5 && data[199 * BATON_BLOCK] == (uint8_t)(5 + 199), "the right data");
+    free(data);
+    entry_put(entry);
+    store_close(store);
+    uint8_t other[STORE_ID_SIZE] = "another volume.";
+    is_int(-EXDEV, store_open(path, other, &options, &store, why, sizeof why), "another volume's store is refused");
+}
+
+static void test_killed(void) {
+    struct store *store = fresh("killed");
+    store_start_epoch(store, EPOCH_MAKE(1, 7), "a");
+    store_close(store);
+    for (int round = 0; round < 5; round++) {
+        int pipes[2];
+        if (pipe(pipes))
+            bail("pipe");
+        pid_t child = fork();
+        if (child == 0) {
+            struct store *mine = must_open();
+            struct position position;
+            store_start_epoch(mine, EPOCH_MAKE(round + 2, 7), "a");
+            for (int i = 0; i < 300; i++) {
+                char name[32];
+                snprintf(name, sizeof name, "%d-%d", round, i);
+                uint64_t ino = create_file(mine, name);
+                write_blocks(mine, ino, 0, 1 + (uint32_t)(i % 40), (uint8_t)i);
+            }
+            store_position(mine, &position);
+            if (write(pipes[1], &position, sizeof position) != sizeof position)
+                _exit(2);
+            _exit(0); /* no close: as if killed */
+        }
+        close(pipes[1]);
+        struct position said = {0}, seen;
+        ssize_t n = read(pipes[0], &said, sizeof said);
+        close(pipes[0]);
+        int status;
+        waitpid(child, &status, 0);
+        is_int(sizeof said, n, "the child worked");
+        store = must_open();
+        store_position(store, &seen);
+        is_int((int64_t)said.lsn, (int64_t)seen.lsn, "everything appended is there after a kill");
+        is_blob(said.chain, seen.chain, CHAIN_SIZE, "with the same chain");
+        store_close(store);
+    }
+}
+
+static void test_receive(void) {
+    struct store *a = fresh("ra");
+    char path_a[512];
+    memcpy(path_a, path, sizeof path);
+    struct store *b = fresh("rb");
+    store_start_epoch(a, EPOCH_MAKE(1, 7), "a");
+    uint64_t ino = create_file(a, "f");
+    write_blocks(a, ino, 0, 5, 9);
+    write_blocks(a, ino, 2, 100, 77);
+    struct position pa, pb;
+    store_position(a, &pa);
+    int bad = 0;
+    for (uint64_t lsn = 1; lsn <= pa.lsn; lsn++) {
+        struct entry *entry = NULL;
+        struct record_head head;
+        if (store_read(a, lsn, &entry) != 0)
+            bail("store_read");
+        memcpy(&head, entry->bytes, sizeof head);
+        uint8_t *payload = malloc(head.payload + 1);
+        bad += entry_payload(a, entry, payload) != 0;
+        if (head.payload) {
+            payload[3] ^= 1;
+            bad += store_receive(b, entry->bytes, entry->length, payload, head.payload) != -EBADMSG;
+            payload[3] ^= 1;
+        }
+        bad += store_receive(b, entry->bytes, entry->length, payload, head.payload) != 0;
+        bad += store_receive(b, entry->bytes, entry->length, payload, head.payload) != -EEXIST;
+        free(payload);
+        entry_put(entry);
+    }
+    is_int(0, bad, "a second store takes all records once, and none whose data is wrong");
+    store_position(b, &pb);
+    is_int((int64_t)pa.lsn, (int64_t)pb.lsn, "it stands where the first one stands");
+    is_blob(pa.chain, pb.chain, CHAIN_SIZE, "with the same chain");
+    store_close(a);
+    store_close(b);
+}
+
+static void test_undo(void) {
+    struct store *store = fresh("undo");
+    struct position middle, end;
+    store_start_epoch(store, EPOCH_MAKE(1, 7), "a");
+    uint64_t ino = create_file(store, "f");
+    write_blocks(store, ino, 0, 50, 1);
+    store_position(store, &middle);
+    for (int i = 0; i < 1000; i++)
+        write_blocks(store, ino, (uint64_t)(i % 60), 1 + (uint32_t)(i % 3), (uint8_t)i);
+    is_int(-EBUSY, store_undo(store, middle.lsn), "a primary is not undone");
+    store_stop_epoch(store);
+    is_int(0, store_undo(store, middle.lsn), "undone");
+    store_position(store, &end);
+    is_int((int64_t)middle.lsn, (int64_t)end.lsn, "back at the LSN");
+    is_blob(middle.chain, end.chain, CHAIN_SIZE, "and its chain");
+    store_close(store);
+    store = must_open();
+    store_position(store, &end);
+    is_int((int64_t)middle.lsn, (int64_t)end.lsn, "and still after opening again");
+    is_int(-ERANGE, store_start_epoch(store, EPOCH_MAKE(1, 7), "a"), "the old epoch is not started again");
+    is_int(0, store_start_epoch(store, EPOCH_MAKE(2, 7), "a"), "a new one is");
+    ok(write_blocks(store, ino, 0, 2, 3) != 0, "and writes go on");
+    store_close(store);
+}
+
+static uint64_t disk_used(void) {
+    char command[1100];
+    unsigned long long kib = 0;
+    snprintf(command, sizeof command, "du -sk %s/data", path);
+    FILE *pipe = popen(command, "r");
+    if (!pipe || fscanf(pipe, "%llu", &kib) != 1)
+        bail("du");
+    pclose(pipe);
+    return kib << 10;
+}
+
+static void test_space_comes_back(void) {
+    options.history_bytes = 4u << 20;
+    options.checkpoint_ms = 100;
+    struct store *store = fresh("punch");
+    store_start_epoch(store, EPOCH_MAKE(1, 7), "a");
+    uint64_t ino = create_file(store, "f");
+    for (int round = 0; round < 10; round++)
+        for (uint32_t at = 0; at < 8192; at += 256) /* 32 MiB */
+            if (!write_blocks(store, ino, at, 256, (uint8_t)round))
+                bail("write");
+    struct store_space space = {0};
+    int64_t deadline = clock_boot() + 20000000000;
+    do {
+        store_checkpoint(store);
+        store_space(store, &space);
+    } while ((space.dead > 0 || space.kept > 4u << 20) && clock_boot() < deadline);
+    is_int(32 << 20, (int64_t)space.live, "32 MiB are live");
+    is_int(0, (int64_t)space.dead, "nothing waits to be punched");
+    uint64_t used = disk_used();
+    ok(used < 52u << 20, "ten overwrites leave %llu MiB on disk", (unsigned long long)(used >> 20));
+    store_close(store);
+    store = must_open();
+    store_space(store, &space);
+    is_int(32 << 20, (int64_t)space.live, "and after opening again 32 MiB are live");
+    store_close(store);
+    options.history_bytes = 1ull << 30;
+    options.checkpoint_ms = 0;
+}
+
+int main(void) {
+    plan_lazy();
+    test_open_again();
+    test_killed();
+    test_receive();
+    test_undo();
+    test_space_comes_back();
+    return 0;
+}
