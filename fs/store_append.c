@@ -24,7 +24,8 @@ struct entry *entry_make(const void *bytes, uint32_t length, const void *payload
     }
     PROMISE(place_count <= STORE_PLACES_MAX);
     entry->place_count = place_count;
-    memcpy(entry->places, places, place_count * sizeof *places);
+    if (place_count)
+        memcpy(entry->places, places, place_count * sizeof *places);
     return entry;
 }
 

@@ -94,7 +94,8 @@ static void accounting_restore(struct store *store) {
     struct place *reserved = malloc((store->saved_reserved_count + 1) * sizeof *reserved);
     if (!list || !reserved)
         store_fail(store, "out of memory");
-    memcpy(list, store->saved_segments, store->saved_segment_count * sizeof *list);
+    if (store->saved_segment_count)
+        memcpy(list, store->saved_segments, store->saved_segment_count * sizeof *list);
     memcpy(reserved, store->saved_reserved, store->saved_reserved_count * sizeof *reserved);
     free(segments->list);
     segments->list = list;
