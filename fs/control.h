@@ -21,15 +21,22 @@ struct control_reply {
 int control_send(struct control_reply *reply, json_t *line);
 int control_error(struct control_reply *reply, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* Waits up to `timeout_ms` for the client to go away or the daemon to stop. True if so: end the stream. */
+bool control_gone(struct control_reply *reply, int timeout_ms);
+
+/* A handler ends its answer with a line that has "end": true, or with control_error(). No locks are held; send with
+ * none held either, a client may be slow. */
 typedef void control_handler(struct volume *volume, const json_t *request, struct control_reply *reply);
 /* Before control_start. */
 void control_register(const char *command, control_handler *handler);
+void control_status(void);  /* registers "status" (fs/control_status.c) */
+void control_journal(void); /* registers "journal" (fs/control_journal.c) */
 int control_start(struct volume *volume, struct control **control, char *why, size_t why_room);
 void control_stop(struct control *control);
 
 /* The client's side (tools). Connects to the daemon of the store, -ECONNREFUSED/-ENOENT if none runs. */
 int control_connect(const char *store_path, int *fd);
 int control_request(int fd, const json_t *request);
-int control_receive(int fd, json_t **line, int timeout_ms); /* -ETIMEDOUT, -EPIPE at the end */
+int control_receive(int fd, json_t **line, int timeout_ms); /* -ETIMEDOUT, -EPIPE at the end, -EBADMSG */
 
 #endif
