@@ -1,0 +1,354 @@
+#include "replication/wire.h"
+
+#include <xxhash.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "frames are little-endian, and so is this machine");
+_Static_assert(sizeof(struct wire_head) == 64, "the head's layout is the protocol");
+
+/* ---- Writing and reading with a bound: after the first overrun everything is refused --------------------------------- */
+
+struct cursor_out {
+    uint8_t *at;
+    size_t left;
+};
+struct cursor_in {
+    const uint8_t *at;
+    size_t left;
+    bool bad;
+};
+
+static void put(struct cursor_out *out, const void *value, size_t length) {
+    PROMISE(length <= out->left);
+    memcpy(out->at, value, length);
+    out->at += length;
+    out->left -= length;
+}
+static void put_u32(struct cursor_out *out, uint32_t value) {
+    put(out, &value, sizeof value);
+}
+static void put_u64(struct cursor_out *out, uint64_t value) {
+    put(out, &value, sizeof value);
+}
+static void put_text(struct cursor_out *out, const char *text, size_t room) {
+    size_t length = strnlen(text, room - 1);
+    put_u32(out, (uint32_t)length);
+    put(out, text, length);
+}
+
+static void get(struct cursor_in *in, void *value, size_t length) {
+    if (in->bad || length > in->left) {
+        in->bad = true;
+        memset(value, 0, length);
+        return;
+    }
+    memcpy(value, in->at, length);
+    in->at += length;
+    in->left -= length;
+}
+static uint32_t get_u32(struct cursor_in *in) {
+    uint32_t value;
+    get(in, &value, sizeof value);
+    return value;
+}
+static uint64_t get_u64(struct cursor_in *in) {
+    uint64_t value;
+    get(in, &value, sizeof value);
+    return value;
+}
+/* Printable text only: it goes into logs and status. */
+static void get_text(struct cursor_in *in, char *text, size_t room) {
+    uint32_t length = get_u32(in);
+    if (length >= room) {
+        in->bad = true;
+        length = 0;
+    }
+    get(in, text, length);
+    text[length] = 0;
+    for (uint32_t i = 0; i < length; i++)
+        if ((uint8_t)text[i] < 0x20 || text[i] == 0x7f)
+            in->bad = true;
+}
+static void get_node_name(struct cursor_in *in, char name[64], bool may_be_empty) {
+    get_text(in, name, 64);
+    if (!name[0] && !may_be_empty)
+        in->bad = true;
+    for (const char *c = name; *c; c++)
+        if (!((*c >= 'A' && *c <= 'Z') || (*c >= 'a' && *c <= 'z') || (*c >= '0' && *c <= '9') || *c == '_' || *c == '-'))
+            in->bad = true;
+}
+static epoch_t get_epoch(struct cursor_in *in) {
+    epoch_t epoch = get_u64(in);
+    if (EPOCH_COUNTER(epoch) > EPOCH_COUNTER_MAX || (epoch && (!EPOCH_NODE(epoch) || !EPOCH_COUNTER(epoch))))
+        in->bad = true;
+    return epoch;
+}
+
+/* ---- Parts that several frames share ------------------------------------------------------------------------------- */
+
+static void put_position(struct cursor_out *out, const struct wire_position *position) {
+    put_u64(out, position->lsn);
+    put_u64(out, position->epoch);
+    put(out, position->chain, CHAIN_SIZE);
+    put_u64(out, position->durable);
+    put_u64(out, position->first);
+}
+static void get_position(struct cursor_in *in, struct wire_position *position) {
+    position->lsn = get_u64(in);
+    position->epoch = get_epoch(in);
+    get(in, position->chain, CHAIN_SIZE);
+    position->durable = get_u64(in);
+    position->first = get_u64(in);
+    if (position->lsn >= UINT64_MAX / 2 || position->durable > position->lsn || position->first > position->lsn + 1)
+        in->bad = true;
+}
+
+static void put_value(struct cursor_out *out, const struct register_value *value) {
+    put_u64(out, value->version);
+    put_u64(out, value->epoch);
+    put_text(out, value->primary, sizeof value->primary);
+    put_u32(out, value->member_count);
+    for (unsigned i = 0; i < value->member_count; i++) {
+        put_text(out, value->members[i].node, sizeof value->members[i].node);
+        put(out, value->members[i].incarnation, 16);
+    }
+    put_u64(out, value->start_lsn);
+    put(out, value->start_chain, CHAIN_SIZE);
+}
+static void get_value(struct cursor_in *in, struct register_value *value) {
+    value->version = get_u64(in);
+    value->epoch = get_epoch(in);
+    get_node_name(in, value->primary, true);
+    value->member_count = get_u32(in);
+    if (value->member_count > REGISTER_MEMBERS_MAX) {
+        in->bad = true;
+        value->member_count = 0;
+    }
+    for (unsigned i = 0; i < value->member_count; i++) {
+        get_node_name(in, value->members[i].node, false);
+        get(in, value->members[i].incarnation, 16);
+    }
+    value->start_lsn = get_u64(in);
+    get(in, value->start_chain, CHAIN_SIZE);
+    if (value->version >= UINT64_MAX / 2 || value->start_lsn >= UINT64_MAX / 2)
+        in->bad = true;
+}
+
+/* ---- Bodies -------------------------------------------------------------------------------------------------------- */
+
+static void put_body(struct cursor_out *out, const struct frame *frame) {
+    switch (frame->head.type) {
+    case WIRE_LOGIN:
+        put(out, frame->login.incarnation, 16);
+        put_position(out, &frame->login.position);
+        put_u64(out, frame->login.window);
+        break;
+    case WIRE_ANSWER:
+        put_u32(out, frame->answer.verdict);
+        put_u64(out, frame->answer.from);
+        put_position(out, &frame->answer.position);
+        put_u64(out, frame->answer.fork);
+        put(out, frame->answer.fork_chain, CHAIN_SIZE);
+        put_text(out, frame->answer.text, WIRE_TEXT);
+        break;
+    case WIRE_BEAT:
+        put_u32(out, frame->beat.role);
+        put(out, frame->beat.incarnation, 16);
+        put_position(out, &frame->beat.position);
+        put_u64(out, frame->beat.hold);
+        put_u64(out, (uint64_t)frame->beat.sent);
+        put_value(out, &frame->beat.value);
+        break;
+    case WIRE_ACK:
+        put_u64(out, frame->ack.received);
+        put_u64(out, frame->ack.durable);
+        break;
+    case WIRE_BYE:
+    case WIRE_SWITCHED:
+        put_u32(out, frame->bye.error);
+        put_text(out, frame->bye.text, WIRE_TEXT);
+        break;
+    case WIRE_SWITCH:
+        put_u64(out, frame->change.lsn);
+        put(out, frame->change.chain, CHAIN_SIZE);
+        put_value(out, &frame->change.value);
+        break;
+    default:
+        PROMISE(!"a frame that is made by wire_encode");
+    }
+}
+
+static void get_records(struct cursor_in *in, struct wire_records *records) {
+    records->first = get_u64(in);
+    records->count = get_u32(in);
+    records->want = get_u64(in);
+    records->bulk = (struct span){.data = in->at, .length = (uint32_t)in->left};
+    if (records->count > WIRE_RECORDS_MAX || records->first == 0 || records->first >= UINT64_MAX / 2)
+        in->bad = true;
+    in->left = 0;
+    if (in->bad)
+        return;
+    /* All of it is walked here, so that nobody acts on the first half of a broken frame. */
+    struct wire_record record;
+    uint32_t at = 0, count = 0;
+    int rc;
+    while ((rc = wire_record_next(records, &at, &record)) > 0)
+        count++;
+    if (rc < 0 || count != records->count)
+        in->bad = true;
+}
+
+static void get_body(struct cursor_in *in, struct frame *frame) {
+    switch (frame->head.type) {
+    case WIRE_LOGIN:
+        get(in, frame->login.incarnation, 16);
+        get_position(in, &frame->login.position);
+        frame->login.window = get_u64(in);
+        break;
+    case WIRE_ANSWER:
+        frame->answer.verdict = get_u32(in);
+        frame->answer.from = get_u64(in);
+        get_position(in, &frame->answer.position);
+        frame->answer.fork = get_u64(in);
+        get(in, frame->answer.fork_chain, CHAIN_SIZE);
+        get_text(in, frame->answer.text, WIRE_TEXT);
+        if (frame->answer.verdict == 0 || frame->answer.verdict >= VERDICT_END)
+            in->bad = true;
+        break;
+    case WIRE_BEAT:
+        frame->beat.role = get_u32(in);
+        get(in, frame->beat.incarnation, 16);
+        get_position(in, &frame->beat.position);
+        frame->beat.hold = get_u64(in);
+        frame->beat.sent = (int64_t)get_u64(in);
+        get_value(in, &frame->beat.value);
+        if (frame->beat.role > 1)
+            in->bad = true;
+        break;
+    case WIRE_RECORDS:
+        get_records(in, &frame->records);
+        break;
+    case WIRE_ACK:
+        frame->ack.received = get_u64(in);
+        frame->ack.durable = get_u64(in);
+        if (frame->ack.durable > frame->ack.received)
+            in->bad = true;
+        break;
+    case WIRE_BYE:
+    case WIRE_SWITCHED:
+        frame->bye.error = get_u32(in);
+        get_text(in, frame->bye.text, WIRE_TEXT);
+        if (frame->bye.error > 4095)
+            in->bad = true;
+        break;
+    case WIRE_SWITCH:
+        frame->change.lsn = get_u64(in);
+        get(in, frame->change.chain, CHAIN_SIZE);
+        get_value(in, &frame->change.value);
+        break;
+    default:
+        in->bad = true;
+    }
+    if (in->left)
+        in->bad = true; /* nothing may follow */
+}
+
+/* ---- Frames -------------------------------------------------------------------------------------------------------- */
+
+static size_t summed_length(const struct wire_head *head) {
+    return head->type == WIRE_RECORDS ? WIRE_RECORDS_HEAD : head->length;
+}
+
+/* The sum over a frame whose checksum field counts as zero. */
+static uint64_t checksum(const struct wire_head *head, const uint8_t *bytes) {
+    struct wire_head zeroed = *head;
+    zeroed.checksum = 0;
+    uint64_t seed = XXH3_64bits(&zeroed, sizeof zeroed);
+    return XXH3_64bits_withSeed(bytes + sizeof zeroed, summed_length(head) - sizeof zeroed, seed);
+}
+
+static void complete_head(struct wire_head *head, size_t length) {
+    head->magic = WIRE_MAGIC;
+    head->version_min = WIRE_VERSION_MIN;
+    head->version_max = WIRE_VERSION_MAX;
+    head->features = WIRE_FEATURES;
+    head->length = (uint32_t)length;
+    memset(head->reserved, 0, sizeof head->reserved);
+}
+
+size_t wire_encode(struct frame *frame, uint8_t buffer[WIRE_CONTROL_MAX]) {
+    struct cursor_out out = {buffer + sizeof frame->head, WIRE_CONTROL_MAX - sizeof frame->head};
+    put_body(&out, frame);
+    size_t length = WIRE_CONTROL_MAX - out.left;
+    complete_head(&frame->head, length);
+    frame->head.checksum = checksum(&frame->head, buffer);
+    memcpy(buffer, &frame->head, sizeof frame->head);
+    return length;
+}
+
+int wire_decode(const void *bytes, size_t length, struct frame *frame) {
+    if (length < sizeof frame->head)
+        return -EBADMSG;
+    struct wire_head *head = &frame->head;
+    memcpy(head, bytes, sizeof *head);
+    if (head->magic != WIRE_MAGIC || head->version_min == 0 || head->version_min > head->version_max)
+        return -EBADMSG;
+    if (head->version_min > WIRE_VERSION_MAX || head->version_max < WIRE_VERSION_MIN ||
+        (head->features & WIRE_REQUIRED_MASK & ~WIRE_FEATURES))
+        return -EPROTO;
+    if (head->length != length || head->type == 0 || head->type >= WIRE_TYPE_END || head->flags > WIRE_ASK)
+        return -EBADMSG;
+    size_t most = head->type == WIRE_RECORDS ? WIRE_RECORDS_BYTES : WIRE_CONTROL_MAX;
+    if (length > most || length < summed_length(head) || checksum(head, bytes) != head->checksum)
+        return -EBADMSG;
+    if (EPOCH_COUNTER(head->epoch) > EPOCH_COUNTER_MAX)
+        return -EBADMSG;
+    struct cursor_in in = {(const uint8_t *)bytes + sizeof *head, length - sizeof *head, false};
+    get_body(&in, frame);
+    return in.bad ? -EBADMSG : 0;
+}
+
+void wire_records_begin(uint8_t *buffer, size_t room, const struct frame *frame, size_t total) {
+    struct wire_head head = frame->head;
+    struct cursor_out out = {buffer + sizeof head, room - sizeof head};
+    PROMISE(room >= WIRE_RECORDS_HEAD && total <= WIRE_RECORDS_BYTES);
+    put_u64(&out, frame->records.first);
+    put_u32(&out, frame->records.count);
+    put_u64(&out, frame->records.want);
+    complete_head(&head, total);
+    head.type = WIRE_RECORDS;
+    head.checksum = checksum(&head, buffer);
+    memcpy(buffer, &head, sizeof head);
+}
+
+uint8_t *wire_record_put(uint8_t *at, uint32_t length, uint32_t payload) {
+    memcpy(at, &length, sizeof length);
+    memcpy(at + sizeof length, &payload, sizeof payload);
+    return at + WIRE_RECORD_HEAD;
+}
+
+int wire_record_next(const struct wire_records *records, uint32_t *at, struct wire_record *record) {
+    const struct span *bulk = &records->bulk;
+    uint32_t left = bulk->length - *at, length, payload;
+    if (left == 0)
+        return 0;
+    if (left < WIRE_RECORD_HEAD)
+        return -EBADMSG;
+    memcpy(&length, bulk->data + *at, sizeof length);
+    memcpy(&payload, bulk->data + *at + sizeof length, sizeof payload);
+    left -= WIRE_RECORD_HEAD;
+    if (length < sizeof(struct record_head) || length > RECORD_LENGTH_MAX || length > left)
+        return -EBADMSG;
+    if (payload > RECORD_PAYLOAD_MAX || payload > left - length)
+        return -EBADMSG;
+    const uint8_t *bytes = bulk->data + *at + WIRE_RECORD_HEAD;
+    record->bytes = (struct span){.data = bytes, .length = length};
+    record->payload = (struct span){.data = bytes + length, .length = payload};
+    *at += WIRE_RECORD_HEAD + length + payload;
+    return 1;
+}
+
+const char *wire_type_name(uint8_t type) {
+    static const char *const names[WIRE_TYPE_END] = {"unknown", "login", "answer", "beat",    "records",
+                                                     "ack",     "bye",   "switch", "switched"};
+    return names[type < WIRE_TYPE_END ? type : 0];
+}

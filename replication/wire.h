@@ -1,0 +1,155 @@
+/* Frames: what nodes say to each other. A frame is one ZeroMQ message part; everything is little-endian.
+ *
+ * Every frame begins with a head: magic, protocol range, feature bits, volume, sender's node number, session, epoch,
+ * checksum (XXH3-64 over all of the frame but the bulk of RECORDS, which the records' own chain and block checksums
+ * cover). wire_decode() is the one place that looks at bytes from the network; it checks all of them, and whatever it
+ * lets through is inside its limits. It does not know which session, epoch or node is the right one: that is the
+ * caller's to compare, frame by frame.
+ *
+ * Sockets (see DESIGN.md: bulk data never delays control): RECORDS go from primary to standby on PORT, ACK back on
+ * PORT + 1, everything else on PORT + 2.
+ *
+ * Pure functions; any thread.
+ */
+#ifndef BATON_REPLICATION_WIRE_H
+#define BATON_REPLICATION_WIRE_H
+
+#include "fs/record.h"
+#include "membership/register.h"
+
+#define WIRE_VERSION_MIN 1u /* protocol versions that this program speaks */
+#define WIRE_VERSION_MAX 1u
+#define WIRE_FEATURES 0u    /* optional parts of the protocol that it offers */
+#define WIRE_REQUIRED_MASK 0xffff0000u /* a feature bit up here that we do not know makes a node unfit for us */
+
+#define WIRE_TEXT 400u              /* bytes of a sentence, with NUL */
+#define WIRE_CONTROL_MAX 4096u      /* bytes of any frame but RECORDS */
+#define WIRE_RECORDS_MAX 1024u      /* records in one frame */
+#define WIRE_BATCH_BYTES (256u << 10) /* a sender closes a frame that holds this much */
+#define WIRE_RECORDS_BYTES (WIRE_BATCH_BYTES + RECORD_LENGTH_MAX + RECORD_PAYLOAD_MAX + 4096u)
+
+enum wire_type {
+    WIRE_LOGIN = 1,    /* standby: feed me from here */
+    WIRE_ANSWER = 2,   /* primary: yes, or a sentence why not */
+    WIRE_BEAT = 3,     /* either: I live, this is where I am; with WIRE_ASK: say the same */
+    WIRE_RECORDS = 4,  /* primary: records, and what is to be made durable */
+    WIRE_ACK = 5,      /* standby: received, durable */
+    WIRE_BYE = 6,      /* either: this session ends, and why */
+    WIRE_SWITCH = 7,   /* primary: be the primary; the register says so */
+    WIRE_SWITCHED = 8, /* the new primary: done, or a sentence */
+    WIRE_TYPE_END
+};
+
+#define WIRE_ASK 1u /* flag of BEAT */
+
+enum wire_verdict {
+    VERDICT_STREAM = 1,
+    VERDICT_NOT_PRIMARY = 2, /* ask somebody else */
+    VERDICT_DIVERGED = 3,    /* your history is no prefix of mine; `fork` says where mine parts at the latest */
+    VERDICT_TRIMMED = 4,     /* my journal no longer reaches back to you */
+    VERDICT_REFUSED = 5,     /* other reasons: protocol, volume, node */
+    VERDICT_END
+};
+
+struct wire_head {
+    uint32_t magic;
+    uint8_t version_min, version_max;
+    uint8_t type;
+    uint8_t flags;
+    uint32_t length; /* of the whole frame */
+    uint32_t features;
+    uint16_t node; /* the sender's number (config.h) */
+    uint16_t reserved[3];
+    uint8_t volume[16];
+    uint64_t session; /* drawn by the standby for each login; 0: none */
+    epoch_t epoch;    /* the newest that the sender knows; in RECORDS and ACK: the one that it works in */
+    uint64_t checksum;
+} __attribute__((packed));
+#define WIRE_MAGIC 0x57544142u /* "BATW" */
+
+struct wire_position {
+    uint64_t lsn;
+    epoch_t epoch; /* of the record at lsn */
+    uint8_t chain[CHAIN_SIZE];
+    uint64_t durable;
+    uint64_t first; /* oldest record in the journal */
+};
+
+struct wire_login {
+    uint8_t incarnation[16];
+    struct wire_position position;
+    uint64_t window; /* bytes that may be on their way to it */
+};
+struct wire_answer {
+    uint32_t verdict;
+    uint64_t from; /* STREAM: the first LSN that will come */
+    struct wire_position position;
+    uint64_t fork; /* DIVERGED: the histories part at or before this LSN, where the chain was: */
+    uint8_t fork_chain[CHAIN_SIZE];
+    char text[WIRE_TEXT];
+};
+struct wire_beat {
+    uint32_t role; /* enum role */
+    uint8_t incarnation[16];
+    struct wire_position position;
+    uint64_t hold; /* from the primary: every node that counts has this much durably */
+    int64_t sent;  /* the sender's clock_boot() */
+    struct register_value value;
+};
+struct wire_ack {
+    uint64_t received;
+    uint64_t durable;
+};
+struct wire_text {
+    uint32_t error; /* errno, 0: done */
+    char text[WIRE_TEXT];
+};
+struct wire_switch {
+    uint64_t lsn; /* the last record of the old primary */
+    uint8_t chain[CHAIN_SIZE];
+    struct register_value value;
+};
+struct wire_records {
+    uint64_t first; /* LSN of the first record; without records: of the next one to come */
+    uint32_t count;
+    uint64_t want;  /* make this durable as soon as it is there */
+    struct span bulk; /* walk with wire_record_next */
+};
+
+struct frame {
+    struct wire_head head;
+    union {
+        struct wire_login login;
+        struct wire_answer answer;
+        struct wire_beat beat;
+        struct wire_records records;
+        struct wire_ack ack;
+        struct wire_text bye, switched;
+        struct wire_switch change;
+    };
+};
+
+/* Encodes any type but RECORDS. head: type, flags, node, volume, session and epoch are the caller's. The length. */
+size_t wire_encode(struct frame *frame, uint8_t buffer[WIRE_CONTROL_MAX]);
+
+/* 0; -EBADMSG; -EPROTO: no common protocol version, or it requires a feature that we do not have. Spans point into
+ * `bytes`. */
+int wire_decode(const void *bytes, size_t length, struct frame *frame);
+
+/* RECORDS are made in place, in the message that will be sent: */
+#define WIRE_RECORDS_HEAD (sizeof(struct wire_head) + 20u)
+#define WIRE_RECORD_HEAD 8u /* before each record: length, payload length */
+void wire_records_begin(uint8_t *buffer, size_t room, const struct frame *frame, size_t total);
+/* Where the next record goes: returns its bytes' place, and the payload's behind it. */
+uint8_t *wire_record_put(uint8_t *at, uint32_t length, uint32_t payload);
+
+struct wire_record {
+    struct span bytes;
+    struct span payload;
+};
+/* 1, 0 at the end, -EBADMSG. */
+int wire_record_next(const struct wire_records *records, uint32_t *at, struct wire_record *record);
+
+const char *wire_type_name(uint8_t type);
+
+#endif
