@@ -221,8 +221,11 @@ static int replay_data(struct store *store, const struct record *record, const s
         return rc ? rc : store_write_blocks(store, entry->places, entry->place_count, from->payload,
                                             from->payload_length);
     }
+    /* What the page cache shows may have failed to reach the disk before the last process ended (a failed fsync is
+     * told once): written again, it is part of the checkpoint that ends this open. */
     AUTO_FREE uint8_t *data = malloc(record->head.payload);
-    return data ? entry_payload(store, entry, data) : -ENOMEM;
+    int rc = data ? entry_payload(store, entry, data) : -ENOMEM;
+    return rc ? rc : store_write_blocks(store, entry->places, entry->place_count, data, record->head.payload);
 }
 
 static int replay_one(void *context, const struct tail_entry *from) {
@@ -331,6 +334,14 @@ static int state_restore(struct store *store, const uint8_t *volume, char *why, 
         return rc;
     }
     rc = checkpoint_restore_pages(store, saved, why, why_room);
+    /* The slot may be in the page cache only, if the flush that followed it failed: the next one will overwrite the
+     * other slot, so this one has to be on disk. */
+    if (rc == 0) {
+        struct checkpoint again = *saved;
+        rc = checkpoint_write(store, &again);
+        if (rc)
+            SAY("cannot write %s/checkpoint: %s", store->path, strerror(-rc));
+    }
     snprintf(path, sizeof path, "%s/meta/lock.mdb", store->path);
     if (rc == 0 && unlink(path) < 0 && errno != ENOENT)
         rc = -errno;

@@ -1,0 +1,181 @@
+/* A disk that fails: writes and flushes of the store's files are refused for a while, by functions of libc that this
+ * program defines itself (liblmdb calls them too).
+ *
+ * A refused commit is made good from memory; a refused fsync or tail write ends the process, and the next open has
+ * everything that was said to be durable.
+ */
+#include "fs/store.h"
+#include "tests/handmade.h"
+#include "tests/tap.h"
+
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+static const char *volatile refuse_file; /* part of the path; NULL: all is well */
+static atomic_int refuse_writes, refuse_syncs; /* errno to give, 0: none */
+static atomic_int refused;
+
+static bool is_refused(int fd) {
+    char link[64], target[512];
+    if (!refuse_file)
+        return false;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, target, sizeof target - 1);
+    if (n < 0)
+        return false;
+    target[n] = '\0';
+    return strstr(target, refuse_file) != NULL;
+}
+
+static bool refuse(int fd, atomic_int *error) {
+    if (!atomic_load(error) || !is_refused(fd))
+        return false;
+    atomic_fetch_add(&refused, 1);
+    errno = atomic_load(error);
+    return true;
+}
+
+ssize_t pwrite(int fd, const void *buffer, size_t length, off_t offset) {
+    return refuse(fd, &refuse_writes) ? -1 : syscall(SYS_pwrite64, fd, buffer, length, offset);
+}
+ssize_t pwrite64(int fd, const void *buffer, size_t length, off64_t offset) {
+    return pwrite(fd, buffer, length, offset);
+}
+ssize_t writev(int fd, const struct iovec *iov, int count) {
+    return refuse(fd, &refuse_writes) ? -1 : syscall(SYS_writev, fd, iov, count);
+}
+ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t offset) {
+    return refuse(fd, &refuse_writes) ? -1 : syscall(SYS_pwritev, fd, iov, count, offset, 0);
+}
+int fdatasync(int fd) {
+    return refuse(fd, &refuse_syncs) ? -1 : (int)syscall(SYS_fdatasync, fd);
+}
+
+static const uint8_t volume[STORE_ID_SIZE] = "a volume's id...";
+static char path[512];
+static char why[512];
+static struct store_options options = {.segment_blocks = 1024, .tail_size = 1u << 20, .commit_ms = 10,
+                                       .checkpoint_ms = 50};
+
+static struct store *must_open(void) {
+    struct store *store = NULL;
+    int rc = store_open(path, volume, &options, &store, why, sizeof why);
+    if (rc)
+        bail("store_open: %d: %s", rc, why);
+    return store;
+}
+
+static void fresh(const char *name) {
+    snprintf(path, sizeof path, "%s/%s", test_directory(), name);
+    if (store_format(path, volume, "test", 1, &options, why, sizeof why) != 0)
+        bail("store_format: %s", why);
+}
+
+static void test_commit_refused(void) {
+    fresh("commit");
+    struct store *store = must_open();
+    store_start_epoch(store, EPOCH_MAKE(1, 7), "a");
+    int made = 0, written = 0;
+    struct position before, after;
+    refuse_file = "/commit/meta/data.mdb";
+    for (int i = 0; i < 400; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "f%d", i);
+        if (i == 100)
+            atomic_store(&refuse_writes, ENOSPC);
+        if (i == 101) { /* until one commit has been refused */
+            int64_t deadline = clock_boot() + 10000000000;
+            while (!atomic_load(&refused) && clock_boot() < deadline)
+                usleep(1000); /* poll interval */
+            atomic_store(&refuse_writes, 0);
+        }
+        uint64_t ino = create_file(store, name);
+        made += ino != 0;
+        written += ino && write_blocks(store, ino, 0, 1 + (uint32_t)i % 9, (uint8_t)i) != 0;
+    }
+    refuse_file = NULL;
+    ok(atomic_load(&refused) > 0, "%d writes of the database were refused", atomic_load(&refused));
+    is_int(400, made, "every file was made");
+    is_int(400, written, "and written");
+    store_position(store, &before);
+    is_int(801, (int64_t)before.lsn, "nothing was numbered twice or left out");
+    struct store_space space;
+    store_space(store, &space);
+    uint64_t live = space.live;
+    store_close(store);
+    store = must_open();
+    store_position(store, &after);
+    is_int(801, (int64_t)after.lsn, "all is there when it is opened again");
+    is_blob(before.chain, after.chain, CHAIN_SIZE, "with the same chain");
+    store_space(store, &space);
+    is_int((int64_t)live, (int64_t)space.live, "and the same data in the map");
+    is_int(0, (int64_t)space.kept, "no block is counted twice");
+    store_close(store);
+}
+
+/* Works in a child until the disk refuses; gives the last LSN that was said to be durable, and how the child ended. */
+static uint64_t work_until_refused(const char *file, atomic_int *which, int error, int *status) {
+    int pipes[2];
+    uint64_t durable = 0, said;
+    if (pipe(pipes))
+        bail("pipe");
+    pid_t child = fork();
+    if (child == 0) {
+        struct store *store = must_open();
+        store_start_epoch(store, EPOCH_MAKE(5, 7), "a");
+        for (int i = 0; i < 2000; i++) {
+            char name[32];
+            snprintf(name, sizeof name, "w%d", i);
+            if (i == 200) {
+                refuse_file = file;
+                atomic_store(which, error);
+            }
+            uint64_t ino = create_file(store, name);
+            uint64_t lsn = write_blocks(store, ino, 0, 20, (uint8_t)i);
+            if (i % 10 == 0 && store_sync(store, lsn) == 0 && write(pipes[1], &lsn, sizeof lsn) != sizeof lsn)
+                _exit(3);
+        }
+        _exit(4);
+    }
+    close(pipes[1]);
+    while (read(pipes[0], &said, sizeof said) == sizeof said)
+        durable = said;
+    close(pipes[0]);
+    waitpid(child, status, 0);
+    return durable;
+}
+
+static void test_ends(const char *name, const char *file, atomic_int *which, int error) {
+    fresh(name);
+    int status = 0;
+    char part[64];
+    snprintf(part, sizeof part, "/%s/%s", name, file);
+    uint64_t durable = work_until_refused(part, which, error, &status);
+    ok(durable > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 70,
+       "%s: the process ended by itself (status %x, durable %llu)", name, (unsigned)status,
+       (unsigned long long)durable);
+    struct store *store = must_open();
+    struct position position;
+    store_position(store, &position);
+    ok(position.lsn >= durable, "%s: opened again, LSN %llu has all up to %llu", name,
+       (unsigned long long)position.lsn, (unsigned long long)durable);
+    is_int(0, store_start_epoch(store, EPOCH_MAKE(6, 7), "a"), "%s: and work goes on", name);
+    ok(create_file(store, "later") != 0, "%s: a file is made", name);
+    store_close(store);
+}
+
+int main(void) {
+    plan_lazy();
+    test_commit_refused();
+    test_ends("tail-sync", "tail/", &refuse_syncs, EIO);
+    test_ends("tail-write", "tail/", &refuse_writes, EIO);
+    test_ends("segment-sync", "data/", &refuse_syncs, EIO);
+    test_ends("checkpoint-sync", "checkpoint", &refuse_syncs, EIO);
+    test_ends("database-sync", "meta/data.mdb", &refuse_syncs, EIO);
+    test_ends("database-write", "meta/data.mdb", &refuse_writes, EIO);
+    return 0;
+}
