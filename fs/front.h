@@ -12,10 +12,13 @@ struct front;
 /* Mounts at volume->self->mount (clears a dead daemon's mount there first; refuses a mount point inside the store and a
  * store inside the mount), starts worker threads; returns when the mount answers. */
 int front_start(struct volume *volume, struct front **front, char *why, size_t why_room);
-/* Unmounts (lazily if busy), answers what is held, joins the threads. */
+/* Unmounts while replies can still be acknowledged; what is busy is cut off. Then front_stop, after the replicator has
+ * stopped: answers what is held, joins the threads. */
+void front_unmount(struct front *front);
 void front_stop(struct front *front);
-/* Somebody unmounted from outside: readable/signalled when the session has ended. Blocks until then or until woken. */
+/* The session has ended, for instance because somebody unmounted from outside. The descriptor becomes readable then. */
 bool front_ended(const struct front *front);
+int front_ended_fd(const struct front *front);
 
 /* A record was applied (lock held): on a standby, queue the kernel invalidations that it needs. Never blocks. */
 void front_applied(struct front *front, const struct record *record);

@@ -22,9 +22,10 @@ struct volume {
     const struct node_config *self;
     char secret[KEY_TEXT];
     struct store *store;
-    struct park *park;
+    struct park *park;   /* over the in-sync set: the replicator advances it, or volume.c if there is no replicator */
+    struct park *local;  /* PARK_DURABLE: this node's own disk; volume.c advances it */
     struct front *front; /* NULL: no mount */
-    struct replicator *replicator;
+    struct replicator *replicator; /* NULL: the only node of its volume */
     struct control *control;
     struct reg *reg;
     _Atomic int role; /* enum role */
@@ -35,8 +36,16 @@ struct volume {
 enum volume_wait { WAIT_CHANGE, WAIT_WRITE, WAIT_CLOSE, WAIT_FSYNC };
 /* Calls parked->done(…, 0) at once or later. Asks the store to sync where the settings need it. */
 void volume_wait(struct volume *volume, enum volume_wait kind, uint64_t lsn, struct parked *parked);
+/* True if volume_wait would answer at once: the caller may then do without it. */
+bool volume_settled(struct volume *volume, enum volume_wait kind, uint64_t lsn);
 
-/* Called by the replicator and the store's watch. */
+/* The store's watch: hands on to front and replicator. `volume` is a struct volume. */
 void volume_applied(void *volume, const struct record *record, struct entry *entry);
+void volume_undone(void *volume, const struct record *record);
+void volume_durable(void *volume, uint64_t lsn);
+void volume_watch(struct volume *volume); /* sets the watch; before other threads use the store */
+
+/* The only node of its volume becomes primary in a new epoch. 0 or a negative errno with a sentence. */
+int volume_serve_alone(struct volume *volume, char *why, size_t why_room);
 
 #endif

@@ -1,0 +1,375 @@
+#include "fs/front_private.h"
+
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/statvfs.h>
+
+/* What the kernel knows of names, on the primary. A kernel that cannot drop all entries at once at a change of role gets
+ * them for a second only, and the change of role waits so long. */
+#define ENTRY_TIMEOUT 86400.0
+#define ENTRY_TIMEOUT_SHORT 1.0
+
+/* Orphans of earlier epochs may still be open at a client of the primary before: as long as its server's grace time. */
+#define ORPHAN_GRACE (INT64_C(90) * 1000000000)
+
+#define BACKGROUND_MAX 256 /* readahead, mmap's writeback, asynchronous direct I/O under way at once */
+
+static const struct fuse_lowlevel_ops operations = {
+    .init = front_init,
+    .lookup = front_lookup,
+    .forget = front_forget,
+    .forget_multi = front_forget_multi,
+    .getattr = front_getattr,
+    .setattr = front_setattr,
+    .readlink = front_readlink,
+    .mknod = front_mknod,
+    .mkdir = front_mkdir,
+    .unlink = front_unlink,
+    .rmdir = front_rmdir,
+    .symlink = front_symlink,
+    .rename = front_rename,
+    .link = front_link,
+    .open = front_open,
+    .read = front_read,
+    .write = front_write,
+    .flush = front_flush,
+    .release = front_release,
+    .fsync = front_fsync,
+    .opendir = front_opendir,
+    .readdir = front_readdir,
+    .readdirplus = front_readdirplus,
+    .releasedir = front_releasedir,
+    .fsyncdir = front_fsync,
+    .statfs = front_statfs,
+    .setxattr = front_setxattr,
+    .getxattr = front_getxattr,
+    .listxattr = front_listxattr,
+    .removexattr = front_removexattr,
+    .create = front_create,
+    .fallocate = front_fallocate,
+    .copy_file_range = front_copy,
+    .lseek = front_lseek,
+};
+
+void front_init(void *userdata, struct fuse_conn_info *connection) {
+    const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_EXPORT_SUPPORT |
+                            FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL | FUSE_CAP_READDIRPLUS |
+                            FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_DIO |
+                            FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA;
+    /* Pages are dropped when records say so (notify.c), not when a time looks different: on the primary it does after
+     * each write of one's own. No ioctls: without the capability the kernel answers ENOTTY by itself. */
+    const unsigned unwanted = FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_IOCTL_DIR | FUSE_CAP_HANDLE_KILLPRIV;
+
+    (void)userdata;
+    connection->want = (connection->want | (wanted & connection->capable)) & ~unwanted;
+    connection->max_write = TRANSFER_MAX;
+    connection->max_read = TRANSFER_MAX;
+    connection->max_background = BACKGROUND_MAX;
+    connection->congestion_threshold = BACKGROUND_MAX * 3 / 4;
+}
+
+/* ---- Changes that arrive during a hold wait here, as they came, and no thread waits with them. ---- */
+struct held {
+    struct held *next;
+    struct note note;
+    size_t length;
+    uint8_t request[];
+};
+
+static bool hold(struct front *front, const struct fuse_buf *buffer) {
+    bool kept = false;
+
+    if (!atomic_load(&front->holding) || !raw_changes(buffer->mem))
+        return false;
+    struct held *held = malloc(sizeof *held + buffer->size);
+    if (!held)
+        return false; /* it is refused or goes on, as the role says */
+    *held = (struct held){.note = note, .length = buffer->size};
+    memcpy(held->request, buffer->mem, buffer->size);
+    pthread_mutex_lock(&front->held_mutex);
+    if (atomic_load(&front->holding)) {
+        *front->held_end = held;
+        front->held_end = &held->next;
+        kept = true;
+    }
+    pthread_mutex_unlock(&front->held_mutex);
+    if (!kept)
+        free(held);
+    return kept;
+}
+
+static void process(struct front *front, const struct fuse_buf *buffer) {
+    pthread_rwlock_rdlock(&front->gate);
+    if (!hold(front, buffer))
+        fuse_session_process_buf(front->session, buffer);
+    pthread_rwlock_unlock(&front->gate);
+}
+
+static void end_hold(struct front *front) {
+    pthread_mutex_lock(&front->held_mutex);
+    struct held *held = front->held;
+    front->held = NULL;
+    front->held_end = &front->held;
+    atomic_store(&front->holding, false);
+    pthread_mutex_unlock(&front->held_mutex);
+    while (held) {
+        struct held *next = held->next;
+        struct fuse_buf buffer = {.mem = held->request, .size = held->length};
+        note = held->note;
+        process(front, &buffer);
+        free(held);
+        held = next;
+    }
+    note.fd = -1;
+}
+
+/* ---- Workers ---- */
+static void *worker_main(void *context) {
+    struct worker *worker = context;
+    struct front *front = worker->front;
+    struct fuse_buf buffer = {0};
+
+    this_worker = worker;
+    while (!fuse_session_exited(front->session)) {
+        int length = fuse_session_receive_buf(front->session, &buffer);
+        if (length == -EINTR || length == -EAGAIN)
+            continue;
+        if (length <= 0)
+            break;
+        process(front, &buffer);
+    }
+    free(buffer.mem);
+    /* One sees the end and tells the others, which may be blocked in read() still: the kernel wakes them when the
+     * connection is gone, which it is. */
+    fuse_session_exit(front->session);
+    if (atomic_fetch_sub(&front->worker_running, 1) == 1) {
+        uint64_t one = 1;
+        ssize_t done = write(front->ended_fd, &one, sizeof one);
+        (void)done;
+    }
+    return NULL;
+}
+
+static int worker_open(struct front *front, struct worker *worker) {
+    uint32_t master = (uint32_t)front->fd;
+
+    worker->front = front;
+    worker->buffer = aligned_alloc(BATON_BLOCK, TRANSFER_MAX);
+    if (!worker->buffer)
+        return -ENOMEM;
+    worker->fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    if (worker->fd < 0)
+        return -errno;
+    return ioctl(worker->fd, FUSE_DEV_IOC_CLONE, &master) < 0 ? -errno : 0;
+}
+
+static int workers_start(struct front *front, char *why, size_t why_room) {
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+
+    front->worker_count = (unsigned)MIN(MAX(processors * 2, 4), (long)WORKERS_MAX);
+    atomic_store(&front->worker_running, front->worker_count);
+    for (unsigned i = 0; i < front->worker_count; i++) {
+        int error = worker_open(front, &front->workers[i]);
+        if (!error)
+            error = -pthread_create(&front->workers[i].thread, NULL, worker_main, &front->workers[i]);
+        if (error) {
+            snprintf(why, why_room, "cannot start the threads that serve %s: %s", front->mount, strerror(-error));
+            return error;
+        }
+        front->worker_started++;
+    }
+    return 0;
+}
+
+static int session_start(struct front *front, char *why, size_t why_room) {
+    char max_read[32];
+    char *list[] = {(char *)"batond", (char *)"-o", max_read, NULL};
+    struct fuse_args arguments = {.argc = 3, .argv = list};
+
+    snprintf(max_read, sizeof max_read, "max_read=%u", TRANSFER_MAX);
+    front->session = fuse_session_new(&arguments, &operations, sizeof operations, front);
+    fuse_opt_free_args(&arguments);
+    if (!front->session || fuse_session_custom_io(front->session, &raw_io, front->fd)) {
+        snprintf(why, why_room, "libfuse does not start a session for %s", front->mount);
+        return -EIO;
+    }
+    return workers_start(front, why, why_room);
+}
+
+static int parts_create(struct front *front) {
+    pthread_rwlockattr_t attributes;
+
+    front->nodes = nodes_create();
+    front->ended_fd = eventfd(0, EFD_CLOEXEC);
+    front->held_end = &front->held;
+    PROMISE(pthread_mutex_init(&front->held_mutex, NULL) == 0);
+    PROMISE(pthread_rwlockattr_init(&attributes) == 0);
+    /* A change of role does not wait for ever behind requests that keep coming. */
+    pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    PROMISE(pthread_rwlock_init(&front->gate, &attributes) == 0);
+    pthread_rwlockattr_destroy(&attributes);
+    if (!front->nodes)
+        return -ENOMEM;
+    if (front->ended_fd < 0)
+        return -errno;
+    return reclaim_start(front->store, front->nodes, &front->reclaim);
+}
+
+static void front_free(struct front *front) {
+    for (unsigned i = 0; i < front->worker_count; i++) {
+        free(front->workers[i].buffer);
+        if (front->workers[i].fd > 0)
+            close(front->workers[i].fd);
+    }
+    if (front->session)
+        fuse_session_destroy(front->session); /* closes the device */
+    else if (front->fd >= 0)
+        close(front->fd);
+    if (front->ended_fd >= 0)
+        close(front->ended_fd);
+    nodes_free(front->nodes);
+    pthread_rwlock_destroy(&front->gate);
+    pthread_mutex_destroy(&front->held_mutex);
+    free(front);
+}
+
+int front_start(struct volume *volume, struct front **out, char *why, size_t why_room) {
+    struct front *front = calloc(1, sizeof *front);
+    struct statvfs space;
+
+    if (!front) {
+        snprintf(why, why_room, "no memory for the mount");
+        return -ENOMEM;
+    }
+    front->volume = volume;
+    front->store = volume->store;
+    front->fd = -1;
+    front->entry_timeout = ENTRY_TIMEOUT_SHORT;
+    int error = parts_create(front);
+    if (error)
+        snprintf(why, why_room, "cannot start the mount: %s", strerror(-error));
+    if (!error)
+        error = mount_prepare(front, why, why_room);
+    if (!error)
+        error = mount_attach(front, why, why_room);
+    if (!error)
+        error = session_start(front, why, why_room);
+    if (!error && (error = notify_start(front->fd, front->nodes, &front->notify)))
+        snprintf(why, why_room, "cannot start the thread that tells the kernel of changes: %s", strerror(-error));
+    if (!error && statvfs(front->mount, &space) < 0) { /* the first request: the mount answers */
+        error = -errno;
+        snprintf(why, why_room, "the mount at %s does not answer: %s", front->mount, strerror(-error));
+    }
+    if (error) {
+        front_unmount(front);
+        front_stop(front);
+        return error;
+    }
+    if (notify_drops_entries(front->fd))
+        front->entry_timeout = ENTRY_TIMEOUT;
+    mount_tune(front);
+    *out = front;
+    return 0;
+}
+
+void front_unmount(struct front *front) {
+    if (front->mounted)
+        mount_detach(front);
+}
+
+void front_stop(struct front *front) {
+    front_unmount(front);
+    if (atomic_load(&front->holding))
+        end_hold(front);
+    reclaim_stop(front->reclaim);
+    park_give_up(front->volume->park, -EIO);
+    park_give_up(front->volume->local, -EIO);
+    for (unsigned i = 0; i < front->worker_started; i++)
+        pthread_join(front->workers[i].thread, NULL);
+    /* What the last requests parked. */
+    park_give_up(front->volume->park, -EIO);
+    park_give_up(front->volume->local, -EIO);
+    notify_stop(front->notify);
+    front_free(front);
+}
+
+bool front_ended(const struct front *front) {
+    struct pollfd ended = {.fd = front->ended_fd, .events = POLLIN};
+    return poll(&ended, 1, 0) > 0;
+}
+
+int front_ended_fd(const struct front *front) {
+    return front->ended_fd;
+}
+
+/* ---- Roles ---- */
+void front_applied(struct front *front, const struct record *record) {
+    const struct record_head *head = &record->head;
+
+    if (atomic_load(&front->writable))
+        return; /* it came through this mount */
+    switch (head->type) {
+    case RECORD_WRITE:
+        notify_data(front->notify, head->ino, record->first * BATON_BLOCK, (uint64_t)head->blocks * BATON_BLOCK);
+        break;
+    case RECORD_PUNCH:
+    case RECORD_ALLOCATE:
+        notify_data(front->notify, head->ino, record->first * BATON_BLOCK, record->count * BATON_BLOCK);
+        break;
+    case RECORD_TRUNCATE:
+        notify_data(front->notify, head->ino, 0, 0);
+        break;
+    case RECORD_SETATTR:
+    case RECORD_XATTR:
+        notify_attributes(front->notify, head->ino); /* the kernel keeps ACLs */
+        break;
+    default: /* entries and attributes are asked for each time */
+        break;
+    }
+}
+
+void front_undone(struct front *front, const struct record *record) {
+    notify_data(front->notify, record->head.ino, 0, 0);
+}
+
+void front_hold(struct front *front) {
+    pthread_rwlock_wrlock(&front->gate);
+    atomic_store(&front->holding, true);
+    pthread_rwlock_unlock(&front->gate);
+}
+
+void front_become_primary(struct front *front) {
+    if (!atomic_load(&front->writable)) {
+        struct position position;
+        store_position(front->store, &position);
+        park_reset(front->volume->local, position.durable);
+        nodes_change_all(front->nodes, position.lsn);
+        atomic_store(&front->names_lsn, position.lsn);
+        /* Until now nothing was answered with a lifetime, so what is dropped here does not come back. */
+        notify_everything(front->notify);
+        notify_drain(front->notify);
+        reclaim_resume(front->reclaim, ORPHAN_GRACE);
+        pthread_rwlock_wrlock(&front->gate);
+        atomic_store(&front->writable, true);
+        pthread_rwlock_unlock(&front->gate);
+    }
+    end_hold(front);
+}
+
+void front_become_standby(struct front *front) {
+    reclaim_pause(front->reclaim);
+    pthread_rwlock_wrlock(&front->gate);
+    bool was = atomic_exchange(&front->writable, false);
+    pthread_rwlock_unlock(&front->gate);
+    end_hold(front);
+    if (was) {
+        if (front->entry_timeout < ENTRY_TIMEOUT)
+            usleep((useconds_t)(ENTRY_TIMEOUT_SHORT * 1e6)); /* the entries that cannot be dropped are old then */
+        notify_everything(front->notify); /* not waited for: the kernel may hold it up until parked replies are sent */
+    }
+}

@@ -1,0 +1,186 @@
+#include "fs/front_private.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#define READ_AHEAD_KIB 1024
+
+static const struct mount_option {
+    const char *name;
+    unsigned long set, clear;
+} options[] = {
+    {"ro", MS_RDONLY, 0},
+    {"rw", 0, MS_RDONLY},
+    {"dev", 0, MS_NODEV},
+    {"nodev", MS_NODEV, 0},
+    {"suid", 0, MS_NOSUID},
+    {"nosuid", MS_NOSUID, 0},
+    {"exec", 0, MS_NOEXEC},
+    {"noexec", MS_NOEXEC, 0},
+    {"atime", 0, MS_NOATIME},
+    {"noatime", MS_NOATIME, 0},
+    {"diratime", 0, MS_NODIRATIME},
+    {"nodiratime", MS_NODIRATIME, 0},
+    {"relatime", MS_RELATIME, MS_NOATIME},
+    {"sync", MS_SYNCHRONOUS, 0},
+    {"async", 0, MS_SYNCHRONOUS},
+    {"dirsync", MS_DIRSYNC, 0},
+    {"defaults", 0, 0},
+    {"allow_other", 0, 0}, /* always */
+    {"default_permissions", 0, 0},
+};
+
+static int parse_options(struct front *front, char *why, size_t why_room) {
+    char list[sizeof front->volume->config.options], *rest = list;
+
+    snprintf(list, sizeof list, "%s", front->volume->config.options);
+    for (char *word; (word = strsep(&rest, ", "));) {
+        size_t i = 0, count = sizeof options / sizeof *options;
+        while (*word && i < count && strcmp(options[i].name, word) != 0)
+            i++;
+        if (i == count) {
+            snprintf(why, why_room,
+                     "mount option \"%s\" is unknown; known are ro, dev, suid, exec, atime, diratime, sync, "
+                     "their opposites with \"no\", and relatime",
+                     word);
+            return -EINVAL;
+        }
+        if (*word)
+            front->mount_flags = (front->mount_flags & ~options[i].clear) | options[i].set;
+    }
+    return 0;
+}
+
+/* A daemon that died leaves its mount, where everything is ENOTCONN. */
+static void clear_dead(const char *path) {
+    struct stat ignored;
+
+    for (int tries = 0; tries < 16; tries++) {
+        if (stat(path, &ignored) == 0 || (errno != ENOTCONN && errno != ECONNABORTED))
+            return;
+        if (umount2(path, MNT_DETACH) < 0)
+            return;
+        log_info("cleared the mount that a dead daemon had left at %s", path);
+    }
+}
+
+static bool lies_in(const char *path, const char *directory) {
+    size_t length = strlen(directory);
+    return strncmp(path, directory, length) == 0 &&
+           (path[length] == '/' || path[length] == 0 || strcmp(directory, "/") == 0);
+}
+
+/* Is a live Baton mounted there? mountinfo writes blanks as \040. */
+static bool mounted_already(const char *path) {
+    FILE *file = fopen("/proc/self/mountinfo", "re");
+    char line[4 * PATH_MAX], escaped[4 * PATH_MAX], *to = escaped;
+    bool found = false;
+
+    if (!file)
+        return false;
+    for (const char *at = path; *at && to < escaped + sizeof escaped - 5; at++)
+        to += strchr(" \t\n\\", *at) ? sprintf(to, "\\%03o", (unsigned char)*at) : (*to = *at, 1);
+    *to = 0;
+    while (!found && fgets(line, sizeof line, file)) {
+        char *rest = line, *field = NULL;
+        for (int i = 0; i < 5; i++)
+            field = strsep(&rest, " ");
+        found = field && rest && strcmp(field, escaped) == 0 && strstr(rest, " - fuse.baton ");
+    }
+    fclose(file);
+    return found;
+}
+
+int mount_prepare(struct front *front, char *why, size_t why_room) {
+    const char *wanted = front->volume->self->mount;
+    char store[PATH_MAX], mount[PATH_MAX];
+    struct stat about;
+
+    int error = parse_options(front, why, why_room);
+    if (error)
+        return error;
+    clear_dead(wanted);
+    if (!realpath(wanted, mount) || stat(mount, &about) < 0 || !S_ISDIR(about.st_mode)) {
+        error = errno ? -errno : -ENOTDIR;
+        snprintf(why, why_room, "the mount point %s cannot be used: %s; make the directory", wanted, strerror(-error));
+        return error;
+    }
+    if (!realpath(store_path(front->store), store)) {
+        error = -errno;
+        snprintf(why, why_room, "the store %s is not there: %s", store_path(front->store), strerror(-error));
+        return error;
+    }
+    if (lies_in(store, mount) || lies_in(mount, store)) {
+        snprintf(why, why_room, "the store %s and the mount point %s lie in each other; choose another mount point",
+                 store, mount);
+        return -EINVAL;
+    }
+    if (mounted_already(mount) || strlen(mount) >= sizeof front->mount) {
+        snprintf(why, why_room, "a volume is mounted at %s already; unmount it, or choose another mount point", mount);
+        return -EBUSY;
+    }
+    strcpy(front->mount, mount);
+    return 0;
+}
+
+int mount_attach(struct front *front, char *why, size_t why_room) {
+    char data[128];
+
+    front->fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    if (front->fd < 0) {
+        int error = -errno;
+        snprintf(why, why_room, "/dev/fuse cannot be opened: %s; load the kernel's fuse module, and run as root",
+                 strerror(-error));
+        return error;
+    }
+    snprintf(data, sizeof data, "fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other,max_read=%u",
+             front->fd, TRANSFER_MAX);
+    if (mount(front->volume->config.volume, front->mount, "fuse.baton", front->mount_flags, data) < 0) {
+        int error = -errno;
+        snprintf(why, why_room, "cannot mount at %s: %s", front->mount, strerror(-error));
+        return error;
+    }
+    front->mounted = true;
+    return 0;
+}
+
+/* What was written through mmap is in the kernel only; a umount of an idle mount brings it here by itself. */
+static void flush_pages(struct front *front) {
+    AUTO_CLOSE int fd = open(front->mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0 && syncfs(fd) < 0)
+        log_warning("what was written through mmap could not all be taken over from the kernel: %s", strerror(errno));
+}
+
+void mount_detach(struct front *front) {
+    front->mounted = false;
+    if (front_ended(front)) { /* unmounted from outside, or the connection failed and left a dead mount */
+        clear_dead(front->mount);
+        return;
+    }
+    if (front->worker_started > 0)
+        flush_pages(front);
+    if (umount2(front->mount, 0) == 0 || errno == EINVAL || errno == ENOENT)
+        return;
+    log_info("%s is in use; who uses it gets errors from now on", front->mount);
+    umount2(front->mount, MNT_FORCE); /* ends the connection */
+    umount2(front->mount, MNT_DETACH);
+}
+
+/* The kernel's readahead, 128 KiB by default for FUSE, makes sequential reading wait for many round trips. Without
+ * sysfs it stays so. */
+void mount_tune(struct front *front) {
+    struct stat about;
+    char path[64], text[16];
+
+    if (stat(front->mount, &about) < 0)
+        return;
+    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", major(about.st_dev), minor(about.st_dev));
+    AUTO_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int length = snprintf(text, sizeof text, "%d\n", READ_AHEAD_KIB);
+    if (fd < 0 || write(fd, text, (size_t)length) < 0)
+        log_debug("readahead stays as it is: %s: %s", path, strerror(errno));
+}

@@ -1,0 +1,156 @@
+/* What the files of the front share: the session, the request being processed, replies. Included by fs/front*.c only.
+ *
+ * A request is processed in the worker thread that read it, under the gate (shared); a change of role takes the gate
+ * for itself, so it sees no request half done. Replies that wait for an acknowledgement are sent later, by whoever
+ * advances the park.
+ */
+#ifndef BATON_FS_FRONT_PRIVATE_H
+#define BATON_FS_FRONT_PRIVATE_H
+
+#include "fs/front.h"
+#include "fs/nodes.h"
+#include "fs/notify.h"
+#include "fs/ops.h"
+#include "fs/reclaim.h"
+#include "fs/volume.h"
+
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <sys/mount.h>
+
+#define TRANSFER_MAX (1u << 20) /* bytes of one READ or WRITE */
+#define WORKERS_MAX 16u
+
+struct worker {
+    struct front *front;
+    pthread_t thread;
+    int fd;             /* a clone of the device: requests read here are answered here */
+    uint8_t *buffer;    /* TRANSFER_MAX bytes for what a reply carries */
+};
+
+struct front {
+    struct volume *volume;
+    struct store *store;
+    struct fuse_session *session;
+    int fd;       /* /dev/fuse */
+    int ended_fd; /* eventfd: readable when the session has ended */
+    char mount[1024];
+    bool mounted;
+    unsigned long mount_flags; /* MS_… */
+    struct nodes *nodes;
+    struct notify *notify;
+    struct reclaim *reclaim;
+    struct worker workers[WORKERS_MAX];
+    unsigned worker_count, worker_started;
+    atomic_uint worker_running;
+    pthread_rwlock_t gate;
+    atomic_bool writable;      /* primary: changes are let in, and the kernel may cache */
+    _Atomic uint64_t names_lsn; /* the last change of names: fsync of a file includes it */
+    double entry_timeout;      /* on the primary, seconds */
+    uint64_t kernel_flags;     /* of the INIT request */
+    pthread_mutex_t held_mutex;
+    struct held *held, **held_end; /* changes that arrived during a hold, in their order */
+    atomic_bool holding;
+};
+
+/* ---- The request that this thread is processing: what libfuse 3.14 does not hand on ---- */
+struct note {
+    uint32_t opcode;
+    int fd;            /* where it came from and its reply goes */
+    bool kill_priv;    /* WRITE, OPEN, CREATE, SETATTR: clear set-id bits and capability */
+    bool tmpfile;      /* CREATE: it was a TMPFILE */
+    bool acl_kill_sgid; /* SETXATTR */
+};
+extern _Thread_local struct note note;
+extern _Thread_local struct worker *this_worker;
+
+extern const struct fuse_custom_io raw_io;
+bool raw_changes(const void *request); /* is it one that front_hold() holds? */
+
+/* ---- Replies: front_reply.c ---- */
+enum reply_kind { REPLY_OK, REPLY_ENTRY, REPLY_CREATE, REPLY_ATTRIBUTES, REPLY_WRITE, REPLY_OPEN };
+struct reply {
+    struct parked parked;
+    struct front *front;
+    fuse_req_t request;
+    int fd;
+    enum reply_kind kind;
+    struct attributes attributes; /* ENTRY, CREATE, ATTRIBUTES */
+    struct fuse_file_info file;   /* CREATE, OPEN */
+    size_t written;               /* WRITE */
+};
+
+struct front *front_of(fuse_req_t request);
+struct caller caller_of(fuse_req_t request);
+struct reply reply_to(fuse_req_t request, enum reply_kind kind);
+/* Sends it once the acknowledgements that `wait` needs for `lsn` are there. ENTRY and CREATE: the inode has been looked
+ * up in nodes; that is taken back if the reply does not arrive. */
+void reply_after(struct reply *reply, enum volume_wait wait, uint64_t lsn);
+void reply_now(struct reply *reply);
+void reply_error(fuse_req_t request, int error);       /* a negative errno, or 0 */
+void reply_inode_error(fuse_req_t request, int error); /* the same, of an operation by number: -ENOENT is ESTALE */
+/* Answers with EROFS and returns true if changes are not let in. */
+bool reply_refused(fuse_req_t request);
+
+void attributes_stat(const struct attributes *attributes, struct stat *to);
+double entry_timeout(struct front *front);
+double attribute_timeout(struct front *front);
+/* A looked-up inode's reply did not arrive. */
+void lookup_undone(struct front *front, uint64_t ino);
+/* An inode has no name any more. */
+void lost_last_name(struct front *front, uint64_t ino);
+void names_changed(struct front *front, uint64_t lsn);
+void touch_atime(struct front *front, uint64_t ino);
+void open_flags(struct front *front, struct fuse_file_info *file);
+
+/* ---- The mount: front_mount.c ---- */
+int mount_prepare(struct front *front, char *why, size_t why_room);
+int mount_attach(struct front *front, char *why, size_t why_room); /* opens the device, mounts */
+void mount_detach(struct front *front);
+void mount_tune(struct front *front);
+
+/* ---- Operations ---- */
+void front_init(void *userdata, struct fuse_conn_info *connection);
+void front_lookup(fuse_req_t request, fuse_ino_t parent, const char *name);
+void front_forget(fuse_req_t request, fuse_ino_t ino, uint64_t count);
+void front_forget_multi(fuse_req_t request, size_t count, struct fuse_forget_data *list);
+void front_create(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *file);
+void front_mknod(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
+void front_mkdir(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode);
+void front_symlink(fuse_req_t request, const char *target, fuse_ino_t parent, const char *name);
+void front_link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent, const char *name);
+void front_unlink(fuse_req_t request, fuse_ino_t parent, const char *name);
+void front_rmdir(fuse_req_t request, fuse_ino_t parent, const char *name);
+void front_rename(fuse_req_t request, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+                  const char *new_name, unsigned flags);
+void front_readlink(fuse_req_t request, fuse_ino_t ino);
+
+void front_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file);
+void front_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *to, int mask, struct fuse_file_info *file);
+void front_statfs(fuse_req_t request, fuse_ino_t ino);
+int front_statx(struct front *front, uint64_t ino, uint64_t unique, int fd); /* raw: replies itself */
+
+void front_setxattr(fuse_req_t request, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);
+void front_getxattr(fuse_req_t request, fuse_ino_t ino, const char *name, size_t room);
+void front_listxattr(fuse_req_t request, fuse_ino_t ino, size_t room);
+void front_removexattr(fuse_req_t request, fuse_ino_t ino, const char *name);
+
+void front_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file);
+void front_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *file);
+void front_write(fuse_req_t request, fuse_ino_t ino, const char *bytes, size_t size, off_t offset,
+                 struct fuse_file_info *file);
+void front_flush(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file);
+void front_release(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file);
+void front_fsync(fuse_req_t request, fuse_ino_t ino, int data_only, struct fuse_file_info *file);
+void front_fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset, off_t length,
+                     struct fuse_file_info *file);
+void front_lseek(fuse_req_t request, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *file);
+void front_copy(fuse_req_t request, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_file,
+                fuse_ino_t to, off_t to_offset, struct fuse_file_info *to_file, size_t length, int flags);
+
+void front_opendir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file);
+void front_readdir(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *file);
+void front_readdirplus(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *file);
+void front_releasedir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file);
+
+#endif

@@ -1,0 +1,109 @@
+#include "fs/volume.h"
+
+#include "fs/front.h"
+#include "replication/replicator.h"
+
+#include <stdio.h>
+
+/* Plain writes do not wait, but what is on its way to the peer lies in memory: a reply waits once the set is so many
+ * records behind. A record holds 32 KiB at most there (larger data is read from the segments). */
+#define WRITE_LAG_MAX 1024u
+#define NEVER_LAG_MAX 8192u /* acknowledge = never: of everything, names too */
+
+/* What an operation waits for: a line of a park, and how far. lsn 0: nothing. */
+struct need {
+    struct park *park;
+    enum park_line line;
+    uint64_t lsn;
+};
+
+static struct need lagging(struct volume *volume, uint64_t lsn, uint64_t lag) {
+    return (struct need){volume->park, PARK_RECEIVED, lsn > lag ? lsn - lag : 0};
+}
+
+static struct need needed(struct volume *volume, enum volume_wait kind, uint64_t lsn) {
+    const struct config *config = &volume->config;
+    struct need all = {volume->park, PARK_RECEIVED, lsn};
+
+    if (kind == WAIT_FSYNC) {
+        if (config->acknowledge == ACKNOWLEDGE_NEVER)
+            return (struct need){volume->local, PARK_DURABLE, lsn};
+        if (config->fsync == FSYNC_DISK)
+            all.line = PARK_DURABLE;
+        return all;
+    }
+    if (config->acknowledge == ACKNOWLEDGE_NEVER)
+        return lagging(volume, lsn, NEVER_LAG_MAX);
+    if (config->acknowledge == ACKNOWLEDGE_CLOSE && kind == WAIT_WRITE)
+        return lagging(volume, lsn, WRITE_LAG_MAX);
+    return all;
+}
+
+bool volume_settled(struct volume *volume, enum volume_wait kind, uint64_t lsn) {
+    struct need need = needed(volume, kind, lsn);
+    return park_position(need.park, need.line) >= need.lsn;
+}
+
+void volume_wait(struct volume *volume, enum volume_wait kind, uint64_t lsn, struct parked *parked) {
+    struct need need = needed(volume, kind, lsn);
+
+    parked->lsn = need.lsn;
+    if (park_position(need.park, need.line) < need.lsn) {
+        if (volume->replicator && need.park == volume->park)
+            replicator_need(volume->replicator, need.line, need.lsn);
+        else
+            store_want_durable(volume->store, need.lsn);
+    }
+    park_wait(need.park, need.line, parked);
+}
+
+void volume_applied(void *context, const struct record *record, struct entry *entry) {
+    struct volume *volume = context;
+
+    if (volume->front)
+        front_applied(volume->front, record);
+    if (volume->replicator)
+        replicator_applied(volume->replicator, entry);
+}
+
+void volume_undone(void *context, const struct record *record) {
+    struct volume *volume = context;
+
+    if (volume->front)
+        front_undone(volume->front, record);
+}
+
+void volume_durable(void *context, uint64_t lsn) {
+    struct volume *volume = context;
+
+    park_advance(volume->local, PARK_DURABLE, lsn);
+    if (volume->replicator) {
+        replicator_durable(volume->replicator, lsn);
+    } else {
+        park_advance(volume->park, PARK_RECEIVED, lsn);
+        park_advance(volume->park, PARK_DURABLE, lsn);
+    }
+}
+
+void volume_watch(struct volume *volume) {
+    struct store_watch watch = {
+        .applied = volume_applied, .durable = volume_durable, .undone = volume_undone, .context = volume};
+    store_set_watch(volume->store, &watch);
+}
+
+int volume_serve_alone(struct volume *volume, char *why, size_t why_room) {
+    struct position position;
+
+    store_position(volume->store, &position);
+    uint64_t counter = EPOCH_COUNTER(position.epoch) + 1;
+    int error = store_start_epoch(volume->store, EPOCH_MAKE(counter, volume->self->number), volume->self->name);
+    if (error) {
+        snprintf(why, why_room, "the store %s does not let epoch %llu begin: %s", volume->self->store,
+                 (unsigned long long)counter, strerror(-error));
+        return error;
+    }
+    atomic_store(&volume->role, ROLE_PRIMARY);
+    if (volume->front)
+        front_become_primary(volume->front);
+    return 0;
+}
