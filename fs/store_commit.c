@@ -200,11 +200,18 @@ static void durable_advance(struct store *store, uint64_t lsn) {
         store->watch.durable(store->watch.context, lsn);
 }
 
-static void commit_or_mend(struct store *store) {
-    for (int tries = 0; store_commit_txn(store) != 0; tries++) {
-        if (tries == 3 || !store->threads_running)
+/* True when committed: then no transaction is open. False after a full disk: the batch has been applied again in a new
+ * transaction, and the next try comes with the next round, when space may have been freed. */
+static bool commit_or_mend(struct store *store) {
+    for (int tries = 0;; tries++) {
+        int rc = store_commit_txn(store);
+        if (rc == 0)
+            return true;
+        if (!store->threads_running || (rc != -ENOSPC && tries == 2))
             store_fail(store, "commits keep failing");
         transaction_mend(store);
+        if (rc == -ENOSPC)
+            return false;
     }
 }
 
@@ -213,7 +220,10 @@ void store_checkpoint_now(struct store *store) {
     MDB_txn *pin = NULL;
     if (!next)
         store_fail(store, "out of memory");
-    commit_or_mend(store);
+    if (!commit_or_mend(store)) {
+        free(next);
+        return;
+    }
     int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &pin);
     if (rc)
         store_fail(store, "cannot pin a state for the checkpoint: %s", mdb_strerror(rc));
@@ -269,9 +279,9 @@ static void trim_and_punch(struct store *store) {
         trimmed = journal_trim_some(store, journal_horizon(store), TRIM_ROWS);
         if (trimmed < 0)
             store_fail(store, "trimming the journal failed: %s", strerror(-trimmed));
-        if (store->txn_broken || store->batch_rows >= BATCH_ROWS)
-            commit_or_mend(store);
-        if (!store->txn && store_begin_txn(store) != 0)
+        if (store->txn_broken)
+            transaction_mend(store);
+        else if (store->batch_rows >= BATCH_ROWS && commit_or_mend(store) && store_begin_txn(store) != 0)
             store_fail(store, "cannot begin the next transaction");
         store_unlock(store); /* others go on between the steps */
         store_lock(store);
@@ -315,8 +325,10 @@ void *store_committer(void *context) {
         store_fail(store, "cannot begin the first transaction");
     store->begun = true;
     pthread_cond_broadcast(&store->committed_cond);
+    bool refused = false; /* the last commit, by a full disk: no hurry with the next */
     while (!store->stop) {
-        if (!store->commit_wanted && !store->txn_broken && store->checkpoint_wanted <= store->checkpoint_done)
+        bool wanted = store->commit_wanted || store->checkpoint_wanted > store->checkpoint_done;
+        if (!store->txn_broken && (!wanted || refused))
             wait_for_work(store);
         store->commit_wanted = false;
         if (store->txn_broken) {
@@ -324,19 +336,26 @@ void *store_committer(void *context) {
             pthread_cond_broadcast(&store->committed_cond);
         }
         int64_t now = clock_boot();
+        uint64_t before = store->committed;
+        bool had_work = store->position.lsn > before;
         if (checkpoint_due(store, now)) {
             store_checkpoint_now(store);
             trim_and_punch(store);
-        } else if (store->batch_rows > 0) {
-            commit_or_mend(store);
+        } else if (store->batch_rows > 0 && commit_or_mend(store)) {
             space_meta_headroom(store);
             if (store_begin_txn(store) != 0)
                 store_fail(store, "cannot begin the next transaction");
             pthread_cond_broadcast(&store->committed_cond);
         }
+        refused = had_work && store->committed == before;
     }
-    if (store->batch_rows > 0 || store->unsaved)
+    for (int tries = 0; store->batch_rows > 0 || store->unsaved; tries++) {
+        if (tries == 50)
+            store_fail(store, "the disk is full: the last changes stay in the tail");
         store_checkpoint_now(store);
+        if (store->batch_rows > 0)
+            wait_for_work(store);
+    }
     mdb_txn_abort(store->txn);
     store->txn = NULL;
     store_unlock(store);
