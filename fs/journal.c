@@ -81,7 +81,7 @@ uint64_t journal_horizon(struct store *store) {
 /* Does the window still want the record at the journal's beginning? */
 static bool window_keeps(struct store *store, const struct record_head *oldest) {
     const struct store_options *options = &store->options;
-    if (options->no_history || store->space_short)
+    if (options->no_history || space_low(store))
         return false;
     uint64_t bytes = store->position.journal_bytes + store->position.kept_blocks * BATON_BLOCK;
     if (bytes > options->history_bytes)

@@ -209,6 +209,7 @@ out:
 }
 
 static int write_chunk(struct writing *w, uint64_t *lsn) {
+    bool waited = false;
     int error = TRY_AGAIN;
     for (unsigned tries = 0; error == TRY_AGAIN || error == TRY_TRIM; tries++) {
         if (error == TRY_TRIM) {
@@ -219,6 +220,10 @@ static int write_chunk(struct writing *w, uint64_t *lsn) {
         error = attempt(w, tries >= DATA_TRIES, lsn);
         free(w->buffer);
         w->buffer = NULL;
+        if (error == -ENOSPC && !waited) { /* the next attempt first waits for history to yield */
+            waited = true;
+            error = TRY_AGAIN;
+        }
     }
     return error;
 }

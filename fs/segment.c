@@ -177,8 +177,11 @@ static int segment_back(struct store *store, struct segment *segment, uint32_t u
     segment_fd_put(&store->segments, fd);
     if (rc == -EOPNOTSUPP)
         rc = 0; /* a file system without fallocate: a full disk shows at the write */
-    if (rc == 0)
+    if (rc == 0) { /* the next look at the disk is a while away: count along */
+        uint64_t taken = (uint64_t)(target - segment->allocated) * BATON_BLOCK;
+        store->disk_free -= MIN(taken, store->disk_free);
         segment->allocated = target;
+    }
     return rc;
 }
 

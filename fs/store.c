@@ -392,6 +392,7 @@ static int state_replay(struct store *store, char *why, size_t why_room) {
     struct stat st;
     if (fstat(store->meta_fd, &st) == 0)
         store->meta_allocated = (uint64_t)MIN(st.st_size, (off_t)st.st_blocks * 512);
+    space_refresh(store, true);
     space_meta_headroom(store);
     int rc = store_begin_txn(store);
     uint64_t before = store->position.lsn;

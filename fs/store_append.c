@@ -85,9 +85,15 @@ int entry_payload(struct store *store, const struct entry *entry, void *buffer) 
 
 /* ---- the ring of recent entries ---- */
 
+static uint64_t entry_bytes(const struct entry *entry) {
+    struct record_head head;
+    memcpy(&head, entry->bytes, sizeof head);
+    return sizeof *entry + entry->length + (entry->payload ? head.payload : 0);
+}
+
 static void recent_drop_first(struct store *store) {
     struct entry **slot = &store->recent[store->recent_first % RECENT_ENTRIES];
-    store->recent_bytes -= (*slot)->length + ((*slot)->payload ? BATON_BLOCK : 0);
+    store->recent_bytes -= entry_bytes(*slot);
     entry_put(*slot);
     *slot = NULL;
     store->recent_first++;
@@ -107,7 +113,7 @@ void recent_add(struct store *store, struct entry *entry) {
     struct entry **slot = &store->recent[entry->lsn % RECENT_ENTRIES];
     PROMISE(*slot == NULL);
     *slot = entry;
-    store->recent_bytes += entry->length + (entry->payload ? BATON_BLOCK : 0);
+    store->recent_bytes += entry_bytes(entry);
     recent_evict(store);
 }
 
@@ -120,7 +126,7 @@ void recent_cut(struct store *store, uint64_t lsn) {
     for (uint64_t at = store->position.lsn; at > lsn && at >= store->recent_first; at--) {
         struct entry **slot = &store->recent[at % RECENT_ENTRIES];
         if (*slot && (*slot)->lsn == at) {
-            store->recent_bytes -= (*slot)->length + ((*slot)->payload ? BATON_BLOCK : 0);
+            store->recent_bytes -= entry_bytes(*slot);
             entry_put(*slot);
             *slot = NULL;
         }

@@ -298,11 +298,12 @@ static void trim_and_punch(struct store *store) {
 }
 
 static bool checkpoint_due(const struct store *store, int64_t now) {
-    if (store->checkpoint_wanted > store->checkpoint_done || store->space_short)
+    if (store->checkpoint_wanted > store->checkpoint_done)
         return true;
     if (!store->unsaved && store->batch_rows == 0)
         return false;
-    return now - store->last_checkpoint_time >= (int64_t)store->options.checkpoint_ms * 1000000 ||
+    int64_t interval = (int64_t)store->options.checkpoint_ms * 1000000;
+    return now - store->last_checkpoint_time >= (space_low(store) ? interval / 4 : interval) ||
            tail_used(&store->tail) > 2ull * store->tail.size;
 }
 

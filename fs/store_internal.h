@@ -138,7 +138,7 @@ struct store {
 
     uint64_t meta_allocated; /* bytes of data.mdb with blocks behind them */
     bool space_short;
-    int64_t space_checked;
+    int64_t space_checked, space_told;
     uint64_t disk_free, disk_total;
 };
 
@@ -196,6 +196,7 @@ int checkpoint_copy_page(struct store *store, uint64_t txnid, uint8_t page[META_
 /* store_space.c */
 void space_refresh(struct store *store, bool force); /* lock held */
 int space_meta_headroom(struct store *store);        /* committer, lock held */
+bool space_low(const struct store *store); /* history yields; lock held */
 int admit_space(struct store *store, enum space_class class); /* store_admit, in either role */
 
 #endif

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #define REFRESH_NS 200000000 /* how old a look at the disk may be */
+#define TELL_NS 10000000000  /* the log hears of a change at most so often */
 #define PASSES_WAIT_NS 3000000000
 
 static uint64_t meta_used(struct store *store) {
@@ -34,12 +35,33 @@ int space_meta_headroom(struct store *store) {
             store_fail(store, "allocating space for the database failed: %s", strerror(errno));
     }
     if (store->meta_allocated < used + META_HEADROOM_MIN) {
-        if (!store->space_short)
-            log_warning("store %s: the disk is full: new work gets ENOSPC until space is freed", store->path);
         store->space_short = true;
         return -ENOSPC;
     }
     return 0;
+}
+
+/* Short when less than the reserve is left; no longer when there is clearly more. */
+static void space_judge(struct store *store) {
+    uint64_t reserve = store->options.reserve_bytes;
+    uint64_t enough = store->space_short ? reserve + reserve / 4 : reserve;
+    bool full = store->disk_free < enough || store->meta_allocated < meta_used(store) + META_HEADROOM_MIN;
+    int64_t now = clock_boot();
+    if (full != store->space_short && now - store->space_told > TELL_NS) {
+        store->space_told = now;
+        if (full)
+            log_warning("store %s: the disk is nearly full (%llu MiB left, the reserve is %llu MiB): history is given "
+                        "up, and if that is not enough new work gets ENOSPC until space is freed",
+                        store->path, (unsigned long long)(store->disk_free >> 20),
+                        (unsigned long long)(reserve >> 20));
+        else
+            log_info("store %s: there is space again", store->path);
+    }
+    store->space_short = full;
+}
+
+bool space_low(const struct store *store) {
+    return store->space_short || store->disk_free < 2 * store->options.reserve_bytes;
 }
 
 void space_refresh(struct store *store, bool force) {
@@ -52,15 +74,7 @@ void space_refresh(struct store *store, bool force) {
     store->space_checked = now;
     store->disk_free = (uint64_t)fs.f_bavail * fs.f_frsize;
     store->disk_total = (uint64_t)fs.f_blocks * fs.f_frsize;
-    bool full = store->disk_free < store->options.reserve_bytes ||
-                store->meta_allocated < meta_used(store) + META_HEADROOM_MIN;
-    if (full && !store->space_short)
-        log_warning("store %s: %llu MiB are left on the disk, less than the reserve: new work gets ENOSPC until "
-                    "space is freed",
-                    store->path, (unsigned long long)(store->disk_free >> 20));
-    if (!full && store->space_short)
-        log_info("store %s: there is space again", store->path);
-    store->space_short = full;
+    space_judge(store);
 }
 
 /* Lets the committer trim and punch, at most a few seconds. Lock given up meanwhile. */
@@ -99,6 +113,8 @@ int admit_space(struct store *store, enum space_class class) {
         pthread_cond_wait(&store->committed_cond, &store->lock);
     }
     space_refresh(store, false);
+    if (!store->space_short && store->disk_free < store->options.reserve_bytes)
+        space_judge(store);
     if (class == SPACE_FREE || !store->space_short)
         return 0;
     if (store->threads_running)
