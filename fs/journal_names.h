@@ -1,0 +1,30 @@
+/* Names for inode numbers, as a reader of the journal needs them: records mostly carry numbers.
+ *
+ * What the records read so far have told counts first; else the state as it is now is searched (in short snapshots,
+ * without the engine lock), and how often that happens is limited. Memory is bounded. One thread.
+ */
+#ifndef BATON_FS_JOURNAL_NAMES_H
+#define BATON_FS_JOURNAL_NAMES_H
+
+#include "fs/store.h"
+
+struct names;
+struct names *names_create(struct store *store); /* NULL: no memory */
+void names_free(struct names *names);
+
+/* Takes over what a record says about names. Call it after describing the record. */
+void names_learn(struct names *names, const struct record *record);
+
+/* Searches the state for those of the inodes that are not known, all in one pass. */
+void names_search(struct names *names, const uint64_t *inos, size_t count);
+
+/* Writes the path of the inode, or of `name` in the directory, without a slash at its beginning ("/": the root), as
+ * text_escape() shows bytes. Returns false, and writes "inode N" or "(directory N)/name", if it is not known. */
+bool names_path(struct names *names, uint64_t ino, char *path, size_t room);
+bool names_path_in(struct names *names, uint64_t directory, struct span name, char *path, size_t room);
+
+/* Bytes as UTF-8 text for people and JSON: a backslash is doubled; control characters and what is not UTF-8 become \xHH.
+ * Cut to fit. Returns the length. */
+size_t text_escape(const void *bytes, size_t length, char *text, size_t room);
+
+#endif
