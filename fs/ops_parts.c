@@ -2,6 +2,8 @@
 
 #include <sys/stat.h>
 
+uint32_t ops_rows_max = 256;
+
 int op_begin(struct store *store, enum space_class class) {
     store_lock(store);
     int error = store_admit(store, class);

@@ -7,7 +7,7 @@
 
 /* Extent rows that an operation puts into one record, and that a truncate frees in place. Well below
  * RECORD_ROWS_MAX: the lock is held meanwhile. */
-#define OPS_ROWS_MAX 256u
+extern uint32_t ops_rows_max; /* 256; tests make it small, so that small files are cut up as huge ones are */
 
 /* Takes the lock and asks for room; on error the lock is not held. Before anything is looked at: it may wait. */
 int op_begin(struct store *store, enum space_class class);

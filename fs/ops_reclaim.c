@@ -30,7 +30,7 @@ static int flush(struct reclaiming *reclaiming) {
 static int add_drop(struct reclaiming *reclaiming, uint64_t data, uint64_t ino, uint64_t from) {
     uint32_t rows;
     uint64_t bound;
-    int error = extent_bound(reclaiming->store, data, from, OPS_ROWS_MAX - reclaiming->rows, &bound, &rows);
+    int error = extent_bound(reclaiming->store, data, from, ops_rows_max - reclaiming->rows, &bound, &rows);
     if (error)
         return error;
     if (rows)
@@ -99,7 +99,7 @@ static int reclaim_batch(struct store *store, const uint64_t *inos, size_t count
     if (error)
         return error;
     *done = 0;
-    while (*done < count && reclaiming.count + 2 <= RECORD_RECLAIM_MAX && reclaiming.rows < OPS_ROWS_MAX) {
+    while (*done < count && reclaiming.count + 2 <= RECORD_RECLAIM_MAX && reclaiming.rows < ops_rows_max) {
         more = add_inode(&reclaiming, inos[*done]);
         if (more)
             break;

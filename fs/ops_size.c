@@ -86,7 +86,7 @@ static int shrink_or_grow(struct truncating *t, uint64_t *lsn) {
     record.first = FILE_BLOCKS(t->size);
     record.last = record.first;
     if (t->size <= t->row.size) {
-        int error = extent_bound(t->store, t->row.data, record.first, OPS_ROWS_MAX, &record.last, &rows);
+        int error = extent_bound(t->store, t->row.data, record.first, ops_rows_max, &record.last, &rows);
         if (error)
             return error;
         if (t->size == 0 && record.last != UINT64_MAX) {
@@ -173,7 +173,7 @@ static int range_step(struct range *range, uint64_t *lsn) {
     } else if (trim_in_the_way(&row, end)) {
         return TRY_TRIM;
     }
-    error = extent_bound(range->store, row.data, range->first, OPS_ROWS_MAX, &bound, &rows);
+    error = extent_bound(range->store, row.data, range->first, ops_rows_max, &bound, &rows);
     if (error)
         return error;
     end = MIN(end, bound);
