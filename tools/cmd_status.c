@@ -1,0 +1,251 @@
+/* baton status: asks the daemon, and answers within a second, whatever hangs. */
+#include "fs/control.h"
+#include "tools/tool.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#define PATIENCE_MS 850
+#define EXIT_NOT_RUNNING 3
+
+/* Everything that can hang (a disk, the daemon) is touched by a thread of its own; the main one waits for it only so
+ * long. */
+struct inquiry {
+    char store[1024];
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    bool done;
+    int error;      /* of connecting or receiving */
+    bool formatted; /* there is a store */
+    json_t *answer; /* merged lines */
+};
+
+static void publish(struct inquiry *inquiry, json_t *line, bool done, int error) {
+    pthread_mutex_lock(&inquiry->mutex);
+    if (line != NULL && inquiry->answer != NULL)
+        json_object_update(inquiry->answer, line);
+    else if (line != NULL)
+        inquiry->answer = json_incref(line);
+    inquiry->error = error;
+    inquiry->done = done;
+    pthread_cond_signal(&inquiry->changed);
+    pthread_mutex_unlock(&inquiry->mutex);
+    json_decref(line);
+}
+
+static void *inquire(void *argument) {
+    struct inquiry *inquiry = argument;
+    char path[1100];
+    struct stat status;
+    int fd, error;
+
+    snprintf(path, sizeof path, "%s/meta", inquiry->store);
+    inquiry->formatted = stat(path, &status) == 0;
+    error = control_connect(inquiry->store, &fd);
+    if (error) {
+        publish(inquiry, NULL, true, error);
+        return NULL;
+    }
+    json_t *request = json_pack("{s:s}", "command", "status");
+    error = control_request(fd, request);
+    json_decref(request);
+    for (bool end = false; error == 0 && !end;) {
+        json_t *line;
+        error = control_receive(fd, &line, 10 * PATIENCE_MS);
+        if (error)
+            break;
+        end = json_is_true(json_object_get(line, "end"));
+        publish(inquiry, line, end, 0);
+    }
+    if (error)
+        publish(inquiry, NULL, true, error);
+    close(fd);
+    return NULL;
+}
+
+static void wait_for_answer(struct inquiry *inquiry) {
+    struct timespec until;
+    pthread_condattr_t attributes;
+    pthread_t thread;
+
+    pthread_mutex_init(&inquiry->mutex, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&inquiry->changed, &attributes);
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += PATIENCE_MS * 1000000L;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        until.tv_sec++;
+    }
+    if (pthread_create(&thread, NULL, inquire, inquiry) != 0) {
+        inquiry->error = -ENOMEM;
+        inquiry->done = true;
+        pthread_mutex_lock(&inquiry->mutex);
+        return;
+    }
+    pthread_detach(thread);
+    pthread_mutex_lock(&inquiry->mutex); /* stays locked: the thread may not change the answer while it is shown */
+    while (!inquiry->done && pthread_cond_timedwait(&inquiry->changed, &inquiry->mutex, &until) == 0)
+        ;
+}
+
+/* ---- for people ---------------------------------------------------------------------------------------------------------- */
+
+static const char *text_of(const json_t *object, const char *key) {
+    const char *text = json_string_value(json_object_get(object, key));
+    return text != NULL ? text : "?";
+}
+
+static uint64_t number_of(const json_t *object, const char *key) {
+    return (uint64_t)json_integer_value(json_object_get(object, key));
+}
+
+static void show_state(const json_t *state) {
+    char age[32], a[32], b[32], c[32], d[32], e[32];
+    const json_t *space = json_object_get(state, "space");
+    uint64_t lsn = number_of(state, "lsn");
+
+    if (lsn == 0) {
+        puts("  history   nothing yet");
+    } else {
+        age_text(clock_now() - (int64_t)number_of(state, "last_change"), age, sizeof age);
+        printf("  history   record %" PRIu64 " of epoch %s, %s ago; on this disk to %" PRIu64 "; journal from %" PRIu64 "\n", lsn,
+               text_of(state, "epoch"), age, number_of(state, "durable"), number_of(state, "journal_first"));
+    }
+    if (space == NULL)
+        return;
+    size_text(number_of(space, "free"), a, sizeof a);
+    size_text(number_of(space, "total"), b, sizeof b);
+    size_text(number_of(space, "live"), c, sizeof c);
+    size_text(number_of(space, "kept") + number_of(space, "dead"), d, sizeof d);
+    count_text(number_of(space, "inodes"), e, sizeof e);
+    printf("  space     %s free of %s; files hold %s, history %s; %s inodes\n", a, b, c, d, e);
+}
+
+static void show_value(const char *key, const json_t *value) {
+    if (json_is_string(value))
+        printf(" %s %s", key, json_string_value(value));
+    else if (json_is_integer(value))
+        printf(" %s %" JSON_INTEGER_FORMAT, key, json_integer_value(value));
+    else if (json_is_boolean(value))
+        printf(" %s%s", json_is_true(value) ? "" : "not ", key);
+}
+
+static void show_peer(const json_t *peer) {
+    const char *key;
+    json_t *value;
+
+    printf("  peer %-4s ", text_of(peer, "node"));
+    printf("%s", text_of(peer, "state"));
+    json_object_foreach((json_t *)peer, key, value) {
+        if (strcmp(key, "node") == 0 || strcmp(key, "state") == 0 || json_is_null(value))
+            continue;
+        putchar(';');
+        show_value(key, value);
+    }
+    putchar('\n');
+}
+
+static void show_replication(const json_t *replication) {
+    const json_t *peers = json_object_get(replication, "peers");
+    size_t i;
+    json_t *peer;
+
+    if (json_is_string(json_object_get(replication, "state")))
+        printf("  link      %s\n", text_of(replication, "state"));
+    json_array_foreach(peers, i, peer)
+        show_peer(peer);
+}
+
+static void show(const struct tool *tool, const json_t *answer, bool whole) {
+    const json_t *state = json_object_get(answer, "state");
+    const char *mount = text_of(answer, "mount");
+
+    printf("volume %s, node %s: %s%s\n", text_of(answer, "volume"), text_of(answer, "node"), text_of(answer, "role"),
+           json_is_true(json_object_get(answer, "stopping")) ? ", stopping" : "");
+    if (*mount == '\0')
+        puts("  mount     none");
+    else
+        printf("  mount     %s%s\n", mount,
+               !json_is_true(json_object_get(answer, "mounted"))       ? " (not mounted)"
+               : strcmp(text_of(answer, "role"), "primary") == 0 ? ""
+                                                                       : " (read-only: this is the standby)");
+    show_replication(json_object_get(answer, "replication"));
+    if (json_is_object(state))
+        show_state(state);
+    else
+        printf("  history   the store in %s does not answer%s; its disk may hang\n", tool->self->store,
+               whole ? "" : " yet");
+    if (number_of(answer, "waiting") > 0)
+        printf("  waiting   %" PRIu64 " operations for the other node or a disk\n", number_of(answer, "waiting"));
+    printf("  settings  acknowledge = %s, fsync = %s, transport = %s\n", text_of(answer, "acknowledge"),
+           text_of(answer, "fsync"), text_of(answer, "transport"));
+}
+
+static int not_running(const struct tool *tool, const struct inquiry *inquiry) {
+    if (tool->json) {
+        json_t *line = json_pack("{s:s, s:s, s:b, s:s, s:b}", "volume", tool->config.volume, "node", tool->self->name,
+                                 "running", 0, "store", tool->self->store, "formatted", inquiry->formatted ? 1 : 0);
+        print_json(line);
+        json_decref(line);
+    } else if (inquiry->formatted) {
+        printf("volume %s, node %s: batond does not run here\n  start it  batond --config %s --node %s\n",
+               tool->config.volume, tool->self->name, tool->config.path, tool->self->name);
+    } else {
+        printf("volume %s, node %s: no store here yet\n  make it   baton format --config %s --node %s\n",
+               tool->config.volume, tool->self->name, tool->config.path, tool->self->name);
+    }
+    return EXIT_NOT_RUNNING;
+}
+
+static int run(int argc, char **argv) {
+    static const struct option options[] = {TOOL_OPTIONS, {NULL, 0, NULL, 0}};
+    static struct inquiry inquiry;
+    static struct tool tool;
+    int option;
+
+    tool.command = &command_status;
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
+        tool_option(&tool, option, optarg);
+    if (optind < argc)
+        return usage(&command_status, "\"%s\" is too much", argv[optind]);
+    if (tool_load(&tool) != 0)
+        return EXIT_FAILURE;
+    snprintf(inquiry.store, sizeof inquiry.store, "%s", tool.self->store);
+    wait_for_answer(&inquiry);
+    json_t *answer = inquiry.answer;
+    if (answer == NULL && (inquiry.error == -ENOENT || inquiry.error == -ECONNREFUSED))
+        return not_running(&tool, &inquiry);
+    if (answer == NULL && inquiry.error != 0)
+        return fail("batond on node %s cannot be asked: %s", tool.self->name,
+                    inquiry.error == -EPIPE ? "it ended the connection" : strerror(-inquiry.error));
+    if (answer == NULL)
+        return fail("batond on node %s does not answer; its disk or its process hangs (see: ps, dmesg)", tool.self->name);
+    if (json_object_get(answer, "error") != NULL)
+        return fail("%s", text_of(answer, "error"));
+    json_object_del(answer, "end");
+    json_object_set_new(answer, "running", json_true());
+    if (tool.json)
+        print_json(answer);
+    else
+        show(&tool, answer, inquiry.done);
+    return json_is_object(json_object_get(answer, "state")) ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+const struct command command_status = {
+    "status", "who is primary, is the other node in sync, how far",
+    "usage: baton status\n"
+    "\n"
+    "Asks batond on this node, and answers within a second even if something hangs.\n"
+    "A peer is working (in sync), synchronizing (being fed from here), pending (feeding this node) or failed (lost).\n"
+    "\n"
+    "  --config FILE   the volume's config file; without it /etc/baton/VOLUME.conf (--volume), or the only one there\n"
+    "  --node NAME     the node; without it the one that has this host's name\n"
+    "  --json          print all of it as JSON\n"
+    "\n"
+    "Exit status: 0 batond answers; 3 it does not run; 1 it or its store hangs, or another failure.\n",
+    run};
