@@ -215,6 +215,15 @@ static bool set_transport(struct parse *parse, const char *value) {
     return true;
 }
 
+static bool set_request_loop(struct parse *parse, const char *value) {
+    static const char *const choices[] = {"auto", "device", "io_uring", NULL};
+    int chosen;
+    if (!choose(parse, "request-loop", value, choices, &chosen))
+        return false;
+    parse->config->request_loop = (enum request_loop)chosen;
+    return true;
+}
+
 static bool set_options(struct parse *parse, const char *value) {
     if (value[strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789_=,")] != '\0')
         return complain(parse, "mount-options = \"%s\": give options with commas between them and no spaces", value);
@@ -287,7 +296,7 @@ static bool set_duration(struct parse *parse, const char *value) {
 static const struct key_rule volume_keys[] = {
     {"name", set_name},           {"id", set_id},           {"created", set_created},
     {"acknowledge", set_acknowledge}, {"fsync", set_fsync}, {"transport", set_transport},
-    {"mount-options", set_options},   {NULL, NULL}};
+    {"mount-options", set_options},   {"request-loop", set_request_loop}, {NULL, NULL}};
 static const struct key_rule node_keys[] = {
     {"address", set_address}, {"public-key", set_public_key}, {"store", set_store}, {"mount", set_mount}, {NULL, NULL}};
 static const struct key_rule witness_keys[] = {{"address", set_address}, {"public-key", set_public_key}, {NULL, NULL}};

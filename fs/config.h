@@ -8,6 +8,7 @@
 
 enum acknowledge { ACKNOWLEDGE_CLOSE, ACKNOWLEDGE_WRITE, ACKNOWLEDGE_NEVER };
 enum fsync_mode { FSYNC_DISK, FSYNC_MEMORY };
+enum request_loop { REQUEST_LOOP_AUTO, REQUEST_LOOP_DEVICE, REQUEST_LOOP_IO_URING };
 enum transport { TRANSPORT_CURVE, TRANSPORT_CLEAR };
 
 #define CONFIG_NODES_MAX 7
@@ -31,6 +32,7 @@ struct config {
     enum acknowledge acknowledge;
     enum fsync_mode fsync;
     enum transport transport;
+    enum request_loop request_loop; /* how the kernel's requests come: auto: by io_uring if it is switched on */
     char options[256];     /* mount options: [volume] mount-options = dev,suid,… */
     uint64_t history_seconds; /* [journal] history = 1h; 0: keep nothing that every node has */
     uint64_t history_bytes;   /* [journal] size = 1GiB; likewise */

@@ -110,6 +110,11 @@ static void process(struct front *front, const struct fuse_buf *buffer) {
     pthread_rwlock_unlock(&front->gate);
 }
 
+void front_process(struct front *front, void *request, size_t length) {
+    struct fuse_buf buffer = {.mem = request, .size = length};
+    process(front, &buffer);
+}
+
 static void end_hold(struct front *front) {
     pthread_mutex_lock(&front->held_mutex);
     struct held *held = front->held;
@@ -186,6 +191,23 @@ static int workers_start(struct front *front, char *why, size_t why_room) {
     return 0;
 }
 
+/* The way requests come: by io_uring where the kernel has it and it is switched on, else through the device. */
+static int rings_prepare(struct front *front, char *why, size_t why_room) {
+    enum request_loop loop = front->volume->config.request_loop;
+
+    if (loop == REQUEST_LOOP_DEVICE || !rings_possible(loop == REQUEST_LOOP_IO_URING)) {
+        if (loop != REQUEST_LOOP_IO_URING)
+            return 0;
+        snprintf(why, why_room, "request-loop = io_uring: this kernel has no FUSE over io_uring; set it to auto");
+        return -EOPNOTSUPP;
+    }
+    int error = rings_create(front, &front->rings);
+    if (error)
+        snprintf(why, why_room, "cannot make the queues of the mount %s: %s; set request-loop = device", front->mount,
+                 strerror(-error));
+    return error;
+}
+
 static int session_start(struct front *front, char *why, size_t why_room) {
     char max_read[32];
     char *list[] = {(char *)"batond", (char *)"-o", max_read, NULL};
@@ -198,7 +220,8 @@ static int session_start(struct front *front, char *why, size_t why_room) {
         snprintf(why, why_room, "libfuse does not start a session for %s", front->mount);
         return -EIO;
     }
-    return workers_start(front, why, why_room);
+    int error = rings_prepare(front, why, why_room);
+    return error ? error : workers_start(front, why, why_room);
 }
 
 static int parts_create(struct front *front) {
@@ -232,6 +255,7 @@ static void front_free(struct front *front) {
         close(front->fd);
     if (front->ended_fd >= 0)
         close(front->ended_fd);
+    rings_free(front->rings);
     nodes_free(front->nodes);
     pthread_rwlock_destroy(&front->gate);
     pthread_mutex_destroy(&front->held_mutex);
@@ -291,6 +315,8 @@ void front_stop(struct front *front) {
     park_give_up(front->volume->local, -EIO);
     for (unsigned i = 0; i < front->worker_started; i++)
         pthread_join(front->workers[i].thread, NULL);
+    if (front->rings)
+        rings_stop(front->rings);
     /* What the last requests parked. */
     park_give_up(front->volume->park, -EIO);
     park_give_up(front->volume->local, -EIO);

@@ -153,5 +153,5 @@ int front_statx(struct front *front, uint64_t ino, uint64_t unique, int fd) {
     } else {
         head.error = error == -ENOENT ? -ESTALE : error;
     }
-    return writev(fd, parts, error ? 1 : 2) < 0 ? -errno : 0;
+    return raw_send(front, fd, parts, error ? 1 : 2) < 0 ? -errno : 0;
 }

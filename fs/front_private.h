@@ -8,6 +8,7 @@
 #define BATON_FS_FRONT_PRIVATE_H
 
 #include "fs/front.h"
+#include "fs/front_ring.h"
 #include "fs/nodes.h"
 #include "fs/notify.h"
 #include "fs/ops.h"
@@ -26,6 +27,7 @@ struct worker {
     pthread_t thread;
     int fd;             /* a clone of the device: requests read here are answered here */
     uint8_t *buffer;    /* TRANSFER_MAX bytes for what a reply carries */
+    uint8_t *own_buffer; /* of a ring's thread: `buffer` when it is not the request's own payload */
 };
 
 struct front {
@@ -33,6 +35,8 @@ struct front {
     struct store *store;
     struct fuse_session *session;
     int fd;       /* /dev/fuse */
+    struct rings *rings; /* NULL: all requests come through /dev/fuse */
+    bool rings_agreed;   /* the kernel takes them */
     int ended_fd; /* eventfd: readable when the session has ended */
     char mount[1024];
     bool mounted;
@@ -56,7 +60,7 @@ struct front {
 /* ---- The request that this thread is processing: what libfuse 3.14 does not hand on ---- */
 struct note {
     uint32_t opcode;
-    int fd;            /* where it came from and its reply goes */
+    int fd;            /* where it came from and its reply goes: a device, or a place in a ring (front_ring.h) */
     bool kill_priv;    /* WRITE, OPEN, CREATE, SETATTR: clear set-id bits and capability */
     bool tmpfile;      /* CREATE: it was a TMPFILE */
     bool acl_kill_sgid; /* SETXATTR */
@@ -65,6 +69,12 @@ extern _Thread_local struct note note;
 extern _Thread_local struct worker *this_worker;
 
 extern const struct fuse_custom_io raw_io;
+/* Processes a request that came in at note.fd some other way than by raw_read. */
+void raw_process(struct front *front, uint8_t *request, size_t length);
+/* Sends a whole reply to where the request came from. */
+ssize_t raw_send(struct front *front, int fd, struct iovec *parts, int count);
+/* Waits for a hold and processes what libfuse is to see: front.c. */
+void front_process(struct front *front, void *request, size_t length);
 bool raw_changes(const void *request); /* is it one that front_hold() holds? */
 
 /* ---- Replies: front_reply.c ---- */

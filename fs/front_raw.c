@@ -8,6 +8,7 @@
 
 #define OPCODE_TMPFILE 51
 #define OPCODE_STATX 52
+#define INIT_OVER_IO_URING (UINT64_C(1) << 41)
 
 _Thread_local struct note note = {.fd = -1};
 _Thread_local struct worker *this_worker;
@@ -129,16 +130,36 @@ static void extend_init(struct front *front, struct iovec *parts, int count) {
     }
     struct fuse_init_out *init = parts[1].iov_base;
     init->flags |= wanted & (uint32_t)front->kernel_flags;
+    if (front->rings && (front->kernel_flags & INIT_OVER_IO_URING) && parts[1].iov_len >= sizeof *init) {
+        init->flags |= FUSE_INIT_EXT;
+        init->flags2 |= (uint32_t)(INIT_OVER_IO_URING >> 32);
+        front->rings_agreed = true;
+    }
 }
 
 static ssize_t raw_writev(int fd, struct iovec *parts, int count, void *userdata) {
     if (note.fd >= 0)
         fd = note.fd;
-    if (note.opcode == FUSE_INIT) {
-        extend_init(userdata, parts, count);
-        note.opcode = 0;
-    }
-    return writev(fd, parts, count);
+    if (note.opcode != FUSE_INIT)
+        return raw_send(userdata, fd, parts, count);
+    note.opcode = 0;
+    struct front *front = userdata;
+    extend_init(front, parts, count);
+    ssize_t done = writev(fd, parts, count);
+    /* From here on the kernel holds all requests back until every queue has registered. */
+    if (done >= 0 && front->rings_agreed && rings_start(front->rings) != 0)
+        log_error("the mount %s: cannot start the threads of its queues; set request-loop = device", front->mount);
+    return done;
+}
+
+ssize_t raw_send(struct front *front, int fd, struct iovec *parts, int count) {
+    return fd >= RING_FD ? ring_answer(front->rings, fd, parts, count) : writev(fd, parts, count);
+}
+
+void raw_process(struct front *front, uint8_t *request, size_t length) {
+    size_t seen = look_at(front, request, length);
+    if (seen > 0)
+        front_process(front, request, seen);
 }
 
 const struct fuse_custom_io raw_io = {.read = raw_read, .writev = raw_writev};
