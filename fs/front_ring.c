@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
 #define ENTRIES 16u     /* requests that a queue may have under way: parked ones keep theirs */
 #define PROCESSORS_MAX 64
@@ -194,7 +195,8 @@ static void *ring_main(void *context) {
     pthread_setaffinity_np(pthread_self(), sizeof processor, &processor);
     this_ring = ring;
     this_worker = &ring->worker;
-    io_uring_enable_rings(&ring->uring);
+    /* Made disabled, so that this thread becomes the only submitter. */
+    syscall(SYS_io_uring_register, ring->uring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
     for (unsigned i = 0; i < ENTRIES; i++)
         ask_register(ring, &ring->entries[i]);
     ask_wake(ring);
