@@ -126,39 +126,49 @@ static void show_state(const json_t *state) {
     printf("  space     %s free of %s; files hold %s, history %s; %s inodes\n", a, b, c, d, e);
 }
 
-static void show_value(const char *key, const json_t *value) {
-    if (json_is_string(value))
-        printf(" %s %s", key, json_string_value(value));
-    else if (json_is_integer(value))
-        printf(" %s %" JSON_INTEGER_FORMAT, key, json_integer_value(value));
-    else if (json_is_boolean(value))
-        printf(" %s%s", json_is_true(value) ? "" : "not ", key);
-}
-
 static void show_peer(const json_t *peer) {
-    const char *key;
-    json_t *value;
+    const char *why = json_string_value(json_object_get(peer, "why"));
+    bool connected = json_is_true(json_object_get(peer, "connected")), in_set = json_is_true(json_object_get(peer, "in_set"));
+    char age[32];
 
-    printf("  peer %-4s ", text_of(peer, "node"));
-    printf("%s", text_of(peer, "state"));
-    json_object_foreach((json_t *)peer, key, value) {
-        if (strcmp(key, "node") == 0 || strcmp(key, "state") == 0 || json_is_null(value))
-            continue;
-        putchar(';');
-        show_value(key, value);
+    printf("  peer %-4s %s", text_of(peer, "node"),
+           connected ? in_set ? "in sync" : "connected, not in sync" : in_set ? "away, though in the in-sync set" : "away");
+    if (json_object_get(peer, "role") != NULL)
+        printf("; %s", text_of(peer, "role"));
+    if (json_object_get(peer, "received") != NULL)
+        printf("; has %" PRIu64 ", on disk %" PRIu64, number_of(peer, "received"), number_of(peer, "durable"));
+    if (number_of(peer, "lag_records") > 0) {
+        size_text(number_of(peer, "in_flight_bytes"), age, sizeof age);
+        printf("; %" PRIu64 " records (%s) on the way", number_of(peer, "lag_records"), age);
+    }
+    if (json_object_get(peer, "last_contact_ms") != NULL) {
+        age_text((int64_t)number_of(peer, "last_contact_ms") * 1000000, age, sizeof age);
+        printf("; heard %s ago", age);
     }
     putchar('\n');
+    if (why != NULL)
+        printf("            %s\n", why);
 }
 
 static void show_replication(const json_t *replication) {
     const json_t *peers = json_object_get(replication, "peers");
+    const char *trouble = json_string_value(json_object_get(replication, "trouble"));
     size_t i;
     json_t *peer;
 
-    if (json_is_string(json_object_get(replication, "state")))
-        printf("  link      %s\n", text_of(replication, "state"));
+    if (replication == NULL) {
+        puts("  link      none: the volume has one node");
+        return;
+    }
+    printf("  link      %s", text_of(replication, "link"));
+    if (strcmp(text_of(replication, "role"), "standby") == 0)
+        printf("; primary is %s%s", text_of(json_object_get(replication, "register"), "primary"),
+               json_is_true(json_object_get(replication, "in_set")) ? "" : "; this node may not be promoted, it is not in sync");
+    putchar('\n');
     json_array_foreach(peers, i, peer)
         show_peer(peer);
+    if (trouble != NULL)
+        printf("  trouble   %s\n", trouble);
 }
 
 static void show(const struct tool *tool, const json_t *answer, bool whole) {
