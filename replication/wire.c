@@ -1,4 +1,5 @@
 #include "replication/wire.h"
+#include "fs/config.h"
 
 #include <xxhash.h>
 
@@ -70,11 +71,8 @@ static void get_text(struct cursor_in *in, char *text, size_t room) {
 }
 static void get_node_name(struct cursor_in *in, char name[64], bool may_be_empty) {
     get_text(in, name, 64);
-    if (!name[0] && !may_be_empty)
+    if (name[0] ? !config_name_valid(name) : !may_be_empty)
         in->bad = true;
-    for (const char *c = name; *c; c++)
-        if (!((*c >= 'A' && *c <= 'Z') || (*c >= 'a' && *c <= 'z') || (*c >= '0' && *c <= '9') || *c == '_' || *c == '-'))
-            in->bad = true;
 }
 static epoch_t get_epoch(struct cursor_in *in) {
     epoch_t epoch = get_u64(in);

@@ -1,0 +1,156 @@
+/* The inside of the replicator: what its threads share. Not for other parts of Baton.
+ *
+ *   whoever applies   pushes the record and sends it on the records socket, if it is its turn        (primary.c)
+ *   feeder            sends what is not in memory: journal, large payloads                            (primary.c)
+ *   acknowledgements  takes them in, moves the lines                                                  (primary.c)
+ *   receiver          takes records in, acknowledges                                                  (standby.c)
+ *   talker            control: heartbeats, logins, answers                                            (talk.c)
+ *   keeper            changes that take time: the in-sync set (set.c), roles                          (roles.c)
+ *
+ * `lock` guards everything below it in struct replicator, the records socket too; it is held for microseconds, and never
+ * while the store's engine lock is being asked for (whoever applies holds that one and then takes this one). `role_lock`
+ * is held through a change of role or set. `ack_lock` guards the standby's acknowledgement socket.
+ */
+#ifndef BATON_REPLICATION_PARTS_H
+#define BATON_REPLICATION_PARTS_H
+
+#include "fs/volume.h"
+#include "membership/register.h"
+#include "replication/acks.h"
+#include "replication/feed.h"
+#include "replication/follow.h"
+#include "replication/link.h"
+#include "replication/replicator.h"
+
+#include <pthread.h>
+
+#define MS 1000000ll
+#define RING_ENTRIES 16384u       /* records in memory for peers that are a little behind… */
+#define RING_BYTES (16u << 20)    /* …and bytes; who is further behind is fed from the journal */
+#define SEND_NOW_BYTES (64u << 10) /* frames made under the lock are closed at this size */
+#define JOIN_LAG_RECORDS 4096u    /* a peer is proposed for the set when it is no further behind than this */
+#define JOIN_PATIENCE (5000 * MS)
+#define OUTBOX 16u
+
+struct peer {
+    const struct node_config *node;
+    struct feed feed;
+    struct link_route route; /* of the control connection over which it logged in */
+    bool busy;    /* the feeder works for it, nobody else sends */
+    bool blocked; /* its connection is not there (yet): tried again at the talker's tick */
+    bool joining; /* the set with it is proposed, its durable position has to reach join_lsn */
+    uint64_t join_lsn;
+    int64_t join_since;
+    int64_t left;  /* it said goodbye at this time: no need to wait for the lease time */
+    int64_t heard; /* its last heartbeat, in any session */
+    bool known;
+    struct wire_beat beat; /* what that said */
+    uint64_t total_at_next; /* bytes of all records up to the last one sent; see `total` */
+    void *dealer; /* the talker's */
+};
+
+struct letter { /* a control frame that another thread wants sent */
+    unsigned node;
+    bool by_route; /* over the connection of the peer's login, else over our own to it */
+    struct frame frame;
+};
+
+struct replicator {
+    struct volume *volume;
+    struct store *store;
+    const struct config *config;
+    unsigned self, count;
+    int64_t lease, beat_every; /* ns */
+    struct link *link;
+    int wake; /* eventfd: the talker has something to send */
+    pthread_t feeder, acknowledger, receiver, talker, keeper;
+    unsigned threads;
+    atomic_bool stopping;
+    pthread_mutex_t role_lock;
+    uint8_t incarnation[16];
+
+    pthread_mutex_t lock;
+    pthread_cond_t feed_work, keep_work, receive_work;
+    pthread_cond_t news; /* broadcast: something that somebody may be waiting for has changed */
+    struct peer peers[CONFIG_NODES_MAX];
+    enum role role;
+    bool changing; /* a change of role is under way */
+    bool beat_now; /* the talker shall not wait for the next heartbeat's time */
+    int64_t primary_since;
+    struct register_value value; /* the register as this node knows it */
+    struct wire_position position;
+    uint64_t total; /* bytes of all records applied since the start */
+    struct acks acks;
+    struct register_value proposal; /* while acks.pending */
+    struct entry **ring; /* slot: lsn % RING_ENTRIES */
+    uint64_t ring_first; /* oldest LSN in it; position.lsn + 1 if it is empty */
+    uint64_t ring_bytes;
+    struct follow follow;
+    uint64_t receiving; /* the session that the receiver has sockets for */
+    bool value_heard;   /* `heard_value` is newer than ours: the keeper takes it over */
+    struct register_value heard_value;
+    unsigned heard_from;
+    bool switch_heard;
+    struct wire_switch switch_asked;
+    unsigned switch_from;
+    bool switch_answered;
+    struct wire_text switch_answer;
+    struct letter outbox[OUTBOX];
+    unsigned outbox_count;
+    uint64_t hold_told;
+    char trouble[WIRE_TEXT]; /* what status should say beside */
+
+    pthread_mutex_t ack_lock;
+    void *ack_socket;
+    uint64_t ack_session;
+    epoch_t ack_epoch;
+    uint64_t ack_received; /* store_receive has returned for it */
+    uint64_t ack_durable_told;
+    uint64_t ack_wanted;
+    _Atomic uint64_t durable; /* of the store */
+};
+
+static inline void repl_lock(struct replicator *r) {
+    PROMISE(pthread_mutex_lock(&r->lock) == 0);
+}
+static inline void repl_unlock(struct replicator *r) {
+    PROMISE(pthread_mutex_unlock(&r->lock) == 0);
+}
+/* Waits for news under the lock, up to `deadline` (clock_boot). False when that has passed or the replicator stops. */
+bool repl_wait(struct replicator *r, pthread_cond_t *cond, int64_t deadline);
+void repl_sleep(struct replicator *r, pthread_cond_t *cond, int64_t ns);
+
+/* primary.c; lock held unless said otherwise */
+void primary_pump(struct replicator *r);               /* sends what can go now; wakes the feeder for the rest */
+void primary_lines(struct replicator *r, uint64_t lines[PARK_LINES]);
+void primary_advance(struct replicator *r, const uint64_t lines[PARK_LINES]); /* without the lock */
+void primary_end_session(struct replicator *r, unsigned node, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void primary_ring_clear(struct replicator *r);
+void primary_login(struct replicator *r, struct link_message *message); /* without the lock; the talker's */
+void *primary_feeder(void *replicator);
+void *primary_acknowledger(void *replicator);
+
+/* standby.c */
+void standby_ack(struct replicator *r); /* tells received and durable; any thread, without the lock */
+void *standby_receiver(void *replicator);
+void standby_quiesce(struct replicator *r); /* without the lock: the follower stops, and the receiver with it */
+
+/* talk.c */
+void *talk_thread(void *replicator);
+void talk_kick(struct replicator *r);
+void talk_post(struct replicator *r, unsigned node, bool by_route, const struct frame *frame); /* lock held */
+void talk_beat(struct replicator *r, struct frame *frame, uint64_t session); /* fills a heartbeat; lock held */
+
+/* roles.c */
+void *keeper_thread(void *replicator);
+int roles_start(struct replicator *r, char *why, size_t why_room);
+bool roles_in_set(const struct replicator *r, unsigned node); /* as the register has it; lock held */
+/* A peer's position counts for the set unless the set has another incarnation of it; lock held. */
+void roles_count_ack(struct replicator *r, unsigned node);
+void set_consider(struct replicator *r); /* set.c: shrink, grow; the keeper's, role_lock held */
+uint32_t set_bits(const struct replicator *r, const struct register_value *value);
+void set_add_self(const struct replicator *r, struct register_value *value);
+uint64_t roles_hold(struct replicator *r); /* lock held */
+
+#endif

@@ -1,0 +1,238 @@
+/* The in-sync set: who leaves it, who comes into it. DESIGN.md "The set shrinks … The set grows".
+ *
+ * Shrinking: a member's session has been silent for the lease time (or it said goodbye, or came back as another
+ * incarnation). Both sets count from the proposal on; everything acknowledged so far is made durable here; then the
+ * register is written; then this node goes on without it.
+ *
+ * Growing: a streaming peer that is nearly up to date is proposed: from that moment every acknowledgement needs it too.
+ * When its durable position has reached what the log was then, the register is written. So nothing acknowledged is
+ * missing on it, whatever keeps arriving meanwhile. If it does not get there, the proposal, which nobody has written, is
+ * withdrawn.
+ */
+#include "replication/parts.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+static const struct register_member *member_named(const struct register_value *value, const char *name) {
+    for (unsigned i = 0; i < value->member_count; i++)
+        if (strcmp(value->members[i].node, name) == 0)
+            return &value->members[i];
+    return NULL;
+}
+
+static void remove_member(struct register_value *value, const char *name) {
+    for (unsigned i = 0; i < value->member_count; i++)
+        if (strcmp(value->members[i].node, name) == 0)
+            value->members[i--] = value->members[--value->member_count];
+}
+
+static void add_member(struct register_value *value, const char *name, const uint8_t incarnation[16]) {
+    remove_member(value, name);
+    PROMISE(value->member_count < REGISTER_MEMBERS_MAX);
+    struct register_member *member = &value->members[value->member_count++];
+    memset(member, 0, sizeof *member);
+    snprintf(member->node, sizeof member->node, "%s", name);
+    memcpy(member->incarnation, incarnation, 16);
+}
+
+void set_add_self(const struct replicator *r, struct register_value *value) {
+    /* Names that the config no longer has make room. */
+    for (unsigned i = 0; i < value->member_count; i++)
+        if (!config_node(r->config, value->members[i].node)) {
+            value->members[i] = value->members[--value->member_count];
+            i--;
+        }
+    add_member(value, r->config->nodes[r->self].name, r->incarnation);
+}
+
+uint32_t set_bits(const struct replicator *r, const struct register_value *value) {
+    uint32_t bits = 1u << r->self;
+    for (unsigned i = 0; i < r->count; i++)
+        if (member_named(value, r->config->nodes[i].name))
+            bits |= 1u << i;
+    return bits;
+}
+
+bool roles_in_set(const struct replicator *r, unsigned node) {
+    const struct register_member *member = member_named(&r->value, r->config->nodes[node].name);
+    const struct peer *peer = &r->peers[node];
+    if (!member)
+        return false;
+    if (node == r->self)
+        return memcmp(member->incarnation, r->incarnation, 16) == 0;
+    return peer->feed.state != FEED_STREAMING || memcmp(member->incarnation, peer->feed.incarnation, 16) == 0;
+}
+
+void roles_count_ack(struct replicator *r, unsigned node) {
+    const struct feed *feed = &r->peers[node].feed;
+    const struct register_member *member = member_named(&r->value, r->config->nodes[node].name);
+    if (member && memcmp(member->incarnation, feed->incarnation, 16) != 0)
+        acks_forget(&r->acks, node);
+    else
+        acks_peer(&r->acks, node, feed->received, feed->durable);
+}
+
+/* Why this member has to go, or NULL. */
+static const char *why_out(const struct replicator *r, const struct register_member *member, int64_t now) {
+    for (unsigned i = 0; i < r->count; i++) {
+        const struct peer *peer = &r->peers[i];
+        if (strcmp(peer->node->name, member->node) != 0)
+            continue;
+        if (i == r->self)
+            return NULL;
+        if (peer->feed.state == FEED_STREAMING)
+            return memcmp(peer->feed.incarnation, member->incarnation, 16) ? "it came back with another store" : NULL;
+        if (peer->left && peer->left >= r->primary_since)
+            return "it left";
+        int64_t heard = MAX(peer->feed.heard, r->primary_since);
+        return now - heard > r->lease ? "it has been silent for the lease time" : NULL;
+    }
+    return "the config has no such node any more";
+}
+
+/* Writes r->proposal, which is pending. The outcome may stay unknown: then it stays pending, and is tried again. */
+static void write_proposal(struct replicator *r) {
+    struct register_value expected = r->value, proposal = r->proposal;
+    struct reg *reg = r->volume->reg;
+    uint64_t lines[PARK_LINES];
+    int rc = reg->engine->change(reg, &expected, &proposal);
+    bool chosen = rc == 0 || (rc == -ESTALE && register_compare(&expected, &proposal) == 0);
+    repl_lock(r);
+    if (!chosen && rc != -ESTALE && rc != -EINVAL) {
+        if (!r->trouble[0])
+            log_error("the register cannot be written: %s; trying again", strerror(-rc));
+        snprintf(r->trouble, sizeof r->trouble, "the register cannot be written: %s", strerror(-rc));
+        repl_unlock(r);
+        return;
+    }
+    r->trouble[0] = 0;
+    if (chosen)
+        r->value = proposal;
+    else if (rc == -ESTALE)
+        r->value = expected;
+    acks_settle(&r->acks, chosen);
+    for (unsigned i = 0; i < r->count; i++)
+        r->peers[i].joining = false;
+    bool alone = acks_alone(&r->acks);
+    uint64_t last = r->position.lsn;
+    primary_lines(r, lines);
+    r->beat_now = true;
+    pthread_cond_broadcast(&r->news);
+    repl_unlock(r);
+    talk_kick(r);
+    primary_advance(r, lines);
+    if (alone)
+        store_want_durable(r->store, last);
+}
+
+static void propose(struct replicator *r, const struct register_value *next) { /* lock held */
+    r->proposal = *next;
+    r->proposal.version = r->value.version + 1;
+    acks_propose(&r->acks, set_bits(r, next));
+}
+
+static void withdraw(struct replicator *r) { /* lock held: nobody has written it */
+    acks_settle(&r->acks, false);
+    for (unsigned i = 0; i < r->count; i++)
+        r->peers[i].joining = false;
+}
+
+static int joining_node(const struct replicator *r) {
+    for (unsigned i = 0; i < r->count; i++)
+        if (r->peers[i].joining)
+            return (int)i;
+    return -1;
+}
+
+/* True if the register is to be written now. lock held. */
+static bool shrink(struct replicator *r, int64_t now) {
+    struct register_value next = r->value;
+    for (unsigned i = 0; i < r->value.member_count; i++) {
+        const char *why = why_out(r, &r->value.members[i], now);
+        if (!why)
+            continue;
+        log_warning("node %s leaves the in-sync set: %s", r->value.members[i].node, why);
+        remove_member(&next, r->value.members[i].node);
+    }
+    if (next.member_count == r->value.member_count)
+        return false;
+    if (r->acks.pending)
+        withdraw(r);
+    propose(r, &next);
+    return true;
+}
+
+static void begin_join(struct replicator *r, unsigned node, int64_t now) { /* lock held */
+    struct peer *peer = &r->peers[node];
+    struct register_value next = r->value;
+    add_member(&next, peer->node->name, peer->feed.incarnation);
+    propose(r, &next);
+    peer->joining = true;
+    peer->join_since = now;
+    peer->join_lsn = r->position.lsn;
+    peer->feed.want = MAX(peer->feed.want, peer->join_lsn);
+    primary_pump(r);
+}
+
+/* lock held; true if the register is to be written now */
+static bool grow(struct replicator *r, int64_t now) {
+    int node = joining_node(r);
+    if (node >= 0) {
+        struct peer *peer = &r->peers[node];
+        if (peer->feed.state == FEED_STREAMING && peer->feed.durable >= peer->join_lsn) {
+            log_info("node %s comes into the in-sync set at LSN %" PRIu64, peer->node->name, peer->join_lsn);
+            return true;
+        }
+        if (peer->feed.state != FEED_STREAMING || now - peer->join_since > JOIN_PATIENCE)
+            withdraw(r);
+        return false;
+    }
+    for (unsigned i = 0; i < r->count && !r->acks.pending; i++) {
+        const struct peer *peer = &r->peers[i];
+        if (i != r->self && peer->feed.state == FEED_STREAMING && !member_named(&r->value, peer->node->name) &&
+            peer->feed.received + JOIN_LAG_RECORDS >= r->position.lsn)
+            begin_join(r, i, now);
+    }
+    node = joining_node(r);
+    return node >= 0 && r->peers[node].feed.durable >= r->peers[node].join_lsn;
+}
+
+void set_consider(struct replicator *r) {
+    int64_t now = clock_boot();
+    repl_lock(r);
+    bool write = false;
+    if (r->role == ROLE_PRIMARY && r->acks.active) {
+        bool open = r->acks.pending && joining_node(r) < 0; /* written, outcome unknown */
+        write = open || shrink(r, now) || grow(r, now);
+    }
+    uint64_t acknowledged = r->acks.lines[PARK_RECEIVED];
+    repl_unlock(r);
+    if (!write)
+        return;
+    if (store_sync(r->store, acknowledged) == 0)
+        write_proposal(r);
+}
+
+/* What every node that counts has durably: members, and whoever is being fed. Where that is not known, nothing more. */
+uint64_t roles_hold(struct replicator *r) {
+    if (r->role != ROLE_PRIMARY) {
+        const struct peer *peer = &r->peers[r->follow.primary];
+        bool follows = r->follow.state == FOLLOW_STREAMING && peer->known;
+        uint64_t hold = follows ? MIN(peer->beat.hold, r->position.durable) : 0;
+        r->hold_told = MAX(r->hold_told, hold);
+        return r->hold_told;
+    }
+    uint64_t hold = r->position.durable;
+    for (unsigned i = 0; i < r->count; i++) {
+        const struct feed *feed = &r->peers[i].feed;
+        if (i == r->self)
+            continue;
+        if (feed->state == FEED_STREAMING)
+            hold = MIN(hold, feed->durable);
+        else if (member_named(&r->value, r->peers[i].node->name))
+            return r->hold_told;
+    }
+    r->hold_told = MAX(r->hold_told, hold);
+    return r->hold_told;
+}

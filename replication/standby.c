@@ -1,0 +1,187 @@
+/* The standby's side: takes records in, hands them to the store, acknowledges. One acknowledgement for all frames that
+ * are there already, at once when there are no more.
+ */
+#include "replication/parts.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#define FRAMES_PER_ACK 16u
+#define RECEIVE_TIMEOUT_MS 20
+
+/* ---- Acknowledging --------------------------------------------------------------------------------------------------- */
+
+static void send_ack(struct replicator *r) { /* ack_lock held */
+    if (!r->ack_socket)
+        return;
+    uint64_t durable = MIN(atomic_load(&r->durable), r->ack_received);
+    struct frame frame = {.head = {.type = WIRE_ACK, .session = r->ack_session, .epoch = r->ack_epoch},
+                          .ack = {.received = r->ack_received, .durable = durable}};
+    if (link_send_frame(r->link, r->ack_socket, NULL, &frame) == 0)
+        r->ack_durable_told = durable;
+}
+
+void standby_ack(struct replicator *r) {
+    PROMISE(pthread_mutex_lock(&r->ack_lock) == 0);
+    /* Only if somebody waits for it: heartbeats tell it anyway. */
+    if (r->ack_durable_told < r->ack_wanted)
+        send_ack(r);
+    PROMISE(pthread_mutex_unlock(&r->ack_lock) == 0);
+}
+
+static void ack_received(struct replicator *r, uint64_t lsn, uint64_t want) {
+    PROMISE(pthread_mutex_lock(&r->ack_lock) == 0);
+    bool news = lsn > r->ack_received;
+    r->ack_received = MAX(r->ack_received, lsn);
+    r->ack_wanted = MIN(want, r->ack_received);
+    uint64_t durable = MIN(atomic_load(&r->durable), r->ack_received);
+    if (news || (durable > r->ack_durable_told && r->ack_durable_told < r->ack_wanted))
+        send_ack(r);
+    PROMISE(pthread_mutex_unlock(&r->ack_lock) == 0);
+}
+
+/* ---- Sockets of a session -------------------------------------------------------------------------------------------- */
+
+struct reception {
+    void *records;
+    uint64_t session;
+    unsigned primary;
+};
+
+static void hang_up(struct replicator *r, struct reception *reception) {
+    PROMISE(pthread_mutex_lock(&r->ack_lock) == 0);
+    link_hang_up(r->ack_socket);
+    r->ack_socket = NULL;
+    PROMISE(pthread_mutex_unlock(&r->ack_lock) == 0);
+    link_hang_up(reception->records);
+    *reception = (struct reception){0};
+}
+
+static void dial(struct replicator *r, struct reception *reception, uint64_t session, unsigned primary, epoch_t epoch,
+                 uint64_t next) {
+    reception->session = session;
+    reception->primary = primary;
+    reception->records = link_dial(r->link, primary, LINK_RECORDS, session, RECEIVE_TIMEOUT_MS);
+    void *acks = link_dial(r->link, primary, LINK_ACKS, 0, 0);
+    PROMISE(pthread_mutex_lock(&r->ack_lock) == 0);
+    r->ack_socket = acks;
+    r->ack_session = session;
+    r->ack_epoch = epoch;
+    r->ack_received = next - 1;
+    r->ack_durable_told = r->ack_wanted = 0;
+    PROMISE(pthread_mutex_unlock(&r->ack_lock) == 0);
+}
+
+/* The sockets follow what the follower has decided. True if there is a session to receive in. */
+static bool follow_session(struct replicator *r, struct reception *reception) {
+    repl_lock(r);
+    bool live = r->follow.state == FOLLOW_LOGIN || r->follow.state == FOLLOW_STREAMING;
+    uint64_t session = live ? r->follow.session : 0;
+    if (session != reception->session || (session && !reception->records)) {
+        unsigned primary = r->follow.primary;
+        epoch_t epoch = r->follow.epoch;
+        uint64_t next = r->follow.next;
+        repl_unlock(r);
+        hang_up(r, reception);
+        if (session)
+            dial(r, reception, session, primary, epoch, next);
+        repl_lock(r);
+        r->receiving = session;
+        pthread_cond_broadcast(&r->news);
+    }
+    if (!session)
+        repl_sleep(r, &r->receive_work, 100 * MS);
+    repl_unlock(r);
+    return session && reception->records;
+}
+
+/* ---- Records --------------------------------------------------------------------------------------------------------- */
+
+static void give_up_session(struct replicator *r, uint64_t session, uint64_t lsn, int error) {
+    repl_lock(r);
+    if (r->follow.session == session && r->follow.state != FOLLOW_IDLE) {
+        const char *what = error == -ESTALE    ? "it does not follow on this store's history"
+                           : error == -EBADMSG ? "it is damaged or contradicts this store's state"
+                           : error == -ENOSPC  ? "the disk of this store is full"
+                                               : strerror(-error);
+        snprintf(r->trouble, sizeof r->trouble, "record %" PRIu64 " of the primary was not taken: %s", lsn, what);
+        log_warning("%s", r->trouble);
+        follow_end(&r->follow, clock_boot(), "%s", r->trouble);
+        /* Not at once again: what is wrong with it will be so in a moment, too. */
+        r->follow.state = FOLLOW_REFUSED;
+    }
+    repl_unlock(r);
+}
+
+/* 0, or an error that ended the session. */
+static int take_records(struct replicator *r, const struct frame *frame, uint64_t *received, uint64_t *want) {
+    const struct wire_records *records = &frame->records;
+    uint32_t skip = 0;
+    repl_lock(r);
+    int rc = follow_records(&r->follow, frame->head.session, frame->head.epoch, records, &skip, clock_boot());
+    if (rc == 0)
+        *want = MAX(*want, r->follow.want);
+    repl_unlock(r);
+    if (rc)
+        return rc;
+    struct wire_record record;
+    uint32_t at = 0, index = 0;
+    while (wire_record_next(records, &at, &record) > 0) {
+        if (index++ < skip)
+            continue;
+        rc = store_receive(r->store, record.bytes.data, record.bytes.length, record.payload.data, record.payload.length);
+        if (rc && rc != -EEXIST) {
+            give_up_session(r, frame->head.session, records->first + index - 1, rc);
+            return rc;
+        }
+        *received = MAX(*received, records->first + index - 1);
+    }
+    if (index > skip) {
+        repl_lock(r);
+        if (r->follow.session == frame->head.session)
+            follow_received(&r->follow, records->first + index - 1);
+        r->trouble[0] = 0;
+        repl_unlock(r);
+    }
+    return 0;
+}
+
+/* Takes in what is there, then acknowledges it. -ETERM: stopping. */
+static int receive_some(struct replicator *r, struct reception *reception) {
+    uint64_t received = 0, want = 0;
+    int rc = 0;
+    for (unsigned frames = 0; frames < FRAMES_PER_ACK && rc == 0; frames++) {
+        struct link_message message;
+        rc = link_receive(r->link, reception->records, (int)reception->primary, frames > 0, &message);
+        if (rc)
+            break;
+        if (message.frame.head.type == WIRE_RECORDS)
+            rc = take_records(r, &message.frame, &received, &want);
+        link_message_done(&message);
+    }
+    if (received || want) {
+        if (want && MIN(want, MAX(received, r->ack_received)) > atomic_load(&r->durable))
+            store_want_durable(r->store, MIN(want, MAX(received, r->ack_received)));
+        ack_received(r, received, want);
+    }
+    return rc;
+}
+
+void *standby_receiver(void *argument) {
+    struct replicator *r = argument;
+    struct reception reception = {0};
+    while (!atomic_load(&r->stopping))
+        if (follow_session(r, &reception) && receive_some(r, &reception) == -ETERM)
+            break;
+    hang_up(r, &reception);
+    return NULL;
+}
+
+void standby_quiesce(struct replicator *r) {
+    repl_lock(r);
+    follow_stop(&r->follow);
+    pthread_cond_signal(&r->receive_work);
+    while (r->receiving && !atomic_load(&r->stopping))
+        repl_wait(r, &r->news, clock_boot() + 1000 * MS);
+    repl_unlock(r);
+}

@@ -1,0 +1,272 @@
+/* Control: one thread, one socket bound and one to every other node. Every node sends every other one a heartbeat that
+ * asks for one back; so each knows who lives, who is primary, in which epoch, how far, and which register value is the
+ * newest. Logins, their answers and the switchover's two words travel here too.
+ */
+#include "replication/parts.h"
+
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+
+#define TICK_MS 20
+
+void talk_kick(struct replicator *r) {
+    uint64_t one = 1;
+    ssize_t done = write(r->wake, &one, sizeof one); /* full only when it is readable already */
+    (void)done;
+}
+
+void talk_post(struct replicator *r, unsigned node, bool by_route, const struct frame *frame) {
+    if (r->outbox_count == OUTBOX) /* what it says is said again by a retry or by a heartbeat */
+        return;
+    struct letter *letter = &r->outbox[r->outbox_count++];
+    letter->node = node;
+    letter->by_route = by_route;
+    letter->frame = *frame;
+    talk_kick(r);
+}
+
+void talk_beat(struct replicator *r, struct frame *frame, uint64_t session) {
+    memset(frame, 0, sizeof *frame);
+    frame->head.type = WIRE_BEAT;
+    frame->head.session = session;
+    frame->head.epoch = r->value.epoch;
+    frame->beat.role = r->changing ? ROLE_STANDBY : r->role;
+    frame->beat.position = r->position;
+    frame->beat.hold = roles_hold(r);
+    frame->beat.sent = clock_boot();
+    frame->beat.value = r->value;
+    memcpy(frame->beat.incarnation, r->incarnation, 16);
+}
+
+static bool in_session(const struct follow *follow) {
+    return follow->state == FOLLOW_LOGIN || follow->state == FOLLOW_STREAMING;
+}
+
+/* The session that this node and that one share, whichever feeds. */
+static uint64_t session_with(const struct replicator *r, unsigned node) {
+    if (in_session(&r->follow) && r->follow.primary == node)
+        return r->follow.session;
+    return r->peers[node].feed.state == FEED_STREAMING ? r->peers[node].feed.session : 0;
+}
+
+/* ---- What arrives ---------------------------------------------------------------------------------------------------- */
+
+static void send_login(struct replicator *r) { /* lock held */
+    struct frame frame = {.head = {.type = WIRE_LOGIN, .session = r->follow.session, .epoch = r->value.epoch},
+                          .login = {.position = r->position, .window = FEED_WINDOW_BYTES}};
+    memcpy(frame.login.incarnation, r->incarnation, 16);
+    link_send_frame(r->link, r->peers[r->follow.primary].dealer, NULL, &frame);
+}
+
+static void begin_session(struct replicator *r, unsigned node, epoch_t epoch) { /* lock held */
+    uint64_t session = 0;
+    while (session == 0)
+        PROMISE(getrandom(&session, sizeof session, 0) == sizeof session);
+    follow_login(&r->follow, node, epoch, session, r->position.lsn + 1, clock_boot());
+    pthread_cond_signal(&r->receive_work);
+    send_login(r);
+}
+
+/* While the receiver still works for an older session, the position is not final. */
+static bool receiver_idle(const struct replicator *r) {
+    return r->receiving == 0;
+}
+
+static void hear_beat(struct replicator *r, const struct link_message *message) { /* lock held */
+    const struct wire_beat *beat = &message->frame.beat;
+    uint64_t session = message->frame.head.session;
+    struct peer *peer = &r->peers[message->node];
+    int64_t now = clock_boot();
+    peer->known = true;
+    peer->heard = now;
+    peer->beat = *beat;
+    feed_heard(&peer->feed, session, now);
+    follow_heard(&r->follow, message->node, session, now);
+    if (register_compare(&beat->value, &r->value) > 0 &&
+        (!r->value_heard || register_compare(&beat->value, &r->heard_value) > 0)) {
+        /* A primary's own set in its own epoch is nobody else's to change. */
+        if (r->role == ROLE_STANDBY || beat->value.epoch > r->value.epoch) {
+            r->heard_value = beat->value;
+            r->heard_from = message->node;
+            r->value_heard = true;
+            if (r->role == ROLE_PRIMARY)
+                acks_stop(&r->acks); /* at once; the rest of stepping down is the keeper's */
+            pthread_cond_signal(&r->keep_work);
+        }
+    }
+    if (r->role == ROLE_STANDBY && !r->changing && beat->role == ROLE_PRIMARY && beat->value.epoch >= r->value.epoch &&
+        receiver_idle(r) && follow_primary(&r->follow, message->node, beat->value.epoch, now))
+        begin_session(r, message->node, beat->value.epoch);
+    pthread_cond_broadcast(&r->news);
+}
+
+static void hear_bye(struct replicator *r, const struct link_message *message) { /* lock held */
+    uint64_t session = message->frame.head.session;
+    struct peer *peer = &r->peers[message->node];
+    if (peer->feed.state == FEED_STREAMING && peer->feed.session == session && session) {
+        peer->left = clock_boot();
+        primary_end_session(r, message->node, "it said: %s", message->frame.bye.text);
+    } else if (in_session(&r->follow) && r->follow.session == session && r->follow.primary == message->node) {
+        follow_end(&r->follow, clock_boot(), "the primary said: %s", message->frame.bye.text);
+    }
+}
+
+static void handle(struct replicator *r, struct link_message *message, bool bound) {
+    const struct frame *frame = &message->frame;
+    if (frame->head.type == WIRE_LOGIN) {
+        if (bound)
+            primary_login(r, message);
+        return;
+    }
+    repl_lock(r);
+    switch (frame->head.type) {
+    case WIRE_BEAT:
+        hear_beat(r, message);
+        if (bound && (frame->head.flags & WIRE_ASK)) {
+            struct frame reply;
+            talk_beat(r, &reply, session_with(r, message->node));
+            link_send_frame(r->link, link_bound(r->link, LINK_CONTROL), &message->route, &reply);
+        }
+        break;
+    case WIRE_ANSWER:
+        if (follow_answer(&r->follow, message->node, frame->head.session, &frame->answer, clock_boot()) == 0) {
+            if (r->follow.state == FOLLOW_REFUSED)
+                log_warning("node %s does not feed this store: %s", r->peers[message->node].node->name, r->follow.why);
+            pthread_cond_broadcast(&r->news);
+        }
+        break;
+    case WIRE_BYE:
+        hear_bye(r, message);
+        break;
+    case WIRE_SWITCH:
+        r->switch_asked = frame->change;
+        r->switch_from = message->node;
+        r->switch_heard = true;
+        pthread_cond_signal(&r->keep_work);
+        break;
+    case WIRE_SWITCHED:
+        r->switch_answer = frame->switched;
+        r->switch_answered = true;
+        pthread_cond_broadcast(&r->news);
+        break;
+    default:
+        break;
+    }
+    repl_unlock(r);
+}
+
+/* Everything that waits at one socket, but not for ever. */
+static void drain(struct replicator *r, void *socket, int expected) {
+    for (unsigned i = 0; i < 64; i++) {
+        struct link_message message;
+        int rc = link_receive(r->link, socket, expected, true, &message);
+        if (rc == -EBADMSG)
+            continue;
+        if (rc)
+            break;
+        handle(r, &message, expected < 0);
+        link_message_done(&message);
+    }
+}
+
+/* ---- What goes out --------------------------------------------------------------------------------------------------- */
+
+static void send_letters(struct replicator *r) { /* lock held */
+    for (unsigned i = 0; i < r->outbox_count; i++) {
+        struct letter *letter = &r->outbox[i];
+        struct peer *peer = &r->peers[letter->node];
+        if (letter->by_route)
+            link_send_frame(r->link, link_bound(r->link, LINK_CONTROL), &peer->route, &letter->frame);
+        else
+            link_send_frame(r->link, peer->dealer, NULL, &letter->frame);
+    }
+    r->outbox_count = 0;
+}
+
+static void send_beats(struct replicator *r) { /* lock held */
+    for (unsigned i = 0; i < r->count; i++) {
+        if (i == r->self)
+            continue;
+        struct frame frame;
+        talk_beat(r, &frame, session_with(r, i));
+        frame.head.flags = WIRE_ASK;
+        link_send_frame(r->link, r->peers[i].dealer, NULL, &frame);
+    }
+}
+
+static void check_feeds(struct replicator *r, int64_t now) { /* lock held */
+    for (unsigned i = 0; i < r->count; i++) {
+        struct peer *peer = &r->peers[i];
+        if (peer->feed.state != FEED_STREAMING)
+            continue;
+        if (now - peer->feed.heard > r->lease)
+            primary_end_session(r, i, "it was silent for %" PRId64 " ms", (now - peer->feed.heard) / MS);
+        peer->blocked = false; /* tried again */
+    }
+    primary_pump(r);
+}
+
+static void tick(struct replicator *r, int64_t *next_beat) {
+    int64_t now = clock_boot();
+    repl_lock(r);
+    send_letters(r);
+    if (r->role == ROLE_PRIMARY)
+        check_feeds(r, now);
+    enum follow_todo todo = follow_tick(&r->follow, now);
+    if (todo == FOLLOW_SEND_LOGIN)
+        send_login(r);
+    bool beat = now >= *next_beat || r->beat_now;
+    r->beat_now = false;
+    if (beat) {
+        send_beats(r);
+        *next_beat = now + (r->follow.state == FOLLOW_SEARCHING ? MIN(r->beat_every, 100 * MS) : r->beat_every);
+    }
+    repl_unlock(r);
+    if (beat) { /* durable positions travel with the heartbeats, whoever waits for them or not */
+        PROMISE(pthread_mutex_lock(&r->ack_lock) == 0);
+        r->ack_wanted = MAX(r->ack_wanted, r->ack_durable_told + 1);
+        PROMISE(pthread_mutex_unlock(&r->ack_lock) == 0);
+        standby_ack(r);
+    }
+}
+
+void *talk_thread(void *argument) {
+    struct replicator *r = argument;
+    zmq_pollitem_t items[CONFIG_NODES_MAX + 2];
+    int nodes[CONFIG_NODES_MAX + 2], count = 0;
+    items[count] = (zmq_pollitem_t){.fd = r->wake, .events = ZMQ_POLLIN};
+    nodes[count++] = -2;
+    items[count] = (zmq_pollitem_t){.socket = link_bound(r->link, LINK_CONTROL), .events = ZMQ_POLLIN};
+    nodes[count++] = -1;
+    for (unsigned i = 0; i < r->count; i++)
+        if (i != r->self) {
+            items[count] = (zmq_pollitem_t){.socket = r->peers[i].dealer, .events = ZMQ_POLLIN};
+            nodes[count++] = (int)i;
+        }
+    int64_t next_beat = 0, next_tick = 0;
+    while (!atomic_load(&r->stopping)) {
+        if (zmq_poll(items, count, TICK_MS) < 0 && errno == ETERM)
+            break;
+        for (int i = 0; i < count; i++) {
+            uint64_t wakes;
+            if (!(items[i].revents & ZMQ_POLLIN))
+                continue;
+            if (nodes[i] == -2) {
+                ssize_t done = read(r->wake, &wakes, sizeof wakes);
+                (void)done;
+                next_tick = 0;
+            } else {
+                drain(r, items[i].socket, nodes[i]);
+            }
+        }
+        int64_t now = clock_boot();
+        if (now >= next_tick) {
+            tick(r, &next_beat);
+            next_tick = now + TICK_MS * MS;
+        }
+    }
+    return NULL;
+}
