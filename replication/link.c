@@ -125,7 +125,7 @@ static void *make_socket(struct link *link, int type, enum link_port port) {
     set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, 10000);
     set_int(socket, ZMQ_HANDSHAKE_IVL, 5000);
     set_int(socket, ZMQ_RECONNECT_IVL, 100);
-    set_int(socket, ZMQ_RECONNECT_IVL_MAX, 500);
+    set_int(socket, ZMQ_RECONNECT_IVL_MAX, 200);
     return socket;
 }
 

@@ -24,7 +24,7 @@
 
 #include <pthread.h>
 
-#define MS 1000000ll
+#define MS ((int64_t)1000000)
 #define RING_ENTRIES 16384u       /* records in memory for peers that are a little behind… */
 #define RING_BYTES (16u << 20)    /* …and bytes; who is further behind is fed from the journal */
 #define SEND_NOW_BYTES (64u << 10) /* frames made under the lock are closed at this size */
@@ -35,7 +35,7 @@
 struct peer {
     const struct node_config *node;
     struct feed feed;
-    struct link_route route; /* of the control connection over which it logged in */
+    struct link_route route; /* of the control connection on which it was heard last; empty: none */
     bool busy;    /* the feeder works for it, nobody else sends */
     bool blocked; /* its connection is not there (yet): tried again at the talker's tick */
     bool joining; /* the set with it is proposed, its durable position has to reach join_lsn */
@@ -51,7 +51,6 @@ struct peer {
 
 struct letter { /* a control frame that another thread wants sent */
     unsigned node;
-    bool by_route; /* over the connection of the peer's login, else over our own to it */
     struct frame frame;
 };
 
@@ -139,7 +138,7 @@ void standby_quiesce(struct replicator *r); /* without the lock: the follower st
 /* talk.c */
 void *talk_thread(void *replicator);
 void talk_kick(struct replicator *r);
-void talk_post(struct replicator *r, unsigned node, bool by_route, const struct frame *frame); /* lock held */
+void talk_post(struct replicator *r, unsigned node, const struct frame *frame); /* lock held */
 void talk_beat(struct replicator *r, struct frame *frame, uint64_t session); /* fills a heartbeat; lock held */
 
 /* roles.c */

@@ -199,7 +199,7 @@ static void say_goodbye(struct replicator *r) {
         bool follows = (r->follow.state == FOLLOW_LOGIN || r->follow.state == FOLLOW_STREAMING) && r->follow.primary == i;
         bye.head.session = follows ? r->follow.session : r->peers[i].feed.session;
         if (i != r->self && bye.head.session)
-            talk_post(r, i, false, &bye);
+            talk_post(r, i, &bye);
     }
     int64_t deadline = clock_boot() + 200 * MS;
     while (r->outbox_count && clock_boot() < deadline)

@@ -238,7 +238,7 @@ static void take_switch(struct replicator *r) {
     reply.switched.error = (uint32_t)-rc;
     repl_lock(r);
     reply.head.epoch = r->value.epoch;
-    talk_post(r, from, false, &reply);
+    talk_post(r, from, &reply);
     repl_unlock(r);
 }
 
@@ -268,7 +268,7 @@ static int tell_switch(struct replicator *r, unsigned node, const struct wire_sw
     repl_lock(r);
     r->switch_answered = false;
     while (clock_boot() < deadline && !r->switch_answered && !atomic_load(&r->stopping)) {
-        talk_post(r, node, false, &frame);
+        talk_post(r, node, &frame);
         repl_wait(r, &r->news, clock_boot() + 200 * MS);
         while (!r->switch_answered && repl_wait(r, &r->news, clock_boot() + 200 * MS))
             ;

@@ -18,12 +18,11 @@ void talk_kick(struct replicator *r) {
     (void)done;
 }
 
-void talk_post(struct replicator *r, unsigned node, bool by_route, const struct frame *frame) {
+void talk_post(struct replicator *r, unsigned node, const struct frame *frame) {
     if (r->outbox_count == OUTBOX) /* what it says is said again by a retry or by a heartbeat */
         return;
     struct letter *letter = &r->outbox[r->outbox_count++];
     letter->node = node;
-    letter->by_route = by_route;
     letter->frame = *frame;
     talk_kick(r);
 }
@@ -39,6 +38,16 @@ void talk_beat(struct replicator *r, struct frame *frame, uint64_t session) {
     frame->beat.sent = clock_boot();
     frame->beat.value = r->value;
     memcpy(frame->beat.incarnation, r->incarnation, 16);
+}
+
+/* Over the connection on which the node was heard last, if it is there, else over our own to it (which may be waiting
+ * to be made again). lock held */
+static void send_to(struct replicator *r, unsigned node, struct frame *frame) {
+    struct peer *peer = &r->peers[node];
+    if (peer->route.length && link_send_frame(r->link, link_bound(r->link, LINK_CONTROL), &peer->route, frame) == 0)
+        return;
+    peer->route.length = 0;
+    link_send_frame(r->link, peer->dealer, NULL, frame);
 }
 
 static bool in_session(const struct follow *follow) {
@@ -122,13 +131,18 @@ static void handle(struct replicator *r, struct link_message *message, bool boun
         return;
     }
     repl_lock(r);
+    if (bound)
+        r->peers[message->node].route = message->route;
     switch (frame->head.type) {
     case WIRE_BEAT:
         hear_beat(r, message);
-        if (bound && (frame->head.flags & WIRE_ASK)) {
+        if (frame->head.flags & WIRE_ASK) {
             struct frame reply;
             talk_beat(r, &reply, session_with(r, message->node));
-            link_send_frame(r->link, link_bound(r->link, LINK_CONTROL), &message->route, &reply);
+            if (bound)
+                link_send_frame(r->link, link_bound(r->link, LINK_CONTROL), &message->route, &reply);
+            else
+                link_send_frame(r->link, r->peers[message->node].dealer, NULL, &reply);
         }
         break;
     case WIRE_ANSWER:
@@ -175,15 +189,10 @@ static void drain(struct replicator *r, void *socket, int expected) {
 /* ---- What goes out --------------------------------------------------------------------------------------------------- */
 
 static void send_letters(struct replicator *r) { /* lock held */
-    for (unsigned i = 0; i < r->outbox_count; i++) {
-        struct letter *letter = &r->outbox[i];
-        struct peer *peer = &r->peers[letter->node];
-        if (letter->by_route)
-            link_send_frame(r->link, link_bound(r->link, LINK_CONTROL), &peer->route, &letter->frame);
-        else
-            link_send_frame(r->link, peer->dealer, NULL, &letter->frame);
-    }
+    for (unsigned i = 0; i < r->outbox_count; i++)
+        send_to(r, r->outbox[i].node, &r->outbox[i].frame);
     r->outbox_count = 0;
+    pthread_cond_broadcast(&r->news);
 }
 
 static void send_beats(struct replicator *r) { /* lock held */
@@ -193,7 +202,7 @@ static void send_beats(struct replicator *r) { /* lock held */
         struct frame frame;
         talk_beat(r, &frame, session_with(r, i));
         frame.head.flags = WIRE_ASK;
-        link_send_frame(r->link, r->peers[i].dealer, NULL, &frame);
+        send_to(r, i, &frame);
     }
 }
 
