@@ -14,9 +14,6 @@
 #define ENTRY_TIMEOUT 86400.0
 #define ENTRY_TIMEOUT_SHORT 1.0
 
-/* Orphans of earlier epochs may still be open at a client of the primary before: as long as its server's grace time. */
-#define ORPHAN_GRACE (INT64_C(90) * 1000000000)
-
 #define BACKGROUND_MAX 256 /* readahead, mmap's writeback, asynchronous direct I/O under way at once */
 
 static const struct fuse_lowlevel_ops operations = {
@@ -379,7 +376,7 @@ void front_become_primary(struct front *front) {
         /* Until now nothing was answered with a lifetime, so what is dropped here does not come back. */
         notify_everything(front->notify);
         notify_drain(front->notify);
-        reclaim_resume(front->reclaim, ORPHAN_GRACE);
+        reclaim_resume(front->reclaim, front->volume->orphan_grace);
         pthread_rwlock_wrlock(&front->gate);
         atomic_store(&front->writable, true);
         pthread_rwlock_unlock(&front->gate);

@@ -28,6 +28,7 @@ struct volume {
     struct replicator *replicator; /* NULL: the only node of its volume */
     struct control *control;
     struct reg *reg;
+    int64_t orphan_grace; /* ns: orphans of earlier epochs are kept so long */
     _Atomic int role; /* enum role */
     atomic_bool stopping;
 };

@@ -1,0 +1,320 @@
+/* batond: serves one volume on this node. Opens the store, mounts, replicates, answers the tools, until it is told to
+ * stop or its mount goes away. */
+#include "fs/control.h"
+#include "fs/front.h"
+#include "fs/volume.h"
+#include "membership/register.h"
+#include "replication/replicator.h"
+
+#include <config.h>
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <systemd/sd-daemon.h>
+#include <systemd/sd-journal.h>
+
+/* A daemon that is ending lets go of the store within this time: mount right after umount works. */
+#define STORE_WAIT_NS (INT64_C(15) * 1000000000)
+
+/* Orphans of earlier epochs may still be open at a client of the primary before: as long as its server's grace time. */
+#define ORPHAN_GRACE_MS 90000
+
+static const char usage[] =
+    "usage: batond --config FILE --node NAME [options]\n"
+    "Serves a volume on this node: its store, its mount, its replication. Runs until SIGTERM or until it is unmounted.\n"
+    "  -c, --config FILE      the volume's config file, the same on every node\n"
+    "  -n, --node NAME        which of its nodes this is\n"
+    "  -k, --secret-key FILE  this node's secret key (FILE.NAME.key beside the config file)\n"
+    "  -m, --mount DIR        mount here instead of where the config says; \"none\": do not mount\n"
+    "  -o, --options LIST     mount options instead of the config's\n"
+    "      --orphan-grace TIME  how long files that were unlinked in earlier epochs are kept for clients that have them\n"
+    "                         open (90s)\n"
+    "  -b, --background       return when the mount answers, log to the system's journal\n"
+    "  -v, --verbose          log more\n"
+    "  -h, --help, -V, --version\n";
+
+struct options {
+    const char *config, *node, *secret_key, *mount, *mount_options, *orphan_grace;
+    bool background, verbose;
+};
+
+static int parse_arguments(int argc, char **argv, struct options *options) {
+    static const struct option known[] = {
+        {"config", required_argument, NULL, 'c'},     {"node", required_argument, NULL, 'n'},
+        {"secret-key", required_argument, NULL, 'k'}, {"mount", required_argument, NULL, 'm'},
+        {"options", required_argument, NULL, 'o'},    {"background", no_argument, NULL, 'b'},
+        {"verbose", no_argument, NULL, 'v'},          {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},          {"orphan-grace", required_argument, NULL, 'g'},
+        {0}};
+    int option;
+
+    while ((option = getopt_long(argc, argv, "c:n:k:m:o:bvhV", known, NULL)) != -1) {
+        switch (option) {
+        case 'c':
+            options->config = optarg;
+            break;
+        case 'n':
+            options->node = optarg;
+            break;
+        case 'k':
+            options->secret_key = optarg;
+            break;
+        case 'm':
+            options->mount = optarg;
+            break;
+        case 'o':
+            options->mount_options = optarg;
+            break;
+        case 'g':
+            options->orphan_grace = optarg;
+            break;
+        case 'b':
+            options->background = true;
+            break;
+        case 'v':
+            options->verbose = true;
+            break;
+        case 'h':
+            fputs(usage, stdout);
+            exit(EXIT_SUCCESS);
+        case 'V':
+            puts("batond " PACKAGE_VERSION);
+            exit(EXIT_SUCCESS);
+        default:
+            return -EINVAL;
+        }
+    }
+    if (optind < argc)
+        fprintf(stderr, "batond: \"%s\" is not expected here\n", argv[optind]);
+    else if (!options->config)
+        fputs("batond: --config is missing\n", stderr);
+    else if (!options->node)
+        fputs("batond: --node is missing\n", stderr);
+    else
+        return 0;
+    return -EINVAL;
+}
+
+static int copy_text(char *to, size_t room, const char *text, const char *option) {
+    if ((size_t)snprintf(to, room, "%s", text) < room)
+        return 0;
+    log_error("the argument of %s is too long", option);
+    return -ENAMETOOLONG;
+}
+
+static int configure(struct volume *volume, const struct options *options) {
+    char why[1024], prefix[160];
+    uint64_t grace_ms = ORPHAN_GRACE_MS;
+    struct config *config = &volume->config;
+
+    if (options->orphan_grace && (parse_duration(options->orphan_grace, &grace_ms) || grace_ms > INT64_MAX / 1000000)) {
+        log_error("--orphan-grace wants a time like 90s or 2m, not \"%s\"", options->orphan_grace);
+        return -EINVAL;
+    }
+    volume->orphan_grace = (int64_t)grace_ms * 1000000;
+    int error = config_load(options->config, config, why, sizeof why);
+    if (error) {
+        log_error("%s", why);
+        return error;
+    }
+    volume->self = config_node(config, options->node);
+    if (!volume->self) {
+        log_error("%s has no section [node %s]; --node names one of its nodes", options->config, options->node);
+        return -ENOENT;
+    }
+    snprintf(prefix, sizeof prefix, "batond[%s.%s]", config->volume, volume->self->name);
+    log_identify(prefix);
+    struct node_config *self = &config->nodes[volume->self - config->nodes];
+    if (options->mount)
+        error = copy_text(self->mount, sizeof self->mount, strcmp(options->mount, "none") ? options->mount : "",
+                          "--mount");
+    if (!error && options->mount_options)
+        error = copy_text(config->options, sizeof config->options, options->mount_options, "--options");
+    if (!error && config->node_count > 1 && config->transport == TRANSPORT_CURVE) {
+        error = config_secret(config, self->name, options->secret_key, volume->secret, why, sizeof why);
+        if (error)
+            log_error("%s", why);
+    }
+    return error;
+}
+
+static int open_store(struct volume *volume) {
+    char why[1024];
+    struct store_options options = {
+        .history_seconds = volume->config.history_seconds,
+        .history_bytes = volume->config.history_bytes,
+        .no_history = volume->config.history_seconds == 0 || volume->config.history_bytes == 0,
+    };
+    int64_t until = clock_boot() + STORE_WAIT_NS;
+    int error;
+
+    while ((error = store_open(volume->self->store, volume->config.volume_id, &options, &volume->store, why,
+                               sizeof why)) == -EBUSY &&
+           clock_boot() < until)
+        usleep(50000);
+    if (error)
+        log_error("%s", why);
+    return error;
+}
+
+/* What a record in the log says of the store when it was opened: it is all on disk. */
+static void watch_store(struct volume *volume) {
+    struct position position;
+
+    volume_watch(volume);
+    store_position(volume->store, &position);
+    volume_durable(volume, position.durable);
+}
+
+static int start(struct volume *volume) {
+    char why[1024] = "";
+    int error = open_store(volume);
+
+    if (error)
+        return error;
+    volume->park = park_create();
+    volume->local = park_create();
+    if (!volume->park || !volume->local) {
+        log_error("no memory for a start");
+        return -ENOMEM;
+    }
+    watch_store(volume);
+    if (volume->self->mount[0])
+        error = front_start(volume, &volume->front, why, sizeof why);
+    if (!error && volume->config.node_count > 1)
+        error = replicator_start(volume, &volume->replicator, why, sizeof why);
+    else if (!error)
+        error = volume_serve_alone(volume, why, sizeof why);
+    if (!error) {
+        replicator_control();
+        error = control_start(volume, &volume->control, why, sizeof why);
+    }
+    if (error)
+        log_error("%s", why);
+    return error;
+}
+
+/* While the replicator still runs, what waits for the peer may be acknowledged and who waits in the mount gets on. */
+static void stop(struct volume *volume) {
+    atomic_store(&volume->stopping, true);
+    if (volume->front)
+        front_unmount(volume->front);
+    if (volume->control)
+        control_stop(volume->control);
+    if (volume->replicator)
+        replicator_stop(volume->replicator);
+    if (volume->front)
+        front_stop(volume->front);
+    /* Records that the store writes while it closes concern nobody any more. */
+    if (volume->store)
+        store_set_watch(volume->store, &(struct store_watch){0});
+    if (volume->store)
+        store_close(volume->store);
+    park_free(volume->local);
+    park_free(volume->park);
+}
+
+/* Until a signal, or until somebody unmounts. */
+static void serve(struct volume *volume, int signals) {
+    struct pollfd events[2] = {{.fd = signals, .events = POLLIN},
+                               {.fd = volume->front ? front_ended_fd(volume->front) : -1, .events = POLLIN}};
+    struct signalfd_siginfo info;
+
+    while (poll(events, 2, -1) < 0)
+        PROMISE(errno == EINTR);
+    if (events[0].revents && read(signals, &info, sizeof info) == (ssize_t)sizeof info)
+        log_info("stopping: signal %s", sigabbrev_np((int)info.ssi_signo));
+    else
+        log_info("stopping: %s is no longer mounted", volume->self->mount);
+}
+
+static int block_signals(void) {
+    sigset_t set;
+
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    PROMISE(pthread_sigmask(SIG_BLOCK, &set, NULL) == 0); /* for the threads to come, too */
+    int fd = signalfd(-1, &set, SFD_CLOEXEC);
+    PROMISE(fd >= 0);
+    return fd;
+}
+
+/* The parent returns when the child says that it is ready, or has ended. */
+static int go_background(void) {
+    int ends[2];
+    char ready = 0;
+
+    PROMISE(pipe2(ends, O_CLOEXEC) == 0);
+    pid_t child = fork();
+    if (child < 0) {
+        log_error("cannot go into the background: %s", strerror(errno));
+        exit(EXIT_FAILURE);
+    }
+    if (child == 0) {
+        close(ends[0]);
+        setsid();
+        return ends[1];
+    }
+    close(ends[1]);
+    ssize_t length;
+    while ((length = read(ends[0], &ready, 1)) < 0 && errno == EINTR)
+        ;
+    _exit(length == 1 ? EXIT_SUCCESS : EXIT_FAILURE);
+}
+
+static void say_ready(const struct volume *volume, int parent) {
+    log_info("%s serves volume %s%s%s as %s", volume->self->name, volume->config.volume,
+             volume->front ? " at " : ", not mounted", volume->front ? volume->self->mount : "",
+             atomic_load(&volume->role) == ROLE_PRIMARY ? "primary" : "standby");
+    if (parent >= 0) {
+        if (chdir("/") < 0) /* so as not to keep a mount busy; paths have been used by now */
+            log_warning("cannot change to /: %s", strerror(errno));
+        int journal = sd_journal_stream_fd("batond", LOG_LEVEL_INFO, 0);
+        AUTO_CLOSE int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        AUTO_CLOSE int log = journal < 0 ? -1 : journal;
+        dup2(null, STDIN_FILENO);
+        dup2(null, STDOUT_FILENO);
+        dup2(log >= 0 ? log : null, STDERR_FILENO);
+        ssize_t done = write(parent, "r", 1);
+        (void)done;
+        close(parent);
+    } else {
+        puts("ready");
+        fflush(stdout);
+    }
+    sd_notify(0, "READY=1");
+}
+
+int main(int argc, char **argv) {
+    static struct volume volume;
+    struct options options = {0};
+    int parent = -1;
+
+    log_identify("batond");
+    if (parse_arguments(argc, argv, &options)) {
+        fputs(usage, stderr);
+        return 2;
+    }
+    log_verbose(options.verbose);
+    if (configure(&volume, &options))
+        return EXIT_FAILURE;
+    if (options.background)
+        parent = go_background();
+    int signals = block_signals();
+    int error = start(&volume);
+    if (!error) {
+        say_ready(&volume, parent);
+        serve(&volume, signals);
+        sd_notify(0, "STOPPING=1");
+    }
+    stop(&volume);
+    return error ? EXIT_FAILURE : EXIT_SUCCESS;
+}
