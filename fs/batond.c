@@ -191,6 +191,8 @@ static int start(struct volume *volume) {
     else if (!error)
         error = volume_serve_alone(volume, why, sizeof why);
     if (!error) {
+        control_status();
+        control_journal();
         replicator_control();
         error = control_start(volume, &volume->control, why, sizeof why);
     }

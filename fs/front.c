@@ -361,6 +361,7 @@ void front_undone(struct front *front, const struct record *record) {
 }
 
 void front_hold(struct front *front) {
+    mount_flush(front); /* pages written through mmap could not be written back later */
     pthread_rwlock_wrlock(&front->gate);
     atomic_store(&front->holding, true);
     pthread_rwlock_unlock(&front->gate);

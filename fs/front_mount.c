@@ -150,7 +150,7 @@ int mount_attach(struct front *front, char *why, size_t why_room) {
 }
 
 /* What was written through mmap is in the kernel only; a umount of an idle mount brings it here by itself. */
-static void flush_pages(struct front *front) {
+void mount_flush(struct front *front) {
     AUTO_CLOSE int fd = open(front->mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0 && syncfs(fd) < 0)
         log_warning("what was written through mmap could not all be taken over from the kernel: %s", strerror(errno));
@@ -163,7 +163,7 @@ void mount_detach(struct front *front) {
         return;
     }
     if (front->worker_started > 0)
-        flush_pages(front);
+        mount_flush(front);
     if (umount2(front->mount, 0) == 0 || errno == EINVAL || errno == ENOENT)
         return;
     log_info("%s is in use; who uses it gets errors from now on", front->mount);

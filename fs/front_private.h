@@ -117,6 +117,7 @@ void open_flags(struct front *front, struct fuse_file_info *file);
 int mount_prepare(struct front *front, char *why, size_t why_room);
 int mount_attach(struct front *front, char *why, size_t why_room); /* opens the device, mounts */
 void mount_detach(struct front *front);
+void mount_flush(struct front *front); /* the kernel writes back what it holds; bounded by its memory */
 void mount_tune(struct front *front);
 
 /* ---- Operations ---- */
