@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 
 #define THREADS 4
-#define ROUNDS 1500
+#define ROUNDS 3000
 
 static struct store *store;
 static uint64_t shared, appended, churned;
@@ -18,14 +18,14 @@ static atomic_bool done;
 /* Each thread owns every THREADS-th group of 100 bytes: all share all blocks. */
 static void *overwrite(void *context) {
     uint64_t mine = (uint64_t)(uintptr_t)context, seed = mine + 1, lsn;
-    uint8_t counters[40] = {0}, bytes[100];
+    uint8_t counters[10] = {0}, bytes[100];
     for (int i = 0; i < ROUNDS; i++) {
-        unsigned at = (unsigned)(test_random(&seed) % 40);
+        unsigned at = (unsigned)(test_random(&seed) % 10);
         memset(bytes, ++counters[at], sizeof bytes);
         if (op_write(store, shared, bytes, sizeof bytes, (at * THREADS + mine) * 100, 0, &lsn) != 0)
             failures++;
     }
-    for (unsigned at = 0; at < 40; at++) {
+    for (unsigned at = 0; at < 10; at++) {
         uint8_t seen[100];
         if (counters[at] == 0)
             continue;
