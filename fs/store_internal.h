@@ -147,6 +147,8 @@ void store_fail(const struct store *store, const char *format, ...)
     __attribute__((format(printf, 2, 3), noreturn));
 
 /* table.c */
+/* The checksum that stands behind a row's value. */
+uint64_t table_row_check(enum table table, const struct key *key, const void *value, size_t length);
 int table_open_all(struct store *store, MDB_txn *txn, bool create);
 int table_put_raw(struct store *store, enum table table, const struct key *key, const void *value, size_t length);
 int table_remove_raw(struct store *store, enum table table, const struct key *key);

@@ -13,7 +13,7 @@ struct image_head {
     uint32_t value_length;
 } __attribute__((packed));
 
-static uint64_t row_check(enum table table, const struct key *key, const void *value, size_t length) {
+uint64_t table_row_check(enum table table, const struct key *key, const void *value, size_t length) {
     uint64_t seed = XXH3_64bits_withSeed(key->bytes, key->length, (uint64_t)table + 1);
     return XXH3_64bits_withSeed(value, length, seed);
 }
@@ -50,7 +50,7 @@ static int row_verify(struct store *store, enum table table, const struct key *k
     }
     size_t length = data->mv_size - sizeof check;
     memcpy(&check, (const uint8_t *)data->mv_data + length, sizeof check);
-    if (check != row_check(table, key, data->mv_data, length)) {
+    if (check != table_row_check(table, key, data->mv_data, length)) {
         log_error("store %s: a row of table \"%s\" fails its checksum; run \"baton check\"", store->path,
                   table_names[table]);
         return -EIO;
@@ -114,7 +114,7 @@ static int put_row(struct store *store, enum table table, const struct key *key,
     }
     if (rc)
         return rc;
-    uint64_t check = row_check(table, key, value, length);
+    uint64_t check = table_row_check(table, key, value, length);
     memcpy(data.mv_data, value, length);
     memcpy((uint8_t *)data.mv_data + length, &check, sizeof check);
     store->batch_rows++;

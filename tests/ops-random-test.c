@@ -1,6 +1,7 @@
 /* Tens of thousands of random operations against a model in memory: every answer is the model's, the tree is the
  * model's, undo to a random earlier point gives the bit-equal tables of that point, and a second store that is fed the
  * same records says the same. BATON_STEPS: how many operations (20000). */
+#include "fs/check.h"
 #include "fs/ops_parts.h"
 #include "tests/fixture.h"
 
@@ -617,6 +618,17 @@ static void step(void) {
     operations[below(sizeof operations / sizeof *operations)]();
 }
 
+static void tell(void *context, const char *sentence) {
+    (void)context;
+    diag("%s", sentence);
+}
+
+static void check_closed(const char *name) {
+    char path[600];
+    snprintf(path, sizeof path, "%s/%s", test_directory(), name);
+    is_int(0, check_store(path, CHECK_DATA, tell, NULL), "baton check has nothing to say of store %s", name);
+}
+
 int main(void) {
     const char *text = getenv("BATON_STEPS");
     unsigned steps = text ? (unsigned)atoi(text) : 20000;
@@ -646,6 +658,8 @@ int main(void) {
     fixture_same(store, mirror, "the second store says the same");
     store_close(mirror);
     store_close(store);
+    check_closed("a");
+    check_closed("b");
     store = fixture_open("a");
     mirror = fixture_open("b");
     compare_all();
