@@ -91,5 +91,8 @@ int main(void) {
     put("gone", "another");
     is_int(-ESTALE, open_handle(gone, O_RDONLY), "and stays so when the name is used again");
     is_int(0, rig_stop(SIGTERM), "batond ends cleanly");
+    free(file);
+    free(directory);
+    free(gone);
     return 0;
 }

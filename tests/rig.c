@@ -19,8 +19,8 @@ pid_t rig_pid(void) {
 }
 
 static const char *join(const char *a, const char *b, const char *c) {
-    static char buffers[16][1200];
-    static unsigned next;
+    static _Thread_local char buffers[16][1200];
+    static _Thread_local unsigned next;
     char *to = buffers[next++ % 16];
     snprintf(to, sizeof buffers[0], "%s/%s%s", a, b, c);
     return to;

@@ -22,7 +22,7 @@ int rig_stop(int signal_number);
 bool rig_ended(int timeout_ms, int *status); /* has batond ended by itself? */
 pid_t rig_pid(void);
 
-/* "mount/NAME" below the directory, in one of several static buffers. */
+/* "mount/NAME" below the directory, in one of several static buffers of this thread. */
 const char *rig_path(const char *name);
 /* A path below the directory, outside the mount. */
 const char *rig_outside(const char *name);
