@@ -80,17 +80,18 @@ static void exec_batond(char **arguments, int output) {
     _exit(127);
 }
 
+enum { SHOWN = 40 };
 static void show_log(void) { /* its end */
     FILE *file = fopen(rig_outside("log"), "re");
-    char lines[4][512] = {"", "", "", ""};
+    char lines[SHOWN][512];
     unsigned count = 0;
 
-    while (file && fgets(lines[count % 4], sizeof lines[0], file)) {
-        lines[count % 4][strcspn(lines[count % 4], "\n")] = 0;
+    while (file && fgets(lines[count % SHOWN], sizeof lines[0], file)) {
+        lines[count % SHOWN][strcspn(lines[count % SHOWN], "\n")] = 0;
         count++;
     }
-    for (unsigned i = count > 4 ? count - 4 : 0; i < count; i++)
-        diag("log: %s", lines[i % 4]);
+    for (unsigned i = count > SHOWN ? count - SHOWN : 0; i < count; i++)
+        diag("log: %s", lines[i % SHOWN]);
     if (file)
         fclose(file);
 }
@@ -134,6 +135,8 @@ int rig_stop(int signal_number) {
     }
     if (daemon_pid > 0 && waitpid(daemon_pid, &status, 0) == daemon_pid)
         daemon_pid = 0;
+    if (status != 0 && signal_number != SIGKILL)
+        show_log();
     return status;
 }
 
