@@ -1,3 +1,4 @@
+#include "fs/acl.h"
 #include "fs/apply_parts.h"
 #include "fs/store.h"
 
@@ -103,6 +104,8 @@ int xattr_change(struct change *change, uint64_t ino, struct inode_row *row, str
     if (error && error != -ENOENT)
         return error;
     bool existed = error == 0;
+    if (!remove && xattr_flag(name) & (INODE_ACL | INODE_DEFAULT_ACL) && acl_check(value.data, value.length) != 0)
+        return -EBADMSG;
     if (remove) {
         if (!existed)
             return -ENOENT;
@@ -187,6 +190,20 @@ static int apply_epoch(struct change *change, const struct record *r) {
         return -EBADMSG;
     memcpy(row.chain, position.chain, CHAIN_SIZE);
     return table_put(change, TABLE_EPOCH, &key, &row, sizeof row);
+}
+
+int id_is_new(struct change *change, const struct record *r, uint64_t id) {
+    struct key key = key_u64(r->head.epoch);
+    struct epoch_row row;
+    struct span value;
+    int error = contradiction(table_get(change->store, TABLE_EPOCH, &key, &value));
+    if (error)
+        return error;
+    if (value.length != sizeof row)
+        return -EIO;
+    memcpy(&row, value.data, sizeof row);
+    uint64_t step = r->head.lsn - row.first;
+    return r->head.lsn > row.first && id >> 1 == (EPOCH_COUNTER(r->head.epoch) << 39 | step) ? 0 : -EBADMSG;
 }
 
 int record_apply(struct change *change, const struct record *record) {

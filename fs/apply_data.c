@@ -86,7 +86,7 @@ static int set_trim(struct change *change, const struct record *r, struct inode_
 
 /* Truncated to nothing: the whole map goes aside under its data id. */
 static int swap_data(struct change *change, const struct record *r, struct inode_row *row) {
-    int error = no_rows(change, r->new_data, 0);
+    int error = id_is_new(change, r, r->new_data);
     if (!error)
         error = orphan_put(change, ORPHAN_DATA, row->data, r->head.ino, r->head.time);
     if (!error)

@@ -29,6 +29,9 @@ static inline int contradiction(int error) {
     return error == -ENOENT ? -EBADMSG : error;
 }
 
+/* Is the id one of those that store_next_id() gave for this record? Then nobody else has it. -EBADMSG. */
+int id_is_new(struct change *change, const struct record *r, uint64_t id);
+
 /* Writes the row; a symlink keeps its target. */
 int inode_put(struct change *change, uint64_t ino, const struct inode_row *row);
 /* Sets ctime to the record's time. -EBADMSG if that would not let it grow. */
