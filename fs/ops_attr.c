@@ -34,9 +34,10 @@ static int settle_acl(struct store *store, uint64_t ino, struct record *record, 
     return 0;
 }
 
-/* chown and SET_KILL_PRIV take set-id bits and the capability away, unless the same call sets the mode. */
+/* chown and SET_KILL_PRIV take set-id bits and the capability away, unless the same call sets the mode. So does a call
+ * that sets nothing: that is chown(-1, -1), or the kernel before a fallocate or a copy by one who may not keep them. */
 static void settle_mode(const struct inode_row *row, const struct set_attributes *set, struct record *record) {
-    bool owner = (set->mask & (SET_UID | SET_GID)) != 0, kill = (set->mask & SET_KILL_PRIV) != 0;
+    bool owner = (set->mask & (SET_UID | SET_GID)) != 0, kill = set->mask == 0 || set->mask & SET_KILL_PRIV;
 
     if (set->mask & SET_MODE) {
         record->flags |= SET_MODE;

@@ -107,6 +107,13 @@ static void test_set_id(void) {
     set = (struct set_attributes){.mask = SET_KILL_PRIV};
     op_setattr(store, &root_caller, file, &set, &out, &lsn);
     ok(lsn == 0, "nothing to clear makes no record");
+    set_mode(file, 06755);
+    set = (struct set_attributes){0};
+    op_setattr(store, &root_caller, file, &set, &out, &lsn);
+    is_int(S_IFREG | 0755, out.row.mode, "chown(-1, -1) clears them too");
+    set_mode(dir, 06755);
+    op_setattr(store, &root_caller, dir, &set, &out, &lsn);
+    is_int(S_IFDIR | 06755, out.row.mode, "but not a directory's");
 }
 
 static void test_xattrs(void) {
