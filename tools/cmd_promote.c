@@ -1,4 +1,5 @@
 /* baton promote and baton switchover: who is primary. */
+#include "fs/journal_text.h"
 #include "tools/tool.h"
 
 #include <stdio.h>
@@ -8,14 +9,28 @@
 
 enum { OPTION_FORCE = OPTION_OWN, OPTION_TO };
 
+/* batond says "3.29782", counter and number of a node; people know names. */
+static void name_epoch(const struct tool *tool, const char *given, char *text, size_t room) {
+    unsigned long long counter;
+    unsigned number;
+
+    if (sscanf(given, "%llu.%u", &counter, &number) == 2 && number <= UINT16_MAX)
+        epoch_text(&tool->config, EPOCH_MAKE(counter, number), text, room);
+    else
+        snprintf(text, room, "%s", given);
+}
+
 static int report(const struct tool *tool, const char *node, json_t *answer) {
-    const char *epoch = json_string_value(json_object_get(answer, "epoch"));
+    const char *given = json_string_value(json_object_get(answer, "epoch"));
+    char epoch[96] = "?";
+
+    if (given != NULL)
+        name_epoch(tool, given, epoch, sizeof epoch);
 
     if (tool->json)
         print_json(answer);
     else
-        printf("Node %s is primary of volume %s now%s%s.\n", node, tool->config.volume, epoch != NULL ? ", epoch " : "",
-               epoch != NULL ? epoch : "");
+        printf("Node %s is primary of volume %s now, epoch %s.\n", node, tool->config.volume, epoch);
     json_decref(answer);
     return EXIT_SUCCESS;
 }
