@@ -4,7 +4,7 @@
 
 #include <sys/stat.h>
 
-/* ---- Rows ----------------------------------------------------------------------------------------------------------- */
+/* ---- Rows ---- */
 
 int inode_get_target(struct store *store, uint64_t ino, struct inode_row *row, struct span *target) {
     struct key key = key_u64(ino);
@@ -81,7 +81,7 @@ int orphan_remove(struct change *change, enum orphan_kind kind, uint64_t id) {
     return contradiction(table_remove(change, TABLE_ORPHAN, &key));
 }
 
-/* ---- Extended attributes -------------------------------------------------------------------------------------------- */
+/* ---- Extended attributes ---- */
 
 static bool span_is(struct span span, const char *text) {
     return span.length == strlen(text) && memcmp(span.data, text, span.length) == 0;
@@ -136,12 +136,11 @@ int apply_xattr(struct change *change, const struct record *r) {
         return -EBADMSG;
     if (r->flags & XATTR_SET_MODE)
         row.mode = (row.mode & S_IFMT) | r->mode;
-    error = contradiction(
-        xattr_change(change, r->head.ino, &row, r->name, r->value, (r->flags & XATTR_REMOVE) != 0));
+    error = contradiction(xattr_change(change, r->head.ino, &row, r->name, r->value, (r->flags & XATTR_REMOVE) != 0));
     return error ? error : inode_put(change, r->head.ino, &row);
 }
 
-/* ---- Attributes and epochs ------------------------------------------------------------------------------------------ */
+/* ---- Attributes and epochs ---- */
 
 int apply_setattr(struct change *change, const struct record *r) {
     const struct span nothing = {NULL, 0};

@@ -160,7 +160,7 @@ int apply_punch(struct change *change, const struct record *r) {
     return error ? error : inode_put(change, r->head.ino, &row);
 }
 
-/* ---- Reclaim -------------------------------------------------------------------------------------------------------- */
+/* ---- Reclaim ---- */
 
 static int reclaim_drop(struct change *change, const struct reclaim_step *step) {
     uint64_t to = MIN(step->to, FILE_BLOCKS_MAX), freed;
@@ -170,8 +170,8 @@ static int reclaim_drop(struct change *change, const struct reclaim_step *step) 
 
     if (step->ino) {
         error = contradiction(inode_get(change->store, step->ino, &row));
-        if (!error && (!S_ISREG(row.mode) || row.data != step->id ||
-                       !(row.nlink == 0 || (row.trim && step->from >= row.trim))))
+        if (!error &&
+            (!S_ISREG(row.mode) || row.data != step->id || !(row.nlink == 0 || (row.trim && step->from >= row.trim))))
             error = -EBADMSG;
     } else {
         struct key key = key_orphan(ORPHAN_DATA, step->id);

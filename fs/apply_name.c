@@ -81,7 +81,7 @@ static int entry_remove(struct change *change, uint64_t parent, struct span name
     return error;
 }
 
-/* ---- Create, link --------------------------------------------------------------------------------------------------- */
+/* ---- Create, link ---- */
 
 static int inherit_xattrs(struct change *change, const struct record *r, struct node *node) {
     struct span name, value;
@@ -169,7 +169,7 @@ int apply_link(struct change *change, const struct record *r) {
     return error ? error : node_put(change, &parent);
 }
 
-/* ---- Unlink, rename ------------------------------------------------------------------------------------------------- */
+/* ---- Unlink, rename ---- */
 
 /* The node loses a name (a directory: its only one). Without a link left it is an orphan. */
 static int lose_link(struct change *change, const struct record *r, struct node *node) {
@@ -271,8 +271,8 @@ static int rename_check(struct change *change, const struct renaming *n) {
         return inside < 0 ? contradiction(inside) : -EBADMSG;
     int error = cookie_is_new(change, r->new_parent, r->cookie);
     if (!error && n->exchange)
-        error = r->cookie == r->old_cookie && n->same_parent ? -EBADMSG
-                                                             : cookie_is_new(change, r->parent, r->old_cookie);
+        error =
+            r->cookie == r->old_cookie && n->same_parent ? -EBADMSG : cookie_is_new(change, r->parent, r->old_cookie);
     return error;
 }
 
@@ -298,9 +298,8 @@ static int rename_entries(struct change *change, struct renaming *n) {
 }
 
 int apply_rename(struct change *change, const struct record *r) {
-    struct renaming n = {.r = r,
-                         .same_parent = r->parent == r->new_parent,
-                         .exchange = (r->flags & RENAME_EXCHANGED) != 0};
+    struct renaming n = {
+        .r = r, .same_parent = r->parent == r->new_parent, .exchange = (r->flags & RENAME_EXCHANGED) != 0};
     struct node *to = n.same_parent ? &n.parent : &n.new_parent;
     int error = rename_gather(change, &n);
     if (!error)

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-/* ---- Findings ------------------------------------------------------------------------------------------------------- */
+/* ---- Findings ---- */
 
 static void send_line(struct check *check, char mark, const char *text) {
     char line[2048];
@@ -83,7 +83,7 @@ void *check_grow(void *list, size_t count, size_t *room, size_t size) {
     return bigger;
 }
 
-/* ---- Rows ----------------------------------------------------------------------------------------------------------- */
+/* ---- Rows ---- */
 
 static bool row_take(enum table table, const MDB_val *k, const MDB_val *data, struct span *value) {
     struct key key;
@@ -158,7 +158,7 @@ out:
     mdb_cursor_close(cursor);
 }
 
-/* ---- The child ------------------------------------------------------------------------------------------------------ */
+/* ---- The child ---- */
 
 /* The newest checkpoint, and LMDB's meta pages as it says. */
 static bool restore(struct check *check, struct checkpoint *checkpoint) {
@@ -229,8 +229,9 @@ static bool database_open(struct check *check, const struct checkpoint *checkpoi
         return false;
     }
     if (mdb_txn_id(store->txn) != checkpoint->txnid)
-        found(check, "the database is at transaction %llu, but the checkpoint at %llu: it was opened by another "
-                     "program",
+        found(check,
+              "the database is at transaction %llu, but the checkpoint at %llu: it was opened by another "
+              "program",
               (unsigned long long)mdb_txn_id(store->txn), (unsigned long long)checkpoint->txnid);
     for (int table = 0; table < TABLE_END; table++)
         if (mdb_dbi_open(store->txn, table_names[table], 0, &store->dbi[table]) != 0) {
@@ -261,8 +262,9 @@ static void compare_position(struct check *check) {
         found(check, "%llu blocks of data are counted, the map has %llu: statfs shows a wrong number",
               (unsigned long long)position->live_blocks, (unsigned long long)check->mapped_blocks);
     if (position->kept_blocks != check->kept_blocks)
-        found(check, "%llu blocks are counted as kept by history, the journal names %llu: history is trimmed too "
-                     "early or too late",
+        found(check,
+              "%llu blocks are counted as kept by history, the journal names %llu: history is trimmed too "
+              "early or too late",
               (unsigned long long)position->kept_blocks, (unsigned long long)check->kept_blocks);
     if (position->journal_bytes != check->journal_bytes)
         found(check, "%llu bytes of journal are counted, its rows have %llu: history is trimmed too early or too late",
@@ -306,7 +308,7 @@ static void child(const char *path, int directory_fd, unsigned flags, int out) {
     _exit(0);
 }
 
-/* ---- The parent ----------------------------------------------------------------------------------------------------- */
+/* ---- The parent ---- */
 
 struct listening {
     void (*finding)(void *context, const char *sentence);
@@ -370,8 +372,7 @@ static int run_child(const char *path, int directory_fd, unsigned flags, struct 
     return 0;
 }
 
-int check_store(const char *path, unsigned flags, void (*finding)(void *context, const char *sentence),
-                void *context) {
+int check_store(const char *path, unsigned flags, void (*finding)(void *context, const char *sentence), void *context) {
     struct listening listening = {.finding = finding, .context = context, .at = "the store"};
     char text[600];
     int rc = 0;

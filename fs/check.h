@@ -14,7 +14,6 @@
 
 /* Calls `finding` with each one. The number of findings; 0: the store is whole; or a negative errno, with one sentence
  * given, if it could not be looked at: -EBUSY (in use), -ENOENT (no store), … */
-int check_store(const char *path, unsigned flags, void (*finding)(void *context, const char *sentence),
-                void *context);
+int check_store(const char *path, unsigned flags, void (*finding)(void *context, const char *sentence), void *context);
 
 #endif

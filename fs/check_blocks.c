@@ -83,12 +83,13 @@ void check_mark(struct check *check, struct place place, const char *owner) {
     }
     segment->counted += place.count;
     if (twice)
-        found(check, "%u of the blocks %u to %llu of segment %u, which %s names, are also named elsewhere: freeing one "
-                     "would destroy the other",
+        found(check,
+              "%u of the blocks %u to %llu of segment %u, which %s names, are also named elsewhere: freeing one "
+              "would destroy the other",
               twice, place.position, (ull)place.position + place.count - 1, place.segment, owner);
 }
 
-/* ---- The map -------------------------------------------------------------------------------------------------------- */
+/* ---- The map ---- */
 
 static void scan_data(struct check *check, const struct extent *extent, uint64_t ino) {
     static uint8_t bytes[EXTENT_BLOCKS_MAX * BATON_BLOCK];
@@ -106,7 +107,8 @@ static void scan_data(struct check *check, const struct extent *extent, uint64_t
                                 : pread_all(check->data_fd, bytes, (size_t)extent->place.count * BATON_BLOCK,
                                             (uint64_t)extent->place.position * BATON_BLOCK);
     if (rc) {
-        found(check, "inode %llu: blocks %llu to %llu cannot be read (%s): mend them from the peer with \"baton scrub\"",
+        found(check,
+              "inode %llu: blocks %llu to %llu cannot be read (%s): mend them from the peer with \"baton scrub\"",
               (ull)ino, (ull)extent->first, (ull)extent->first + extent->place.count - 1, strerror(-rc));
         return;
     }
@@ -114,8 +116,9 @@ static void scan_data(struct check *check, const struct extent *extent, uint64_t
         uint64_t sum;
         memcpy(&sum, extent->checksums + i * 8, 8);
         if (block_checksum(bytes + (size_t)i * BATON_BLOCK) != sum)
-            found(check, "inode %llu: block %llu (segment %u, block %u) fails its checksum: mend it from the peer with "
-                         "\"baton scrub\"",
+            found(check,
+                  "inode %llu: block %llu (segment %u, block %u) fails its checksum: mend it from the peer with "
+                  "\"baton scrub\"",
                   (ull)ino, (ull)extent->first + i, extent->place.segment, extent->place.position + i);
     }
 }
@@ -147,8 +150,7 @@ static void take_extent(struct check *check, struct span key, struct span value)
     struct check_data *data = check_data_find(check, extent.data);
     struct check_inode *inode = data && data->inode != SIZE_MAX ? &check->inodes[data->inode] : NULL;
     if (!data)
-        found(check, "data id %llu has blocks but belongs to no file: its space will never be freed",
-              (ull)extent.data);
+        found(check, "data id %llu has blocks but belongs to no file: its space will never be freed", (ull)extent.data);
     if (inode) {
         inode->blocks_seen += extent.place.count;
         check_end(check, &extent, inode);
@@ -162,7 +164,7 @@ static void take_extent(struct check *check, struct span key, struct span value)
         scan_data(check, &extent, inode ? inode->ino : extent.data);
 }
 
-/* ---- Dead, reserved ------------------------------------------------------------------------------------------------- */
+/* ---- Dead, reserved ---- */
 
 static void take_dead(struct check *check, struct span key, struct span value) {
     struct dead_row row;

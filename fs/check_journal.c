@@ -101,13 +101,14 @@ static void take_journal_places(struct check *check, struct span key, struct spa
         struct place place;
         memcpy(&place, (const uint8_t *)row.places + i * sizeof place, sizeof place);
         if (!check_is_marked(check, place))
-            found(check, "record %llu of the journal wrote blocks that nobody keeps any more: a peer that lacks it "
-                         "cannot be fed from here",
+            found(check,
+                  "record %llu of the journal wrote blocks that nobody keeps any more: a peer that lacks it "
+                  "cannot be fed from here",
                   (ull)lsn);
     }
 }
 
-/* ---- Epochs --------------------------------------------------------------------------------------------------------- */
+/* ---- Epochs ---- */
 
 static void take_epoch(struct check *check, struct span key, struct span value) {
     struct epoch_row row;
@@ -138,8 +139,9 @@ static void take_epoch(struct check *check, struct span key, struct span value) 
                 memcmp(head.previous_chain, row.chain, CHAIN_SIZE) == 0;
     record_release(&record);
     if (!fits)
-        found(check, "epoch %llu:%u is not what the journal says at LSN %llu: a common point with the peer may not be "
-                     "found",
+        found(check,
+              "epoch %llu:%u is not what the journal says at LSN %llu: a common point with the peer may not be "
+              "found",
               (ull)EPOCH_COUNTER(epoch), EPOCH_NODE(epoch), (ull)row.first);
 }
 
@@ -163,7 +165,7 @@ void check_journal_places(struct check *check) {
     walk(check, TABLE_JOURNAL, take_journal_places);
 }
 
-/* ---- The tail ------------------------------------------------------------------------------------------------------- */
+/* ---- The tail ---- */
 
 struct following {
     struct check *check;
@@ -212,7 +214,8 @@ void check_tail(struct check *check, const struct checkpoint *checkpoint) {
         found(check, "the tail cannot be read (%s): records after LSN %llu are lost, if there were any", strerror(-rc),
               (ull)following.lsn);
     else if (!there)
-        found(check, "the tail's file that begins at LSN %llu is missing or unreadable: records after it are lost, if "
-                     "there were any",
+        found(check,
+              "the tail's file that begins at LSN %llu is missing or unreadable: records after it are lost, if "
+              "there were any",
               (ull)following.lsn);
 }

@@ -85,11 +85,12 @@ static void take_inode(struct check *check, struct span key, struct span value) 
         add_data(check, row.data, check->inode_count - 1);
 }
 
-/* ---- Entries and cookies -------------------------------------------------------------------------------------------- */
+/* ---- Entries and cookies ---- */
 
 static bool name_is_sound(struct span name) {
     return name.length > 0 && name.length <= BATON_NAME_MAX && !memchr(name.data, '/', name.length) &&
-           !memchr(name.data, 0, name.length) && !(name.length <= 2 && name.data[0] == '.' && name.data[name.length - 1] == '.');
+           !memchr(name.data, 0, name.length) &&
+           !(name.length <= 2 && name.data[0] == '.' && name.data[name.length - 1] == '.');
 }
 
 static void compare_cookie(struct check *check, uint64_t parent, struct span name, const struct dirent_row *entry) {
@@ -165,7 +166,7 @@ static void take_cookie(struct check *check, struct span key, struct span value)
           (ull)be64_get(key.data), printable(name));
 }
 
-/* ---- Attributes ----------------------------------------------------------------------------------------------------- */
+/* ---- Attributes ---- */
 
 static void take_xattr(struct check *check, struct span key, struct span value) {
     if (key.length <= 8 || key.length > 8 + BATON_NAME_MAX || value.length > BATON_XATTR_VALUE_MAX) {
@@ -190,7 +191,7 @@ static void take_xattr(struct check *check, struct span key, struct span value) 
               text);
 }
 
-/* ---- Orphans -------------------------------------------------------------------------------------------------------- */
+/* ---- Orphans ---- */
 
 static void take_orphan(struct check *check, struct span key, struct span value) {
     if (key.length != 9 || value.length != sizeof(struct orphan_row)) {
@@ -230,7 +231,7 @@ static void check_data_ids(struct check *check) {
                   (ull)check->data[i].id);
 }
 
-/* ---- Inodes, once all was seen -------------------------------------------------------------------------------------- */
+/* ---- Inodes, once all was seen ---- */
 
 /* Does the directory lie below the root? Each one is asked once. */
 static bool reaches_root(struct check *check, struct check_inode *inode) {
@@ -270,9 +271,9 @@ static void check_inode(struct check *check, struct check_inode *inode) {
     if (S_ISDIR(inode->mode))
         check_directory(check, inode);
     else if (inode->links_seen != inode->nlink)
-        found(check, "inode %llu counts %u links and has %u names: %s", (ull)inode->ino, inode->nlink,
-              inode->links_seen,
-              inode->links_seen < inode->nlink ? "its space will never be freed" : "it may be freed while it has names");
+        found(
+            check, "inode %llu counts %u links and has %u names: %s", (ull)inode->ino, inode->nlink, inode->links_seen,
+            inode->links_seen < inode->nlink ? "its space will never be freed" : "it may be freed while it has names");
     if ((inode->nlink == 0) != inode->orphan)
         found(check, "inode %llu has no name and is not listed as unlinked: its space will never be freed",
               (ull)inode->ino);
@@ -282,8 +283,9 @@ static void check_inode(struct check *check, struct check_inode *inode) {
         found(check, "inode %llu counts %u extended attributes and has %u", (ull)inode->ino, inode->xattrs,
               inode->xattrs_seen);
     if ((inode->flags & (INODE_ACL | INODE_DEFAULT_ACL | INODE_CAPABILITY)) != inode->flags_seen)
-        found(check, "inode %llu: its flags do not say which access lists and capabilities it has: permissions may be "
-                     "wrong",
+        found(check,
+              "inode %llu: its flags do not say which access lists and capabilities it has: permissions may be "
+              "wrong",
               (ull)inode->ino);
 }
 

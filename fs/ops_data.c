@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-/* ---- Read ----------------------------------------------------------------------------------------------------------- */
+/* ---- Read ---- */
 
 struct piece { /* written blocks that lie side by side */
     uint64_t first;
@@ -16,12 +16,12 @@ struct reading {
     struct store *store;
     uint64_t ino;
     uint8_t *buffer;
-    size_t room;          /* of the buffer */
-    size_t length;        /* to be given: within the file */
+    size_t room;   /* of the buffer */
+    size_t length; /* to be given: within the file */
     uint64_t offset;
     struct piece *pieces; /* one for each block at most */
     uint32_t count;
-    uint64_t *checksums;  /* one for each block from the first on; holes unset */
+    uint64_t *checksums; /* one for each block from the first on; holes unset */
 };
 
 static uint64_t first_block(const struct reading *r) {
@@ -165,13 +165,13 @@ ssize_t op_read(struct store *store, uint64_t ino, void *buffer, size_t length, 
     return -EIO;
 }
 
-/* ---- Seek ----------------------------------------------------------------------------------------------------------- */
+/* ---- Seek ---- */
 
 #define SEEK_ROWS 4096u /* looked at under one hold of the lock */
 
 struct seeking {
-    bool data;       /* for the first written block; else for the first that is not */
-    uint64_t block;  /* not yet decided from here on */
+    bool data;      /* for the first written block; else for the first that is not */
+    uint64_t block; /* not yet decided from here on */
     uint32_t rows;
 };
 
@@ -218,7 +218,7 @@ int64_t op_seek(struct store *store, uint64_t ino, uint64_t offset, int whence) 
     return s.data ? -ENXIO : (int64_t)row.size;
 }
 
-/* ---- Copy ----------------------------------------------------------------------------------------------------------- */
+/* ---- Copy ---- */
 
 #define COPY_BYTES (1u << 20)
 

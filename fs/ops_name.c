@@ -87,7 +87,7 @@ int op_lookup_parent(struct store *store, uint64_t directory, struct attributes 
     return error;
 }
 
-/* ---- Create --------------------------------------------------------------------------------------------------------- */
+/* ---- Create ---- */
 
 /* The attributes that a new file gets from its directory's default ACL, and the mode that is left by it. */
 static int inherit_acl(struct store *store, uint64_t parent, uint32_t *mode, uint8_t **packed, struct span *xattrs) {
@@ -198,13 +198,13 @@ int op_create(struct store *store, const struct caller *caller, uint64_t parent,
     return create(store, caller, parent, name, mode, rdev, S_ISLNK(mode) ? target : NULL, out, lsn);
 }
 
-int op_tmpfile(struct store *store, const struct caller *caller, uint64_t parent, uint32_t mode,
-               struct attributes *out, uint64_t *lsn) {
+int op_tmpfile(struct store *store, const struct caller *caller, uint64_t parent, uint32_t mode, struct attributes *out,
+               uint64_t *lsn) {
     *lsn = 0;
     return create(store, caller, parent, NULL, S_IFREG | (mode & 07777), 0, NULL, out, lsn);
 }
 
-/* ---- Link, unlink --------------------------------------------------------------------------------------------------- */
+/* ---- Link, unlink ---- */
 
 int op_link(struct store *store, uint64_t ino, uint64_t parent, const char *name, struct attributes *out,
             uint64_t *lsn) {
@@ -244,10 +244,8 @@ int op_link(struct store *store, uint64_t ino, uint64_t parent, const char *name
 
 static int remove_entry(struct store *store, uint64_t parent, const char *name, bool directory, uint64_t *ino,
                         uint32_t *left, uint64_t *lsn) {
-    struct record record = {.head.type = RECORD_UNLINK,
-                            .parent = parent,
-                            .name = span_of(name),
-                            .flags = directory ? UNLINK_RMDIR : 0};
+    struct record record = {
+        .head.type = RECORD_UNLINK, .parent = parent, .name = span_of(name), .flags = directory ? UNLINK_RMDIR : 0};
     struct attributes victim;
     struct inode_row row;
     int error = check_name(name);
@@ -288,7 +286,7 @@ int op_rmdir(struct store *store, uint64_t parent, const char *name, uint64_t *i
     return remove_entry(store, parent, name, true, ino, &left, lsn);
 }
 
-/* ---- Rename --------------------------------------------------------------------------------------------------------- */
+/* ---- Rename ---- */
 
 struct renaming {
     uint64_t parent, new_parent;
@@ -365,8 +363,8 @@ static int rename_append(struct store *store, const struct renaming *n, uint64_t
 
 int op_rename(struct store *store, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
               unsigned flags, uint64_t *victim, uint32_t *left, uint64_t *lsn) {
-    struct renaming n = {.parent = parent, .new_parent = new_parent, .name = name, .new_name = new_name,
-                         .flags = flags};
+    struct renaming n = {
+        .parent = parent, .new_parent = new_parent, .name = name, .new_name = new_name, .flags = flags};
     int error = check_name(name);
 
     *lsn = 0;
@@ -396,7 +394,7 @@ int op_rename(struct store *store, uint64_t parent, const char *name, uint64_t n
     return error == 1 ? 0 : error;
 }
 
-/* ---- Reading -------------------------------------------------------------------------------------------------------- */
+/* ---- Reading ---- */
 
 int op_readlink(struct store *store, uint64_t ino, char *buffer, size_t room) {
     struct inode_row row;

@@ -64,8 +64,7 @@ static int bound_row(void *context, const struct extent_part *part) {
     return 0;
 }
 
-int extent_bound(struct store *store, uint64_t data, uint64_t first, uint32_t limit, uint64_t *bound,
-                 uint32_t *rows) {
+int extent_bound(struct store *store, uint64_t data, uint64_t first, uint32_t limit, uint64_t *bound, uint32_t *rows) {
     struct bounding bounding = {0, limit, UINT64_MAX};
     int error = extent_walk(store, data, first, UINT64_MAX, bound_row, &bounding);
     *bound = bounding.bound;

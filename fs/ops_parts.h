@@ -52,7 +52,7 @@ int edge_read(struct store *store, const struct edge *edge, uint8_t block[BATON_
 #define DATA_TRIES 8u
 /* What one attempt of a data operation may say besides an error. */
 #define TRY_AGAIN 1
-#define TRY_TRIM 2 /* a pending trim is in the way: finish_trim first */
+#define TRY_TRIM 2    /* a pending trim is in the way: finish_trim first */
 #define TRY_NOTHING 3 /* there is nothing to do */
 
 /* Blocks [.., end) are to come into use: is a pending trim in the way? */

@@ -18,8 +18,7 @@ static void add_step(struct reclaiming *reclaiming, struct reclaim_step step) {
 
 static int flush(struct reclaiming *reclaiming) {
     uint64_t lsn;
-    struct record record = {.head.type = RECORD_RECLAIM, .steps = reclaiming->steps,
-                            .step_count = reclaiming->count};
+    struct record record = {.head.type = RECORD_RECLAIM, .steps = reclaiming->steps, .step_count = reclaiming->count};
     if (reclaiming->count == 0)
         return 0;
     record.head.time = store_next_time(reclaiming->store, (struct file_time){0, 0});
@@ -39,7 +38,7 @@ static int add_drop(struct reclaiming *reclaiming, uint64_t data, uint64_t ino, 
     return bound != UINT64_MAX;
 }
 
-/* ---- Orphan inodes -------------------------------------------------------------------------------------------------- */
+/* ---- Orphan inodes ---- */
 
 /* An inode with many attributes loses them one by one first. 1: did one. */
 static int drop_xattr(struct store *store, uint64_t ino, const struct inode_row *row) {
@@ -52,8 +51,8 @@ static int drop_xattr(struct store *store, uint64_t ino, const struct inode_row 
     if (error)
         return error;
     error = cursor_seek(&cursor, &key);
-    if (!error && (cursor.key.length <= 8 || cursor.key.length > 8 + BATON_NAME_MAX ||
-                   be64_get(cursor.key.data) != ino))
+    if (!error &&
+        (cursor.key.length <= 8 || cursor.key.length > 8 + BATON_NAME_MAX || be64_get(cursor.key.data) != ino))
         error = -EIO;
     if (!error) {
         record.name = (struct span){name, cursor.key.length - 8};
@@ -143,7 +142,7 @@ int op_orphans(struct store *store, uint64_t after, uint64_t *inos, size_t room)
     return error && error != -ENOENT ? error : (int)count;
 }
 
-/* ---- Orphan data, pending trims ------------------------------------------------------------------------------------- */
+/* ---- Orphan data, pending trims ---- */
 
 /* One record on the way to finish the trim of a file. 1: more to do. Lock held. */
 static int trim_step(struct store *store, uint64_t ino) {

@@ -12,7 +12,7 @@ static int file_row(struct store *store, uint64_t ino, struct inode_row *row) {
     return error;
 }
 
-/* ---- Truncate ------------------------------------------------------------------------------------------------------- */
+/* ---- Truncate ---- */
 
 struct truncating {
     struct store *store;
@@ -146,14 +146,14 @@ int op_truncate(struct store *store, uint64_t ino, uint64_t size, bool kill_priv
     return error;
 }
 
-/* ---- fallocate ------------------------------------------------------------------------------------------------------ */
+/* ---- fallocate ---- */
 
 struct range {
     struct store *store;
     uint64_t ino;
-    uint16_t type;        /* RECORD_ALLOCATE, RECORD_PUNCH */
-    uint64_t first, to;   /* blocks; first moves on */
-    uint64_t size;        /* ALLOCATE: the file reaches at least here afterwards; 0: keeps its size */
+    uint16_t type;      /* RECORD_ALLOCATE, RECORD_PUNCH */
+    uint64_t first, to; /* blocks; first moves on */
+    uint64_t size;      /* ALLOCATE: the file reaches at least here afterwards; 0: keeps its size */
 };
 
 /* One record's worth of the range. */
@@ -204,8 +204,8 @@ static int change_range(struct range range, uint64_t *lsn) {
 
 /* Zeros [offset, end) but for the whole blocks in it, whose range is given back. A range that reaches the file's end
  * takes the last block as a whole: behind the end are zeros anyway. */
-static int zero_edges(struct store *store, uint64_t ino, uint64_t size, uint64_t offset, uint64_t end,
-                      uint64_t *first, uint64_t *to, uint64_t *lsn) {
+static int zero_edges(struct store *store, uint64_t ino, uint64_t size, uint64_t offset, uint64_t end, uint64_t *first,
+                      uint64_t *to, uint64_t *lsn) {
     int error = 0;
     if (end >= size)
         end = FILE_BLOCKS(end) * BATON_BLOCK;

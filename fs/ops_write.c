@@ -28,7 +28,7 @@ struct writing {
     size_t payload_length; /* without zeros at the end */
     struct place places[STORE_PLACES_MAX];
     uint32_t place_count;
-    uint64_t checksums[RECORD_BLOCKS_MAX];
+    uint64_t *checksums; /* room for RECORD_BLOCKS_MAX */
 };
 
 static uint64_t end_of(const struct writing *w) {
@@ -231,9 +231,11 @@ static int write_chunk(struct writing *w, uint64_t *lsn) {
 int op_write(struct store *store, uint64_t ino, const void *bytes, size_t length, uint64_t offset, unsigned flags,
              uint64_t *lsn) {
     struct writing w = {.store = store, .ino = ino, .flags = flags & (WRITE_APPEND | WRITE_KILL_PRIV)};
+    uint64_t checksums[RECORD_BLOCKS_MAX];
     const uint8_t *at = bytes;
 
     *lsn = 0;
+    w.checksums = checksums;
     while (length > 0) {
         /* An append's place in its block is not known yet: one block less then. */
         uint64_t room = flags & WRITE_APPEND ? (RECORD_BLOCKS_MAX - 1) * (uint64_t)BATON_BLOCK
@@ -253,6 +255,8 @@ int op_write(struct store *store, uint64_t ino, const void *bytes, size_t length
 
 int zero_part(struct store *store, uint64_t ino, uint64_t offset, uint64_t length, uint64_t *lsn) {
     struct writing w = {.store = store, .ino = ino, .flags = WRITE_ZERO, .offset = offset, .length = length};
+    uint64_t checksum;
+    w.checksums = &checksum; /* one block */
     PROMISE(length > 0 && offset / BATON_BLOCK == (offset + length - 1) / BATON_BLOCK);
     int error = write_chunk(&w, lsn);
     return error == TRY_NOTHING ? 0 : error;

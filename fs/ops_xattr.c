@@ -126,7 +126,7 @@ int op_listxattr(struct store *store, uint64_t ino, bool trusted, void *buffer, 
     return error ? error : (int)listing.used;
 }
 
-/* ---- Setting -------------------------------------------------------------------------------------------------------- */
+/* ---- Setting ---- */
 
 static int add_length(void *context, struct span name) {
     *(size_t *)context += name.length + 1;
@@ -162,22 +162,26 @@ static int check_kind(enum namespace namespace, const char *name, const struct i
 
 /* An access list that says no more than the mode is the mode. */
 static int append_mode(struct store *store, uint64_t ino, const struct inode_row *row, uint32_t mode, uint64_t *lsn) {
-    struct record record = {.head.type = RECORD_SETATTR, .head.ino = ino, .flags = SET_MODE | SET_ACL,
-                            .mode = mode & 07777};
+    struct record record = {
+        .head.type = RECORD_SETATTR, .head.ino = ino, .flags = SET_MODE | SET_ACL, .mode = mode & 07777};
     record.head.time = store_next_time(store, row->ctime);
     return op_append(store, &record, NULL, NULL, 0, lsn);
 }
 
 static int append_xattr(struct store *store, uint64_t ino, const struct inode_row *row, const char *name,
                         struct span value, uint32_t flags, uint32_t mode, uint64_t *lsn) {
-    struct record record = {.head.type = RECORD_XATTR, .head.ino = ino, .flags = flags, .name = span_of(name),
-                            .value = value, .mode = flags & XATTR_SET_MODE ? mode & 07777 : 0};
+    struct record record = {.head.type = RECORD_XATTR,
+                            .head.ino = ino,
+                            .flags = flags,
+                            .name = span_of(name),
+                            .value = value,
+                            .mode = flags & XATTR_SET_MODE ? mode & 07777 : 0};
     record.head.time = store_next_time(store, row->ctime);
     return op_append(store, &record, NULL, NULL, 0, lsn);
 }
 
-static int set_locked(struct store *store, uint64_t ino, const char *name, struct span value, int flags,
-                      bool kill_sgid, enum namespace namespace, uint64_t *lsn) {
+static int set_locked(struct store *store, uint64_t ino, const char *name, struct span value, int flags, bool kill_sgid,
+                      enum namespace namespace, uint64_t *lsn) {
     struct inode_row row;
     bool existed;
     int error = op_inode(store, ino, &row);

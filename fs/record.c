@@ -24,7 +24,8 @@ struct field {
     enum kind kind;
     size_t offset;
 };
-#define FIELD(kind, member) {kind, offsetof(struct record, member)}
+#define FIELD(kind, member)                                                                                            \
+    { kind, offsetof(struct record, member) }
 #define FIELDS_MAX 10
 
 static const struct type {
@@ -54,21 +55,18 @@ static const struct type {
                        FIELD(KIND_CHECKSUMS, checksums)}},
     [RECORD_TRUNCATE] = {"truncate",
                          7,
-                         {FIELD(KIND_U32, flags), FIELD(KIND_U32, mode), FIELD(KIND_U64, first),
-                          FIELD(KIND_U64, last), FIELD(KIND_U64, size), FIELD(KIND_U64, new_data),
-                          FIELD(KIND_CHECKSUMS, checksums)}},
+                         {FIELD(KIND_U32, flags), FIELD(KIND_U32, mode), FIELD(KIND_U64, first), FIELD(KIND_U64, last),
+                          FIELD(KIND_U64, size), FIELD(KIND_U64, new_data), FIELD(KIND_CHECKSUMS, checksums)}},
     [RECORD_ALLOCATE] = {"allocate",
                          5,
-                         {FIELD(KIND_U32, flags), FIELD(KIND_U32, mode), FIELD(KIND_U64, first),
-                          FIELD(KIND_U64, count), FIELD(KIND_U64, size)}},
+                         {FIELD(KIND_U32, flags), FIELD(KIND_U32, mode), FIELD(KIND_U64, first), FIELD(KIND_U64, count),
+                          FIELD(KIND_U64, size)}},
     [RECORD_PUNCH] = {"punch",
                       5,
                       {FIELD(KIND_U32, flags), FIELD(KIND_U32, mode), FIELD(KIND_U64, first), FIELD(KIND_U64, count),
                        FIELD(KIND_U64, size)}},
-    [RECORD_XATTR] = {"xattr",
-                      4,
-                      {FIELD(KIND_U32, flags), FIELD(KIND_U32, mode), FIELD(KIND_NAME, name),
-                       FIELD(KIND_BYTES, value)}},
+    [RECORD_XATTR] =
+        {"xattr", 4, {FIELD(KIND_U32, flags), FIELD(KIND_U32, mode), FIELD(KIND_NAME, name), FIELD(KIND_BYTES, value)}},
     [RECORD_RECLAIM] = {"reclaim", 1, {FIELD(KIND_STEPS, steps)}},
     [RECORD_EPOCH] = {"epoch", 1, {FIELD(KIND_NAME, name)}},
 };
@@ -77,7 +75,7 @@ const char *record_type_name(uint16_t type) {
     return type > 0 && type < RECORD_TYPE_END ? types[type].name : "unknown";
 }
 
-/* ---- Checks: the same for what is made here and for what comes from outside ------------------------------------- */
+/* ---- Checks: the same for what is made here and for what comes from outside ---- */
 
 static bool name_is_valid(const struct span *name) {
     if (name->length == 0 || name->length > BATON_NAME_MAX)
@@ -113,9 +111,9 @@ static const char *check_create(const struct record *r) {
         return "a bad data id"; /* a new file's is its inode number: new as that is */
     if (kind != S_IFCHR && kind != S_IFBLK && r->rdev != 0)
         return "a device number of what is no device";
-    if (kind == S_IFLNK ? r->value.length == 0 || r->value.length > BATON_SYMLINK_MAX ||
-                              memchr(r->value.data, 0, r->value.length)
-                        : r->value.length != 0)
+    if (kind == S_IFLNK
+            ? r->value.length == 0 || r->value.length > BATON_SYMLINK_MAX || memchr(r->value.data, 0, r->value.length)
+            : r->value.length != 0)
         return "a bad symlink target";
     while ((more = xattr_unpack(&r->xattrs, &at, &name, &value)) == 1)
         ;
@@ -145,8 +143,8 @@ static const char *check_rename(const struct record *r) {
 }
 
 static const char *check_setattr(const struct record *r) {
-    const uint32_t known = SET_MODE | SET_UID | SET_GID | SET_ATIME | SET_MTIME | SET_KEEP_CTIME | SET_ACL |
-                           SET_NO_CAPABILITY;
+    const uint32_t known =
+        SET_MODE | SET_UID | SET_GID | SET_ATIME | SET_MTIME | SET_KEEP_CTIME | SET_ACL | SET_NO_CAPABILITY;
     if (r->flags & ~known)
         return "unknown flags";
     if (r->flags & SET_MODE ? r->mode & ~07777u : r->mode != 0)
@@ -267,7 +265,7 @@ static const char *check_record(const struct record *r) {
     return checks[head->type](r);
 }
 
-/* ---- Encoding ----------------------------------------------------------------------------------------------------- */
+/* ---- Encoding ---- */
 
 struct writer {
     uint8_t *at;
@@ -351,7 +349,7 @@ int record_encode(struct record *record, const uint8_t chain[CHAIN_SIZE], uint8_
     return (int)head->length;
 }
 
-/* ---- Decoding: the bytes may be anything -------------------------------------------------------------------------- */
+/* ---- Decoding: the bytes may be anything ---- */
 
 struct reader {
     const uint8_t *at;
@@ -479,7 +477,7 @@ void record_release(struct record *record) {
     record->step_count = 0;
 }
 
-/* ---- Chain and checksums -------------------------------------------------------------------------------------------- */
+/* ---- Chain and checksums ---- */
 
 void record_chain(const uint8_t previous[CHAIN_SIZE], const void *bytes, size_t length, uint8_t chain[CHAIN_SIZE]) {
     static const uint8_t zero[CHAIN_SIZE];
@@ -530,7 +528,7 @@ int record_check_payload(const struct record *record, const void *payload, size_
     return 0;
 }
 
-/* ---- Inherited attributes ------------------------------------------------------------------------------------------- */
+/* ---- Inherited attributes ---- */
 
 size_t xattr_pack(uint8_t *to, size_t room, const char *name, const void *value, size_t length) {
     size_t name_length = strlen(name);

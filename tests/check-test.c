@@ -1,7 +1,7 @@
 /* baton check: nothing to say of a whole store; every kind of contradiction is found; random bytes in any file end in
  * findings, never in a crash or a hang. */
-#include "fs/check.h"
 #include "fs/apply.h"
+#include "fs/check.h"
 #include "fs/store_internal.h"
 #include "tests/fixture.h"
 

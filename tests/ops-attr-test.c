@@ -22,8 +22,7 @@ struct acl {
 } __attribute__((packed));
 
 /* user::, user:1000:, group::, mask::, other:: */
-static size_t full_acl(struct acl *acl, uint16_t owner, uint16_t named, uint16_t group, uint16_t mask,
-                       uint16_t other) {
+static size_t full_acl(struct acl *acl, uint16_t owner, uint16_t named, uint16_t group, uint16_t mask, uint16_t other) {
     *acl = (struct acl){2,
                         {{1, owner, UINT32_MAX},
                          {2, named, 1000},

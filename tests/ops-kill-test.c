@@ -27,7 +27,8 @@ static void change(uint64_t *seed) {
     char name[40], other[40];
     struct attributes out;
     uint64_t ino, lsn, victim, dir = directories[test_random(seed) % 2], to = directories[test_random(seed) % 2];
-    uint64_t offset = test_random(seed) % 400000, length = 1 + test_random(seed) % (test_random(seed) % 8 ? 9000 : 900000);
+    uint64_t offset = test_random(seed) % 400000,
+             length = 1 + test_random(seed) % (test_random(seed) % 8 ? 9000 : 900000);
     uint32_t left;
     snprintf(name, sizeof name, "f%llu", (unsigned long long)(test_random(seed) % FILES));
     snprintf(other, sizeof other, "f%llu", (unsigned long long)(test_random(seed) % FILES));

@@ -197,10 +197,7 @@ static void do_link(void) {
     uint64_t lsn;
     char text[300];
     name_text(name, text);
-    int expected = is_dir(node)                  ? -EPERM
-                   : now.nodes[dir].nlink == 0   ? -ENOENT
-                   : entry(dir, name) >= 0       ? -EEXIST
-                                                 : 0;
+    int expected = is_dir(node) ? -EPERM : now.nodes[dir].nlink == 0 ? -ENOENT : entry(dir, name) >= 0 ? -EEXIST : 0;
     int error = op_link(store, now.nodes[node].ino, now.nodes[dir].ino, text, &out, &lsn);
     expect(expected, error, "link");
     if (error)
@@ -217,11 +214,11 @@ static void do_unlink(void) {
     uint32_t left = 0;
     char text[300];
     name_text(name, text);
-    int expected = node < 0                     ? -ENOENT
-                   : as_dir && !is_dir(node)    ? -ENOTDIR
-                   : as_dir && !empty(node)     ? -ENOTEMPTY
-                   : !as_dir && is_dir(node)    ? -EISDIR
-                                                : 0;
+    int expected = node < 0                  ? -ENOENT
+                   : as_dir && !is_dir(node) ? -ENOTDIR
+                   : as_dir && !empty(node)  ? -ENOTEMPTY
+                   : !as_dir && is_dir(node) ? -EISDIR
+                                             : 0;
     int error = as_dir ? op_rmdir(store, now.nodes[dir].ino, text, &ino, &lsn)
                        : op_unlink(store, now.nodes[dir].ino, text, &ino, &left, &lsn);
     expect(expected, error, as_dir ? "rmdir" : "unlink");
@@ -612,9 +609,9 @@ static void undo(void) {
 
 static void step(void) {
     static void (*const operations[])(void) = {
-        do_create, do_create, do_create,   do_tmpfile,   do_link,    do_unlink, do_rename, do_rename, do_rename,
-        do_write,  do_write,  do_write,    do_write,     do_write,   do_truncate, do_fallocate, do_fallocate,
-        do_copy,   do_seek,   do_setattr,  do_xattr,     do_reclaim};
+        do_create,    do_create, do_create, do_tmpfile, do_link,  do_unlink, do_rename,   do_rename,
+        do_rename,    do_write,  do_write,  do_write,   do_write, do_write,  do_truncate, do_fallocate,
+        do_fallocate, do_copy,   do_seek,   do_setattr, do_xattr, do_reclaim};
     operations[below(sizeof operations / sizeof *operations)]();
 }
 

@@ -172,14 +172,13 @@ static bool same(const struct record *a, const struct record *b) {
         if (x->kind != y->kind || x->id != y->id || x->ino != y->ino || x->from != y->from || x->to != y->to)
             return false;
     }
-    return memcmp(&a->head, &b->head, sizeof a->head) == 0 && a->parent == b->parent &&
-           same_span(a->name, b->name) && a->cookie == b->cookie && a->new_parent == b->new_parent &&
-           same_span(a->new_name, b->new_name) && a->old_cookie == b->old_cookie && a->victim == b->victim &&
-           a->flags == b->flags && a->mode == b->mode && a->uid == b->uid && a->gid == b->gid && a->rdev == b->rdev &&
-           file_time_compare(a->atime, b->atime) == 0 && file_time_compare(a->mtime, b->mtime) == 0 &&
-           same_span(a->value, b->value) && same_span(a->xattrs, b->xattrs) && a->first == b->first &&
-           a->count == b->count && a->size == b->size && a->new_data == b->new_data && a->last == b->last &&
-           same_span(a->checksums, b->checksums);
+    return memcmp(&a->head, &b->head, sizeof a->head) == 0 && a->parent == b->parent && same_span(a->name, b->name) &&
+           a->cookie == b->cookie && a->new_parent == b->new_parent && same_span(a->new_name, b->new_name) &&
+           a->old_cookie == b->old_cookie && a->victim == b->victim && a->flags == b->flags && a->mode == b->mode &&
+           a->uid == b->uid && a->gid == b->gid && a->rdev == b->rdev && file_time_compare(a->atime, b->atime) == 0 &&
+           file_time_compare(a->mtime, b->mtime) == 0 && same_span(a->value, b->value) &&
+           same_span(a->xattrs, b->xattrs) && a->first == b->first && a->count == b->count && a->size == b->size &&
+           a->new_data == b->new_data && a->last == b->last && same_span(a->checksums, b->checksums);
 }
 
 static uint8_t encoded[RECORD_LENGTH_MAX], damaged[RECORD_LENGTH_MAX + 16];

@@ -134,9 +134,10 @@ bool tables_equal(const struct tables *a, const struct tables *b, char *why, siz
         if (y)
             hex(right, sizeof right, b->bytes + y->at + y->key_length, y->value_length);
         snprintf(why, why_room, "row %zu of %zu and %zu, table %s, key %s: %s against %s%s", i, a->count, b->count,
-                 table_names[z->table], key, x ? left : "nothing",
-                 y ? right : "nothing", x && y && x->key_length == y->key_length &&
-                 memcmp(a->bytes + x->at, b->bytes + y->at, x->key_length) ? " (of another key)" : "");
+                 table_names[z->table], key, x ? left : "nothing", y ? right : "nothing",
+                 x && y && x->key_length == y->key_length && memcmp(a->bytes + x->at, b->bytes + y->at, x->key_length)
+                     ? " (of another key)"
+                     : "");
         return false;
     }
     return true;

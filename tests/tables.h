@@ -1,5 +1,5 @@
-/* The contents of a store's shared tables, taken out, so that two states can be compared: bit by bit (after an undo), or
- * in what they say (two nodes: where blocks lie and how the map is cut into rows differs). Takes the lock.
+/* The contents of a store's shared tables, taken out, so that two states can be compared: bit by bit (after an undo),
+ * or in what they say (two nodes: where blocks lie and how the map is cut into rows differs). Takes the lock.
  */
 #ifndef BATON_TESTS_TABLES_H
 #define BATON_TESTS_TABLES_H
