@@ -171,7 +171,7 @@ static void put_body(struct cursor_out *out, const struct frame *frame) {
         put_value(out, &frame->change.value);
         break;
     default:
-        PROMISE(!"a frame that is made by wire_encode");
+        PROMISE(false && "a frame that is made by wire_encode");
     }
 }
 
