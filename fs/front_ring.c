@@ -229,7 +229,9 @@ ssize_t ring_answer(struct rings *rings, int place, const struct iovec *parts, i
 
     PROMISE(count >= 1 && parts[0].iov_len == sizeof head);
     memcpy(&head, parts[0].iov_base, sizeof head);
-    if (!atomic_exchange(&entry->asked, false) || head.unique != entry->unique) {
+    /* First the number: libfuse also answers an INTERRUPT that came too early (EAGAIN) whenever the next request is
+     * there, and that must not pass for the answer to the one that this place holds. */
+    if (head.unique != entry->unique || !atomic_exchange(&entry->asked, false)) {
         errno = ENOENT;
         return -1;
     }

@@ -43,6 +43,19 @@ static void rig_end(void) {
         ;
 }
 
+void rig_settings(const char *settings) {
+    FILE *file = fopen(config_path, "we");
+    if (!file)
+        bail("cannot write %s: %s", config_path, strerror(errno));
+    fprintf(file,
+            "[volume]\nname = rig\nid = 0123456789abcdef0123456789abcdef\ncreated = 1700000000000000000\n"
+            "transport = clear\n%s\n"
+            "[node a]\naddress = tcp://127.0.0.1:7397\npublic-key = aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n"
+            "store = %s\nmount = %s\n",
+            settings, rig_outside(RIG_STORE), rig_outside(RIG_MOUNT));
+    fclose(file);
+}
+
 void rig_create(const char *settings) {
     static struct config config;
     struct store_options options = {0};
@@ -54,19 +67,22 @@ void rig_create(const char *settings) {
     owner = getpid();
     atexit(rig_end);
     snprintf(config_path, sizeof config_path, "%s/volume.conf", test_directory());
-    FILE *file = fopen(config_path, "we");
-    if (!file || mkdir(rig_outside(RIG_MOUNT), 0755) < 0)
+    if (mkdir(rig_outside(RIG_MOUNT), 0755) < 0)
         bail("cannot set up %s: %s", test_directory(), strerror(errno));
-    fprintf(file,
-            "[volume]\nname = rig\nid = 0123456789abcdef0123456789abcdef\ncreated = 1700000000000000000\n"
-            "transport = clear\n%s\n"
-            "[node a]\naddress = tcp://127.0.0.1:7397\npublic-key = aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n"
-            "store = %s\nmount = %s\n",
-            settings, rig_outside(RIG_STORE), rig_outside(RIG_MOUNT));
-    fclose(file);
+    rig_settings(settings);
     if (config_load(config_path, &config, why, sizeof why) ||
         store_format(config.nodes[0].store, config.volume_id, config.volume, config.created, &options, why, sizeof why))
         bail("%s", why);
+}
+
+bool rig_has_rings(void) {
+    char state = 'N';
+    int fd = open("/sys/module/fuse/parameters/enable_uring", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 && read(fd, &state, 1) != 1)
+        state = 'N';
+    if (fd >= 0)
+        close(fd);
+    return state == 'Y';
 }
 
 /* The child's side of rig_start. */

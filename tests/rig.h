@@ -14,6 +14,10 @@
 
 /* Formats the store. `settings`: lines for the [volume] section, may be "". */
 void rig_create(const char *settings);
+/* Other settings for the next start. */
+void rig_settings(const char *settings);
+/* Is FUSE over io_uring switched on in this kernel? If so, "request-loop = auto" uses it. */
+bool rig_has_rings(void);
 /* Starts batond and waits until it is ready; its log goes to `log` below the directory. False if it ended before.
  * `options`: more words for its command line, with single blanks between. */
 bool rig_start(const char *options);
