@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034
 # The Debian packages that Baton needs; sourced by quickstart and run-tests.
 build_packages=(gcc libc6-dev make autoconf automake pkg-config libfuse3-dev libzmq3-dev liblmdb-dev libxxhash-dev
-    libinih-dev libjansson-dev libsystemd-dev)
+    libinih-dev libjansson-dev libsystemd-dev liburing-dev)
 run_packages=(fuse3 iproute2 util-linux)
 test_packages=(acl attr git iputils-ping libacl1-dev perl python3 rsync sqlite3 xz-utils zstd)
 
