@@ -10,12 +10,16 @@ diag "BATON_SEED=$seed, $rounds rounds"
 RANDOM=$((seed % 32768))
 where=$T/where
 
-volume_up
-volume_set "[lease]" duration 1s
+network_up
+volume_create
+volume_set lease duration 1s
+volume_format
+start_node a || bail "node a does not start"
+start_node b || bail "node b does not start"
 writers=()
 primary=a
 other() { [ "$1" = a ] && echo b || echo a; }
-in_sync() { [ "$(status_of "$primary" link)" = working ]; }
+in_sync() { [ "$(status_of "$primary" replication link 2>&1)" = working ]; }
 serve() { mount_of "$1" >"$where.new" && mv "$where.new" "$where"; }
 pause() { echo pause >"$where.new" && mv "$where.new" "$where"; }
 let_them_work() { # until every writer has done some more, or a few seconds have gone
@@ -73,7 +77,7 @@ for ((i = 0; i < 3; i++)); do
     is "$?" 0 "writer $i found everything that was acknowledged: $(tail -n 1 "$T/writer$i.log")" ||
         diag "$(grep violation "$T/writer$i.log" | head -n 5)"
 done
-same_position() { [ "$(status_of a lsn)" = "$(status_of b lsn)" ]; }
+same_position() { [ "$(status_of a state lsn)" = "$(status_of b state lsn)" ]; }
 ok "both nodes stand at one LSN" wait_until 30 same_position
 ok "both mounts are equal" diff -r --no-dereference "$(mount_of a)" "$(mount_of b)"
 for node in a b; do
@@ -81,4 +85,3 @@ for node in a b; do
     stop_node $node
     ok "the store of $node is whole" "$BATON" check "$(store_of $node)"
 done
-done_testing
