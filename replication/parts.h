@@ -89,6 +89,8 @@ struct replicator {
     bool value_heard;   /* `heard_value` is newer than ours: the keeper takes it over */
     struct register_value heard_value;
     unsigned heard_from;
+    uint64_t probe_session; /* rollback: the question that is open, and its answer */
+    uint32_t probe_verdict;
     bool switch_heard;
     struct wire_switch switch_asked;
     unsigned switch_from;
@@ -129,6 +131,12 @@ void primary_ring_clear(struct replicator *r);
 void primary_login(struct replicator *r, struct link_message *message); /* without the lock; the talker's */
 void *primary_feeder(void *replicator);
 void *primary_acknowledger(void *replicator);
+
+/* rollback.c */
+void rollback_consider(struct replicator *r);                                  /* the keeper's, role_lock held */
+void rollback_answer(struct replicator *r, const struct frame *frame);         /* lock held */
+void rollback_probe(struct replicator *r, struct link_message *message);       /* without the lock; the talker's */
+void replicator_read_position(struct replicator *r); /* from the store, after it went back; without the lock */
 
 /* standby.c */
 void standby_ack(struct replicator *r); /* tells received and durable; any thread, without the lock */

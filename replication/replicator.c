@@ -105,7 +105,7 @@ static void retire(struct replicator *r) {
     pthread_mutex_unlock(&lock);
 }
 
-static void read_position(struct replicator *r) {
+void replicator_read_position(struct replicator *r) {
     struct position position;
     store_position(r->store, &position);
     repl_lock(r);
@@ -175,7 +175,7 @@ int replicator_start(struct volume *volume, struct replicator **out, char *why, 
         return rc;
     }
     store_set_hold(r->store, 0);
-    read_position(r);
+    replicator_read_position(r);
     follow_start(&r->follow, r->lease, clock_boot());
     *out = volume->replicator = r; /* the epoch's record is applied before this returns */
     start_threads(r);

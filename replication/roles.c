@@ -489,6 +489,7 @@ void *keeper_thread(void *argument) {
         if (pthread_mutex_trylock(&r->role_lock) == 0) {
             take_over_value(r);
             take_switch(r);
+            rollback_consider(r);
             set_consider(r);
             PROMISE(pthread_mutex_unlock(&r->role_lock) == 0);
         }

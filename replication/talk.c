@@ -126,7 +126,9 @@ static void hear_bye(struct replicator *r, const struct link_message *message) {
 static void handle(struct replicator *r, struct link_message *message, bool bound) {
     const struct frame *frame = &message->frame;
     if (frame->head.type == WIRE_LOGIN) {
-        if (bound)
+        if (bound && (frame->head.flags & WIRE_PROBE))
+            rollback_probe(r, message);
+        else if (bound)
             primary_login(r, message);
         return;
     }
@@ -146,7 +148,9 @@ static void handle(struct replicator *r, struct link_message *message, bool boun
         }
         break;
     case WIRE_ANSWER:
-        if (follow_answer(&r->follow, message->node, frame->head.session, &frame->answer, clock_boot()) == 0) {
+        if (frame->head.flags & WIRE_PROBE)
+            rollback_answer(r, frame);
+        else if (follow_answer(&r->follow, message->node, frame->head.session, &frame->answer, clock_boot()) == 0) {
             if (r->follow.state == FOLLOW_REFUSED)
                 log_warning("node %s does not feed this store: %s", r->peers[message->node].node->name, r->follow.why);
             pthread_cond_broadcast(&r->news);

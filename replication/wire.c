@@ -293,7 +293,7 @@ int wire_decode(const void *bytes, size_t length, struct frame *frame) {
     if (head->version_min > WIRE_VERSION_MAX || head->version_max < WIRE_VERSION_MIN ||
         (head->features & WIRE_REQUIRED_MASK & ~WIRE_FEATURES))
         return -EPROTO;
-    if (head->length != length || head->type == 0 || head->type >= WIRE_TYPE_END || head->flags > WIRE_ASK)
+    if (head->length != length || head->type == 0 || head->type >= WIRE_TYPE_END || (head->flags & ~(WIRE_ASK | WIRE_PROBE)))
         return -EBADMSG;
     size_t most = head->type == WIRE_RECORDS ? WIRE_RECORDS_BYTES : WIRE_CONTROL_MAX;
     if (length > most || length < summed_length(head) || checksum(head, bytes) != head->checksum)

@@ -40,7 +40,8 @@ enum wire_type {
     WIRE_TYPE_END
 };
 
-#define WIRE_ASK 1u /* flag of BEAT */
+#define WIRE_ASK 1u   /* flag of BEAT */
+#define WIRE_PROBE 2u /* flag of LOGIN and ANSWER: only whether the chain at that LSN is the same; no session */
 
 enum wire_verdict {
     VERDICT_STREAM = 1,
