@@ -6,6 +6,7 @@
  */
 #include "fs/control.h"
 #include "fs/journal_text.h"
+#include "fs/undone.h"
 #include "fs/volume.h"
 #include "replication/replicator.h"
 
@@ -36,6 +37,10 @@ static json_t *quick(struct volume *volume) {
     return line;
 }
 
+static void add_undone(void *list, const char *path, uint64_t bytes) {
+    json_array_append_new(list, json_pack("{s:s, s:I}", "path", path, "bytes", (json_int_t)bytes));
+}
+
 static json_t *slow(struct volume *volume) {
     struct position position;
     struct store_space space;
@@ -54,6 +59,11 @@ static json_t *slow(struct volume *volume) {
                                       (json_int_t)space.free, "live", (json_int_t)space.live, "kept",
                                       (json_int_t)space.kept, "dead", (json_int_t)space.dead, "meta",
                                       (json_int_t)space.meta, "inodes", (json_int_t)space.inodes));
+    json_t *undone = json_array();
+    if (state != NULL && undone != NULL && undone_list(store_path(volume->store), add_undone, undone) == 0 &&
+        json_array_size(undone) > 0)
+        json_object_set(state, "undone", undone);
+    json_decref(undone);
     return json_pack("{s:o, s:b}", "state", state, "end", 1);
 }
 

@@ -116,6 +116,14 @@ static void show_state(const json_t *state) {
         printf("  history   record %" PRIu64 " of epoch %s, %s ago; on this disk to %" PRIu64 "; journal from %" PRIu64 "\n", lsn,
                text_of(state, "epoch"), age, number_of(state, "durable"), number_of(state, "journal_first"));
     }
+    size_t index;
+    json_t *tail;
+    json_array_foreach (json_object_get(state, "undone"), index, tail) {
+        size_text(number_of(tail, "bytes"), a, sizeof a);
+        printf("  undone    %s in %s: changes that only this node had; look at them with \"baton journal list --undone\", "
+               "then remove the file\n",
+               a, text_of(tail, "path"));
+    }
     if (space == NULL)
         return;
     size_text(number_of(space, "free"), a, sizeof a);
