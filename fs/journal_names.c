@@ -130,7 +130,7 @@ static void scan_entries(struct names *names, struct key begin, size_t prefix,
     while (more) {
         struct snapshot *snapshot;
         struct cursor cursor;
-        if (store_snapshot(names->store, &snapshot) != 0)
+        if (!names->store || store_snapshot(names->store, &snapshot) != 0)
             return;
         int error = cursor_open(&cursor, names->store, snapshot, TABLE_DIRENT);
         if (error) {
@@ -182,7 +182,7 @@ static bool state_inode(struct names *names, uint64_t ino, struct inode_row *row
     struct span value;
     bool found = false;
 
-    if (store_snapshot(names->store, &snapshot) != 0)
+    if (!names->store || store_snapshot(names->store, &snapshot) != 0)
         return false;
     if (table_get_at(snapshot, TABLE_INODE, &key, &value) == 0 && value.length >= sizeof *row) {
         memcpy(row, value.data, sizeof *row);

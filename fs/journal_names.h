@@ -9,7 +9,8 @@
 #include "fs/store.h"
 
 struct names;
-struct names *names_create(struct store *store); /* NULL: no memory */
+/* Without a store (NULL) only what the records tell. NULL: no memory. */
+struct names *names_create(struct store *store);
 void names_free(struct names *names);
 
 /* Takes over what a record says about names. Call it after describing the record. */

@@ -189,13 +189,17 @@ static void segments_sync(struct store *store, struct sync_list *list) {
     free(list->segments);
 }
 
+/* Under the engine lock too: an undo may have taken back what has just been made durable. */
 static void durable_advance(struct store *store, uint64_t lsn) {
+    store_lock(store);
     pthread_mutex_lock(&store->sync_lock);
+    lsn = MIN(lsn, store->position.lsn);
     bool news = lsn > atomic_load(&store->durable);
     if (news)
         atomic_store(&store->durable, lsn);
     pthread_cond_broadcast(&store->sync_done);
     pthread_mutex_unlock(&store->sync_lock);
+    store_unlock(store);
     if (news && store->watch.durable)
         store->watch.durable(store->watch.context, lsn);
 }
@@ -264,9 +268,8 @@ void store_checkpoint_now(struct store *store) {
     store->checkpoint_done = MAX(store->checkpoint_done, ticket);
     store->last_checkpoint_time = clock_boot();
     pthread_cond_broadcast(&store->committed_cond);
-    uint64_t durable = MIN(next->lsn, store->position.lsn);
     store_unlock(store);
-    durable_advance(store, durable);
+    durable_advance(store, next->lsn);
     free(next);
     store_lock(store);
 }
@@ -385,9 +388,6 @@ static void sync_pass(struct store *store) {
     for (unsigned i = 0; i < count; i++)
         if (fdatasync(fds[i]) < 0)
             store_fail(store, "the tail could not be written to disk: %s", strerror(errno));
-    store_lock(store);
-    target = MIN(target, store->position.lsn); /* an undo may have come between */
-    store_unlock(store);
     durable_advance(store, target);
 }
 

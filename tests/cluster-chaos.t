@@ -83,5 +83,5 @@ ok "both mounts are equal" diff -r --no-dereference "$(mount_of a)" "$(mount_of 
 for node in a b; do
     ok "the journal of $node is whole" "$BATON" journal verify --config "$CONFIG" --node $node
     stop_node $node
-    ok "the store of $node is whole" "$BATON" check "$(store_of $node)"
+    ok "the store of $node is whole" "$BATON" check --config "$CONFIG" --node $node
 done

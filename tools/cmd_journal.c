@@ -2,6 +2,7 @@
 #include "fs/control.h"
 #include "fs/journal_text.h"
 #include "fs/journal_view.h"
+#include "fs/undone.h"
 #include "tools/tool.h"
 
 #include <inttypes.h>
@@ -9,12 +10,13 @@
 #include <time.h>
 
 enum { OPTION_FROM = OPTION_OWN, OPTION_TO, OPTION_SINCE, OPTION_UNTIL, OPTION_PATH, OPTION_INODE, OPTION_TYPE, OPTION_LAST,
-       OPTION_NO_DATA };
+       OPTION_NO_DATA, OPTION_UNDONE };
 
 struct viewer {
     struct tool tool;
     bool ended;
     uint64_t bad;
+    const char *undone; /* a file */
     json_t *result; /* the last line */
 };
 
@@ -236,6 +238,33 @@ static int look(struct viewer *viewer, const json_t *request) {
     return error ? fail("%s", why) : EXIT_SUCCESS;
 }
 
+/* The records of a file that a rollback left. */
+static int look_undone(struct viewer *viewer, const char *path) {
+    struct undone *undone;
+    struct span bytes, payload;
+    struct record record;
+    char why[1600] = "";
+    int error = undone_open(path, &undone, why, sizeof why);
+    if (error)
+        return fail("%s", why);
+    struct names *names = names_create(NULL);
+    while (names && (error = undone_next(undone, &bytes, &payload)) == 1) {
+        if (record_decode(bytes.data, bytes.length, &record, NULL) != 0) {
+            error = -EBADMSG;
+            break;
+        }
+        json_t *told = record_json(&record, names, viewer->tool.self != NULL ? &viewer->tool.config : NULL);
+        names_learn(names, &record);
+        record_release(&record);
+        take_line(viewer, json_pack("{s:o}", "record", told));
+    }
+    undone_close(undone);
+    if (!names)
+        error = -ENOMEM;
+    names_free(names);
+    return error ? fail("%s cannot be read further: %s", path, strerror(-error)) : EXIT_SUCCESS;
+}
+
 static int view(struct viewer *viewer, const char *action, const json_t *request) {
     int fd, status;
     int error = control_connect(tool_store(&viewer->tool), &fd);
@@ -272,6 +301,7 @@ static int take_options(struct viewer *viewer, int argc, char **argv, json_t *re
                                             {"inode", required_argument, NULL, OPTION_INODE},
                                             {"type", required_argument, NULL, OPTION_TYPE},
                                             {"last", required_argument, NULL, OPTION_LAST},
+                                            {"undone", required_argument, NULL, OPTION_UNDONE},
                                             {"no-data", no_argument, NULL, OPTION_NO_DATA},
                                             {NULL, 0, NULL, 0}};
     const struct command *command = &command_journal;
@@ -302,6 +332,9 @@ static int take_options(struct viewer *viewer, int argc, char **argv, json_t *re
             break;
         case OPTION_TYPE:
             json_object_set_new(request, "type", json_string(optarg));
+            break;
+        case OPTION_UNDONE:
+            viewer->undone = optarg;
             break;
         case OPTION_NO_DATA:
             json_object_set_new(request, "data", json_false());
@@ -341,7 +374,10 @@ static int run(int argc, char **argv) {
         status = tool_load(&viewer.tool);
     if (status == 0 && path != NULL)
         status = set_path(&viewer.tool, request, path);
-    if (status == 0)
+    if (status == 0 && viewer.undone != NULL)
+        status = strcmp(action, "list") == 0 ? look_undone(&viewer, viewer.undone)
+                                             : usage(&command_journal, "--undone goes with list");
+    else if (status == 0)
         status = view(&viewer, action, request);
 out:
     json_decref(request);
@@ -368,6 +404,7 @@ const struct command command_journal = {
     "  --type TYPE                 create, link, unlink, rename, setattr, write, truncate, allocate, punch, xattr, reclaim\n"
     "                              or epoch\n"
     "  --last NUMBER               only the last so many records are looked at\n"
+    "  --undone FILE               list: the records of a file that a rollback left (status names it)\n"
     "  --no-data                   verify: the chain only, which is quicker\n"
     "  --config FILE               the volume's config file; without it /etc/baton/VOLUME.conf (--volume), or the only one\n"
     "  --node NAME                 the node; without it the one that has this host's name\n"
