@@ -468,8 +468,9 @@ int segments_trim_files(struct store *store) {
         segment_name((uint32_t)number, name);
         if (number == 0 || number > UINT32_MAX || strcmp(name, entry->d_name) != 0)
             continue;
-        if (!segment_find(segments, (uint32_t)number))
-            unlinkat(segments->directory_fd, name, 0);
+        /* With its descriptor, if the replay looked into it: the next segment may get this number. */
+        if (!segment_find(segments, (uint32_t)number) && segment_unlink(segments, (uint32_t)number) != 0)
+            log_warning("store %s: data/%s, which no record uses, cannot be removed", store->path, name);
     }
     closedir(directory);
     for (uint32_t i = 0; i < segments->count; i++) {
