@@ -243,6 +243,7 @@ void store_checkpoint_now(struct store *store) {
     if (rc)
         store_fail(store, "no tail file for a checkpoint: %s", strerror(-rc));
     next->tail_seq = store->tail.seq;
+    int tail_fd = store->tail.files[store->tail.current].fd;
     struct sync_list segments = segments_unsynced(store, false);
     store->unsaved = false;
     uint64_t ticket = store->checkpoint_wanted;
@@ -255,6 +256,10 @@ void store_checkpoint_now(struct store *store) {
     segments_sync(store, &segments);
     if (fdatasync(store->meta_fd) < 0)
         store_fail(store, "the database could not be written to disk: %s", strerror(errno));
+    /* The checkpoint names this file: without its first page nobody could tell a tail that holds nothing from one that
+     * is lost. */
+    if (fdatasync(tail_fd) < 0)
+        store_fail(store, "the tail could not be written to disk: %s", strerror(errno));
     rc = checkpoint_write(store, next);
     if (rc)
         store_fail(store, "the checkpoint could not be written: %s", strerror(-rc));
