@@ -4,7 +4,8 @@
  * that LSN, every file is as it was then, and the store can be worked with.
  *
  * BATON_POWERCUTS=n: so many cuts (default 60); BATON_POWERCUT_ROUNDS=n: so many workloads (default 2).
- * A failing image is kept where BATON_POWERCUT_KEEP says. */
+ * BATON_POWERCUT_KEEP=directory: failing images and their logs are kept there. */
+#include "fs/check.h"
 #include "fs/ops.h"
 #include "tests/powercut/model.h"
 #include "tests/powercut/run.h"
@@ -281,12 +282,23 @@ static struct store *judge_open(const char *image) {
     return store;
 }
 
+static void judge_finding(void *context, const char *sentence) {
+    fprintf(stderr, "# check %s: %s\n", (const char *)context, sentence);
+}
+
+static void judge_check(const char *image, const char *when) {
+    int found = check_store(image, CHECK_DATA, judge_finding, (void *)(uintptr_t)when);
+    if (found != 0)
+        fail("check %s: %d", when, found);
+}
+
 static void judge_image(const struct story *story, const char *image, uint64_t cut) {
     uint64_t lsn, made = 0;
     struct position position;
     char why[512];
 
     alarm(120);
+    judge_check(image, "after the cut");
     struct store *store = judge_open(image);
     judge_position(story, store, cut, &lsn);
     for (unsigned i = 0; i < WORLDS; i++)
@@ -307,6 +319,7 @@ static void judge_image(const struct story *story, const char *image, uint64_t c
         fail("closed and opened after the cut: %s", why);
     world_free(world);
     store_close(store);
+    judge_check(image, "at the end");
 }
 
 static void show(const char *path) {
@@ -329,7 +342,8 @@ static bool judge(const struct story *story, const char *image, uint64_t cut) {
     fflush(NULL);
     pid_t child = fork();
     if (child == 0) {
-        if (freopen(said, "w", stderr) == NULL)
+        int fd = open(said, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+        if (fd < 0 || dup2(fd, STDERR_FILENO) < 0)
             _exit(2);
         judge_image(story, image, cut);
         _exit(0);
@@ -349,15 +363,19 @@ struct paths {
     char store[4096], log[4096], image[4096];
 };
 
-static void keep(const char *image, unsigned number) {
+/* The image as it was before the judge opened it, and the log for tests/powercut/materialize. */
+static void keep(const struct model *model, const struct paths *paths, uint64_t seed, bool newest, unsigned number) {
     const char *to = getenv("BATON_POWERCUT_KEEP");
     char path[4096];
 
     if (to == NULL)
         return;
     snprintf(path, sizeof path, "%s/image.%u", to, number);
-    if (rename(image, path) == 0)
-        diag("the image is now %s (used: opened once)", path);
+    if (mkdir(path, 0700) == 0 && model_write(model, seed, newest, path) == 0)
+        diag("the image is kept as %s", path);
+    snprintf(path, sizeof path, "%s/log.%u", to, number);
+    if (link(paths->log, path) == 0)
+        diag("the log is kept as %s", path);
 }
 
 static bool cut_once(const struct story *story, struct model *model, const struct paths *paths, uint64_t cut,
@@ -371,7 +389,7 @@ static bool cut_once(const struct story *story, struct model *model, const struc
     if (!good) {
         diag("that was the image at event %" PRIu64 " of %" PRIu64 " with seed %" PRIu64 "%s", cut,
              model_events(model), seed, newest ? ", newest" : "");
-        keep(paths->image, number++);
+        keep(model, paths, seed, newest, number++);
     }
     remove_tree(paths->image);
     return good;
