@@ -97,31 +97,41 @@ static int shrink_or_grow(struct truncating *t, uint64_t *lsn) {
     return append_truncate(t, &record, lsn);
 }
 
+/* Reads the last block that stays; without the lock, if that is not to be held. */
+static int fetch_edge(struct truncating *t, bool hold) {
+    struct edge seen = t->edge;
+    int admitted = 0;
+
+    if (!hold)
+        store_unlock(t->store);
+    int error = read_edge(t);
+    if (!hold) {
+        store_lock(t->store);
+        admitted = store_admit(t->store, SPACE_FREE); /* meanwhile others may have filled tail and batch */
+    }
+    if (admitted)
+        return admitted;
+    if (error == 0) {
+        error = look(t);
+        return error || (t->has_edge && edge_is_same(&seen, &t->edge)) ? error : TRY_AGAIN;
+    }
+    if (error != -EIO && error != -ENOENT)
+        return error;
+    if (!hold)
+        return TRY_AGAIN; /* it may just have moved */
+    log_error("inode %llu: the block at %llu, where the file is to end, cannot be read or fails its checksum; run "
+              "baton scrub",
+              (unsigned long long)t->ino, (unsigned long long)t->size);
+    return -EIO;
+}
+
 static int attempt_truncate(struct truncating *t, bool hold, uint64_t *lsn) {
     int error = op_begin(t->store, SPACE_FREE);
     if (error)
         return error;
     error = look(t);
-    if (!error && t->has_edge) {
-        struct edge seen = t->edge;
-        if (!hold)
-            store_unlock(t->store);
-        error = read_edge(t);
-        if (!hold)
-            store_lock(t->store);
-        if ((error == -EIO || error == -ENOENT) && !hold) {
-            error = TRY_AGAIN;
-        } else if (error) {
-            log_error("inode %llu: the block at %llu, where the file is to end, cannot be read or fails its checksum; "
-                      "run baton scrub",
-                      (unsigned long long)t->ino, (unsigned long long)t->size);
-            error = -EIO;
-        } else {
-            error = look(t);
-            if (!error && (!t->has_edge || !edge_is_same(&seen, &t->edge)))
-                error = TRY_AGAIN;
-        }
-    }
+    if (!error && t->has_edge)
+        error = fetch_edge(t, hold);
     if (!error)
         error = shrink_or_grow(t, lsn);
     store_unlock(t->store);

@@ -175,7 +175,8 @@ static int explain_read(const struct writing *w, int error, bool hold) {
 
 /* hold: the lock is not given up meanwhile. */
 static int attempt(struct writing *w, bool hold, uint64_t *lsn) {
-    int error = op_begin(w->store, w->flags & WRITE_ZERO ? SPACE_FREE : SPACE_GROW);
+    enum space_class class = w->flags & WRITE_ZERO ? SPACE_FREE : SPACE_GROW;
+    int error = op_begin(w->store, class);
     if (error)
         return error;
     w->place_count = 0;
@@ -196,6 +197,8 @@ static int attempt(struct writing *w, bool hold, uint64_t *lsn) {
         error = store_write_blocks(w->store, w->places, w->place_count, w->payload, w->payload_length);
     if (leave) {
         store_lock(w->store);
+        if (!error)
+            error = store_admit(w->store, class); /* meanwhile others may have filled tail and batch */
         if (!error)
             error = look_again(w);
     }

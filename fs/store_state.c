@@ -3,6 +3,9 @@
 
 void store_lock(struct store *store) {
     PROMISE(pthread_mutex_lock(&store->lock) == 0);
+    /* In a broken transaction nothing can be read either: wait until the committer has made it anew. */
+    if (store->txn_broken && store->threads_running && !pthread_equal(pthread_self(), store->committer))
+        store_wait_mended(store);
 }
 
 void store_unlock(struct store *store) {
