@@ -1,10 +1,8 @@
 /* Threads change everything at random; the process is killed at a random moment; the store opens again, and check has
  * nothing to say, neither of what the killed process left nor of what the open made of it. BATON_ROUNDS: 15. */
 #include "fs/check.h"
-#include "tests/fixture.h"
+#include "tests/churn.h"
 
-#include <fcntl.h>
-#include <linux/falloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,69 +10,14 @@
 #include <sys/wait.h>
 
 #define THREADS 3
-#define FILES 40
 
 static struct store *store;
-static uint8_t bytes[1u << 20];
 static uint64_t directories[2];
-
-static uint64_t lookup(uint64_t dir, const char *name) {
-    struct attributes out;
-    return op_lookup(store, dir, name, &out) == 0 ? out.ino : 0;
-}
-
-static void change(uint64_t *seed) {
-    char name[40], other[40];
-    struct attributes out;
-    uint64_t ino, lsn, victim, dir = directories[test_random(seed) % 2], to = directories[test_random(seed) % 2];
-    uint64_t offset = test_random(seed) % 400000,
-             length = 1 + test_random(seed) % (test_random(seed) % 8 ? 9000 : 900000);
-    uint32_t left;
-    snprintf(name, sizeof name, "f%llu", (unsigned long long)(test_random(seed) % FILES));
-    snprintf(other, sizeof other, "f%llu", (unsigned long long)(test_random(seed) % FILES));
-    ino = lookup(dir, name);
-    if (!ino) {
-        op_create(store, &root_caller, dir, name, test_random(seed) % 8 ? S_IFREG | 0600 : S_IFDIR | 0700, 0, NULL,
-                  &out, &lsn);
-        return;
-    }
-    switch (test_random(seed) % 10) {
-    case 0:
-        if (op_unlink(store, dir, name, &victim, &left, &lsn) == 0 && left == 0 && test_random(seed) % 2)
-            op_reclaim(store, &victim, 1);
-        else
-            op_rmdir(store, dir, name, &victim, &lsn);
-        break;
-    case 1:
-        op_rename(store, dir, name, to, other, (unsigned)(test_random(seed) % 3), &victim, &left, &lsn);
-        break;
-    case 2:
-        op_link(store, ino, to, other, &out, &lsn);
-        break;
-    case 3:
-        op_truncate(store, ino, test_random(seed) % 3 ? offset : 0, false, &lsn);
-        break;
-    case 4:
-        op_fallocate(store, ino, test_random(seed) % 2 ? 0 : FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length,
-                     &lsn);
-        break;
-    case 5:
-        op_setxattr(store, &root_caller, ino, "user.x", bytes, length % 3000, 0, false, &lsn);
-        break;
-    case 6:
-        op_reclaim_some(store);
-        if (op_getattr(store, ino, &out) == 0 && test_random(seed) % 10 == 0)
-            store_sync(store, lsn = UINT64_MAX);
-        break;
-    default:
-        op_write(store, ino, bytes + length % 1000, MIN(length, sizeof bytes - 1000), offset, 0, &lsn);
-    }
-}
 
 static void *work(void *context) {
     uint64_t seed = (uint64_t)(uintptr_t)context;
     for (;;)
-        change(&seed);
+        churn(store, directories, &seed);
     return NULL;
 }
 
@@ -85,7 +28,10 @@ static void child(unsigned round, uint64_t seed) {
     if (store_start_epoch(store, EPOCH_MAKE(round + 2, 7), "a") != 0)
         _exit(1);
     directories[0] = ROOT_INO;
-    directories[1] = lookup(ROOT_INO, "sub");
+    struct attributes out;
+    if (op_lookup(store, ROOT_INO, "sub", &out) != 0)
+        _exit(1);
+    directories[1] = out.ino;
     for (uintptr_t i = 0; i < THREADS; i++)
         pthread_create(&threads[i], NULL, work, (void *)(uintptr_t)(seed + i));
     pause();
@@ -106,10 +52,7 @@ int main(void) {
 
     plan_lazy();
     uint64_t seed = test_seed();
-    for (size_t i = 0; i < sizeof bytes; i += 8) {
-        uint64_t word = test_random(&seed);
-        memcpy(bytes + i, &word, 8);
-    }
+    churn_prepare(&seed);
     fixture_options.history_bytes = 64u << 20;
     store = fixture_store("store", 1);
     make(store, ROOT_INO, "sub", S_IFDIR | 0755);
