@@ -28,6 +28,7 @@
 #define RING_ENTRIES 16384u       /* records in memory for peers that are a little behind… */
 #define RING_BYTES (16u << 20)    /* …and bytes; who is further behind is fed from the journal */
 #define SEND_NOW_BYTES (64u << 10) /* frames made under the lock are closed at this size */
+#define FRAMES_AT_ONCE 2u /* with so many on their way a frame waits until it is full or one is acknowledged */
 #define JOIN_LAG_RECORDS 4096u    /* a peer is proposed for the set when it is no further behind than this */
 #define JOIN_PATIENCE (5000 * MS)
 #define OUTBOX 16u

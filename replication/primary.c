@@ -140,6 +140,8 @@ static void pump_peer(struct replicator *r, struct peer *peer) {
             }
             if (count > 0 && !feed_may_send(feed, total))
                 count = 0;
+            if (total < SEND_NOW_BYTES && feed->sent_count >= FRAMES_AT_ONCE && feed->want <= feed->want_sent)
+                return; /* the next acknowledgement sends it, with what has come together by then */
         }
         if (count == 0 && feed->want <= feed->want_sent)
             return;
