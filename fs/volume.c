@@ -60,10 +60,10 @@ void volume_wait(struct volume *volume, enum volume_wait kind, uint64_t lsn, str
 void volume_applied(void *context, const struct record *record, struct entry *entry) {
     struct volume *volume = context;
 
+    if (volume->replicator) /* first: while it travels, there is time for the rest */
+        replicator_applied(volume->replicator, entry);
     if (volume->front)
         front_applied(volume->front, record);
-    if (volume->replicator)
-        replicator_applied(volume->replicator, entry);
 }
 
 void volume_undone(void *context, const struct record *record) {

@@ -1,0 +1,51 @@
+# The primary is killed while somebody writes; the standby is promoted by a command: everything acknowledged is there, its
+# mount takes changes in place. The old primary comes back as standby.
+. "$(dirname "$0")/lib.sh"
+
+volume_up
+a=$(mount_of a) b=$(mount_of b)
+link_is() { [ "$(status_of "$1" replication link)" = "$2" ]; }
+both_working() { link_is a working && link_is b working; }
+promote() { "$BATON" promote --config "$CONFIG" --node "$@"; }
+ok "in sync" wait_until 10 both_working
+
+fails "promote is refused while the primary answers" promote b
+like "$(cat "$T/.out")" "switchover" "and says what to do instead"
+
+# One name after the other; a name is in the log when its write has been answered.
+mkdir "$a/work"
+writer() {
+    local i=0
+    while echo "content $i" >"$a/work/$i" 2>/dev/null; do
+        echo $i >>"$T/acknowledged"
+        i=$((i + 1))
+    done
+}
+writer &
+test_pids+=($!)
+enough() { [ "$(wc -l <"$T/acknowledged")" -ge 500 ]; }
+ok "a writer is at work" wait_until 30 enough
+exec 7<"$b/work" # an open directory of the standby's mount stays good
+kill_node a
+
+ok "b is promoted" promote b
+is "$(status_of b role)" primary "b is primary"
+missing=0 wrong=0
+while read -r i; do
+    [ -e "$b/work/$i" ] || missing=$((missing + 1))
+    [ "$(cat "$b/work/$i" 2>/dev/null)" = "content $i" ] || wrong=$((wrong + 1))
+done <"$T/acknowledged"
+is "$missing $wrong" "0 0" "of $(wc -l <"$T/acknowledged") acknowledged files none is missing, none has other content"
+ok "b's mount takes changes in place" sh -c "echo new >$b/work/new && echo more >>$b/work/0 && mkdir $b/work/dir"
+ok "the directory that was open before is still good" test -e /proc/self/fd/7/new
+exec 7<&-
+
+ok "a starts again" start_node a
+is "$(status_of a role)" standby "a is standby now"
+back() { link_is b working || status_of a replication trouble | grep -q .; }
+wait_until 15 back
+same() { diff -r "$a" "$b"; }
+ok "a becomes equal" wait_until 20 same
+fails "a takes no changes" touch "$a/no"
+stop_node a
+stop_node b
