@@ -113,7 +113,6 @@ static void *make_socket(struct link *link, int type, enum link_port port) {
         return NULL;
     bool bulk_in = port == LINK_RECORDS && type == ZMQ_DEALER;
     set_int(socket, ZMQ_LINGER, 0);
-    set_int(socket, ZMQ_IPV6, 1);
     set_int(socket, ZMQ_SNDHWM, 4096); /* credit keeps below that */
     set_int(socket, ZMQ_RCVHWM, port == LINK_RECORDS ? 4096 : 1024);
     int64_t most = bulk_in ? (int64_t)WIRE_RECORDS_BYTES : WIRE_CONTROL_MAX;
@@ -127,6 +126,10 @@ static void *make_socket(struct link *link, int type, enum link_port port) {
     set_int(socket, ZMQ_RECONNECT_IVL, 100);
     set_int(socket, ZMQ_RECONNECT_IVL_MAX, 200);
     return socket;
+}
+
+static bool is_ipv6(const struct node_config *node) {
+    return strchr(node->address, '[') != NULL;
 }
 
 static int endpoint(const struct node_config *node, enum link_port port, char text[160]) {
@@ -151,6 +154,7 @@ static int bind_port(struct link *link, enum link_port port, int64_t deadline, c
     if (!socket)
         return -errno;
     link->bound[port] = socket;
+    set_int(socket, ZMQ_IPV6, is_ipv6(node));
     set_int(socket, ZMQ_ROUTER_MANDATORY, 1);
     set_int(socket, ZMQ_RCVTIMEO, 100);
     if (secured(link)) {
@@ -238,6 +242,7 @@ void *link_dial(struct link *link, unsigned node, enum link_port port, uint64_t 
     void *socket = endpoint(peer, port, text) == 0 ? make_socket(link, ZMQ_DEALER, port) : NULL;
     if (!socket)
         return NULL;
+    set_int(socket, ZMQ_IPV6, is_ipv6(peer));
     set_int(socket, ZMQ_IMMEDIATE, 1); /* nothing piles up for a node that is away */
     set_int(socket, ZMQ_RCVTIMEO, receive_timeout_ms);
     if (session) {

@@ -100,6 +100,7 @@ struct replicator {
     struct letter outbox[OUTBOX];
     unsigned outbox_count;
     uint64_t hold_told;
+    char refusal[WIRE_TEXT]; /* the last one that was logged */
     char trouble[WIRE_TEXT]; /* what status should say beside */
 
     pthread_mutex_t ack_lock;

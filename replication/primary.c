@@ -410,11 +410,21 @@ void *primary_acknowledger(void *argument) {
 
 /* ---- Logins ---------------------------------------------------------------------------------------------------------- */
 
-/* Where the histories part at the latest: the beginning of the first epoch of ours that the peer does not have. With
- * the file engine only the running epoch's beginning is at hand; a peer that has lost more is told that one. */
-static void tell_fork(struct replicator *r, struct wire_answer *answer) {
-    answer->fork = r->value.start_lsn;
-    memcpy(answer->fork_chain, r->value.start_chain, CHAIN_SIZE);
+/* Where the histories part at the latest: before the first epoch of ours that is newer than the peer's last record. Takes
+ * the engine lock. 0: there is none. */
+static uint64_t find_fork(struct replicator *r, epoch_t epoch, uint8_t chain[CHAIN_SIZE]) {
+    struct cursor cursor;
+    struct epoch_row row = {0};
+    struct key after = key_u64(epoch + 1);
+    store_lock(r->store);
+    if (cursor_open(&cursor, r->store, NULL, TABLE_EPOCH) == 0) {
+        if (cursor_seek(&cursor, &after) == 0 && cursor.value.length == sizeof row)
+            memcpy(&row, cursor.value.data, sizeof row);
+        cursor_close(&cursor);
+    }
+    store_unlock(r->store);
+    memcpy(chain, row.chain, CHAIN_SIZE);
+    return row.first ? row.first - 1 : 0;
 }
 
 void primary_login(struct replicator *r, struct link_message *message) {
@@ -428,6 +438,9 @@ void primary_login(struct replicator *r, struct link_message *message) {
                                  .own = {.lsn = own.lsn, .epoch = own.epoch, .durable = own.durable, .first = own.first}};
     memcpy(ground.own.chain, own.chain, CHAIN_SIZE);
 
+    uint8_t fork_chain[CHAIN_SIZE];
+    uint64_t fork = find_fork(r, login->position.epoch, fork_chain);
+
     repl_lock(r);
     struct peer *peer = &r->peers[message->node];
     enum feed_state before = peer->feed.state;
@@ -440,8 +453,10 @@ void primary_login(struct replicator *r, struct link_message *message) {
         if (before == FEED_STREAMING && session != message->frame.head.session)
             primary_end_session(r, message->node, "it logs in anew");
         feed_login(&peer->feed, message->frame.head.session, login, &ground, clock_boot(), &reply.answer);
-        if (reply.answer.verdict == VERDICT_DIVERGED)
-            tell_fork(r, &reply.answer);
+        if (reply.answer.verdict == VERDICT_DIVERGED) {
+            reply.answer.fork = fork;
+            memcpy(reply.answer.fork_chain, fork_chain, CHAIN_SIZE);
+        }
         peer->route = message->route;
         peer->left = 0;
         peer->blocked = false;

@@ -148,11 +148,15 @@ static void handle(struct replicator *r, struct link_message *message, bool boun
         }
         break;
     case WIRE_ANSWER:
-        if (frame->head.flags & WIRE_PROBE)
+        if (frame->head.flags & WIRE_PROBE) {
             rollback_answer(r, frame);
-        else if (follow_answer(&r->follow, message->node, frame->head.session, &frame->answer, clock_boot()) == 0) {
-            if (r->follow.state == FOLLOW_REFUSED)
+        } else if (follow_answer(&r->follow, message->node, frame->head.session, &frame->answer, clock_boot()) == 0) {
+            if (r->follow.state == FOLLOW_REFUSED && strcmp(r->refusal, r->follow.why) != 0) {
                 log_warning("node %s does not feed this store: %s", r->peers[message->node].node->name, r->follow.why);
+                memcpy(r->refusal, r->follow.why, sizeof r->refusal);
+            }
+            if (r->follow.state == FOLLOW_REFUSED)
+                pthread_cond_signal(&r->keep_work);
             pthread_cond_broadcast(&r->news);
         }
         break;

@@ -47,5 +47,16 @@ wait_until 15 back
 same() { diff -r "$a" "$b"; }
 ok "a becomes equal" wait_until 20 same
 fails "a takes no changes" touch "$a/no"
+wait_until 10 both_working
+if [ -e "$(store_of a)/undone" ]; then # killed with records on the way: they are kept, and shown
+    ok "what a had beyond that is kept aside" "$BATON" journal list --config "$CONFIG" --node a --undone "$(store_of a)"/undone/*.records
+    like "$(cat "$T/.out")" "by epoch 1" "and can be read"
+else
+    skip 2 "a had nothing beyond what b had"
+fi
+is "$(status_of a replication link) $(status_of b replication link)" "working working" "both are in sync"
 stop_node a
 stop_node b
+for node in a b; do
+    ok "the store of $node is whole" "$BATON" check --config "$CONFIG" --node $node
+done

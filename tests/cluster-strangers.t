@@ -23,7 +23,7 @@ awk -v key="$(cat "$CONFIG.b.key.public")" '/^\[/ { section = $0 } section == "[
 cp "$CONFIG.b.key" "$T/stranger.conf.b.key"
 chmod 600 "$T/stranger.conf.b.key"
 cp "$T/b.key.good" "$CONFIG.b.key"
-in_node b "$BATOND" --config "$T/stranger.conf" --node b >"$T/stranger.out" 2>"$T/stranger.log" &
+nsenter --net="/run/netns/$ID-b" -- "$BATOND" --config "$T/stranger.conf" --node b >"$T/stranger.out" 2>"$T/stranger.log" &
 stranger=$!
 test_pids+=($stranger)
 logged() { grep -q "refused a connection from 10.77.0.2: its key" "$T/a.log"; }

@@ -1,4 +1,5 @@
 /* Two nodes: the stream, a peer that goes and comes back, promotion after a loss, the handover under load. */
+#include "fs/undone.h"
 #include "tests/pair.h"
 #include "tests/tap.h"
 
@@ -124,6 +125,56 @@ static void switchover_under_load(struct pair *pair) {
     free(load);
 }
 
+/* Records and bytes of data in a file of undone records; -EBADMSG. */
+static int count_undone(const char *path, uint64_t seen[2]) {
+    struct undone *undone;
+    struct span record, payload;
+    char why[1600];
+    int rc = undone_open(path, &undone, why, sizeof why);
+    if (rc)
+        return rc;
+    while ((rc = undone_next(undone, &record, &payload)) == 1) {
+        seen[0]++;
+        seen[1] += payload.length;
+    }
+    undone_close(undone);
+    return rc;
+}
+
+/* Who is primary now works on alone; the other one is promoted by force without what that did. The first one's tail is
+ * kept in a file, undone, and it becomes equal. */
+static void rollback_of_a_lost_tail(struct pair *pair) {
+    char why[1400] = "", path[2200];
+    unsigned old = (unsigned)(atomic_load(&pair->nodes[1].role) == ROLE_PRIMARY), other = 1 - old;
+    struct position before, after;
+    uint64_t ino, seen[2] = {0};
+    pair_stop(pair, other);
+    store_position(pair->nodes[old].store, &before);
+    for (unsigned i = 0; i < 300; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "lost-%u", i);
+        if (pair_create_file(pair, old, name, &ino))
+            bail("create");
+    }
+    write_some(pair, old, ino, 300000, 7);
+    store_position(pair->nodes[old].store, &after);
+    pair_stop(pair, old);
+    pair_start(pair, other);
+    is_int(0, replicator_promote(pair->nodes[other].replicator, true, why, sizeof why), "promoted by force %s", why);
+    is_int(0, pair_create_file(pair, other, "after the loss", NULL), "works");
+    pair_start(pair, old);
+    is_int(ROLE_STANDBY, atomic_load(&pair->nodes[old].role), "the first one comes back as standby");
+    ok(pair_wait_link(pair, other, "working", 15), "in sync");
+    same_state(pair, "after its tail was undone");
+    struct attributes attributes;
+    is_int(-ENOENT, op_lookup(pair->nodes[old].store, ROOT_INO, "lost-1", &attributes), "what it did alone is gone");
+    snprintf(path, sizeof path, "%s/undone/%llu-%llu.records", pair->config.nodes[old].store,
+             (unsigned long long)before.lsn + 1, (unsigned long long)after.lsn);
+    is_int(0, count_undone(path, seen), "but kept in a file");
+    is_int(after.lsn - before.lsn, seen[0], "all records");
+    is_int(300000, seen[1], "with their data");
+}
+
 static void all(enum transport transport) {
     struct pair *pair = calloc(1, sizeof *pair);
     pair_make(pair, transport);
@@ -131,6 +182,7 @@ static void all(enum transport transport) {
     peer_away_and_back(pair);
     promotion(pair);
     switchover_under_load(pair);
+    rollback_of_a_lost_tail(pair);
     pair_stop(pair, 0);
     pair_stop(pair, 1);
     free(pair);
