@@ -333,8 +333,12 @@ void primary_advance(struct replicator *r, const uint64_t lines[PARK_LINES]) {
 void replicator_durable(struct replicator *r, uint64_t lsn) {
     uint64_t lines[PARK_LINES];
     repl_lock(r);
+    if (lsn > r->position.lsn) { /* told before a rollback, heard after it */
+        repl_unlock(r);
+        return;
+    }
     atomic_store(&r->durable, lsn);
-    r->position.durable = MIN(lsn, r->position.lsn);
+    r->position.durable = lsn;
     bool primary = r->role == ROLE_PRIMARY;
     if (primary) {
         acks_own_durable(&r->acks, lsn);
