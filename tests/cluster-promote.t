@@ -16,7 +16,7 @@ like "$(cat "$T/.out")" "switchover" "and says what to do instead"
 mkdir "$a/work"
 writer() {
     local i=0
-    while echo "content $i" >"$a/work/$i" 2>/dev/null; do
+    while (echo "content $i" >"$a/work/$i") 2>/dev/null; do
         echo $i >>"$T/acknowledged"
         i=$((i + 1))
     done
