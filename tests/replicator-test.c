@@ -141,10 +141,15 @@ static int count_undone(const char *path, uint64_t seen[2]) {
     return rc;
 }
 
+static void take_path(void *context, const char *name, uint64_t bytes) {
+    (void)bytes;
+    snprintf(context, 2200, "%s", name);
+}
+
 /* Who is primary now works on alone; the other one is promoted by force without what that did. The first one's tail is
  * kept in a file, undone, and it becomes equal. */
 static void rollback_of_a_lost_tail(struct pair *pair) {
-    char why[1400] = "", path[2200];
+    char why[1400] = "", path[2200] = "";
     unsigned old = (unsigned)(atomic_load(&pair->nodes[1].role) == ROLE_PRIMARY), other = 1 - old;
     struct position before, after;
     uint64_t ino, seen[2] = {0};
@@ -168,8 +173,7 @@ static void rollback_of_a_lost_tail(struct pair *pair) {
     same_state(pair, "after its tail was undone");
     struct attributes attributes;
     is_int(-ENOENT, op_lookup(pair->nodes[old].store, ROOT_INO, "lost-1", &attributes), "what it did alone is gone");
-    snprintf(path, sizeof path, "%s/undone/%llu-%llu.records", pair->config.nodes[old].store,
-             (unsigned long long)before.lsn + 1, (unsigned long long)after.lsn);
+    undone_list(pair->config.nodes[old].store, take_path, path);
     is_int(0, count_undone(path, seen), "but kept in a file");
     is_int(after.lsn - before.lsn, seen[0], "all records");
     is_int(300000, seen[1], "with their data");
