@@ -148,6 +148,7 @@ static int open_store(struct volume *volume) {
     struct store_options options = {
         .history_seconds = volume->config.history_seconds,
         .history_bytes = volume->config.history_bytes,
+        .limit_bytes = volume->config.limit_bytes,
         .no_history = volume->config.history_seconds == 0 || volume->config.history_bytes == 0,
     };
     int64_t until = clock_boot() + STORE_WAIT_NS;

@@ -283,6 +283,12 @@ static bool set_size(struct parse *parse, const char *value) {
     return true;
 }
 
+static bool set_limit(struct parse *parse, const char *value) {
+    if (parse_size(value, &parse->config->limit_bytes) != 0 || parse->config->limit_bytes == 0)
+        return complain(parse, "limit = \"%s\" is not a size like 8GiB", value);
+    return true;
+}
+
 static bool set_duration(struct parse *parse, const char *value) {
     uint64_t ms;
     if (parse_duration(value, &ms) != 0)
@@ -300,7 +306,7 @@ static const struct key_rule volume_keys[] = {
 static const struct key_rule node_keys[] = {
     {"address", set_address}, {"public-key", set_public_key}, {"store", set_store}, {"mount", set_mount}, {NULL, NULL}};
 static const struct key_rule witness_keys[] = {{"address", set_address}, {"public-key", set_public_key}, {NULL, NULL}};
-static const struct key_rule journal_keys[] = {{"history", set_history}, {"size", set_size}, {NULL, NULL}};
+static const struct key_rule journal_keys[] = {{"history", set_history}, {"size", set_size}, {"limit", set_limit}, {NULL, NULL}};
 static const struct key_rule lease_keys[] = {{"duration", set_duration}, {NULL, NULL}};
 
 static const struct section section_volume = {"volume", volume_keys};
@@ -501,6 +507,7 @@ static bool check_all(struct parse *parse) {
 static void set_defaults(struct config *config) {
     config->history_seconds = 3600;
     config->history_bytes = 1ull << 30;
+    config->limit_bytes = 8ull << 30;
     config->lease_ms = 2000;
 }
 

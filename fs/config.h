@@ -35,6 +35,7 @@ struct config {
     enum request_loop request_loop; /* how the kernel's requests come: auto: by io_uring if it is switched on */
     char options[256];     /* mount options: [volume] mount-options = dev,suid,… */
     uint64_t history_seconds; /* [journal] history = 1h; 0: keep nothing that every node has */
+    uint64_t limit_bytes;     /* [journal] limit = 8GiB: what is kept for nodes that are away */
     uint64_t history_bytes;   /* [journal] size = 1GiB; likewise */
     uint32_t lease_ms;        /* [lease] duration = 2s */
     unsigned node_count;

@@ -30,6 +30,7 @@ static void options_default(struct store_options *to, const struct store_options
     to->commit_ms = to->commit_ms ? to->commit_ms : 100;
     to->checkpoint_ms = to->checkpoint_ms ? to->checkpoint_ms : 1000;
     to->history_bytes = to->history_bytes ? to->history_bytes : 1ull << 30;
+    to->limit_bytes = to->limit_bytes ? to->limit_bytes : 8ull << 30;
     to->reserve_bytes = to->reserve_bytes ? to->reserve_bytes : 64ull << 20;
 }
 
@@ -47,7 +48,7 @@ static struct store *store_new(const char *path, const struct store_options *opt
     store->recent = calloc(RECENT_ENTRIES, sizeof(struct entry *));
     store->directory_fd = store->lock_fd = store->meta_fd = store->checkpoint_fd = -1;
     store->segments.directory_fd = -1;
-    store->hold = UINT64_MAX;
+    store->hold = store->hold_absent = UINT64_MAX;
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

@@ -29,6 +29,7 @@ struct store_options {
     uint32_t checkpoint_ms;    /* 0: 1000 */
     uint64_t history_seconds;  /* history window: records older than this are trimmed… */
     uint64_t history_bytes;    /* …and those beyond this much of journal and kept data; 0: 1 GiB */
+    uint64_t limit_bytes;      /* of journal and kept data for nodes that are away; 0: 8 GiB */
     uint64_t reserve_bytes;    /* disk space that only deletes and trims may use; 0: 64 MiB */
     bool no_history;           /* trim as soon as every node has it durably */
 };
@@ -162,8 +163,10 @@ void store_set_watch(struct store *store, const struct store_watch *watch); /* b
 /* The entry at `lsn`, from memory or journal; counted, put it back. -ENOENT: trimmed or not there yet. Takes the lock. */
 int store_read(struct store *store, uint64_t lsn, struct entry **entry);
 
-/* Every node has at least this durably: trimming may go so far. UINT64_MAX at start-up means: nobody else. */
-void store_set_hold(struct store *store, uint64_t lsn);
+/* Trimming may go so far. `fed`: what every node that is in the set or being fed has durably; never trimmed further.
+ * `absent` (≤ fed): what the others had when they were last heard; kept for them until the journal and the data that it
+ * keeps exceed options.limit_bytes, or the disk is nearly full. UINT64_MAX, as at start-up, means: nobody else. */
+void store_set_hold(struct store *store, uint64_t fed, uint64_t absent);
 
 /* The chain value at `lsn`, if journal or epoch table knows it; -ENOENT. Takes the lock. */
 int store_chain_at(struct store *store, uint64_t lsn, uint8_t chain[CHAIN_SIZE]);

@@ -102,7 +102,7 @@ struct store {
     _Atomic uint64_t durable;
     epoch_t epoch;        /* of new records; 0: not primary */
     uint64_t epoch_first; /* LSN of its EPOCH record */
-    uint64_t hold;
+    uint64_t hold, hold_absent; /* see store_set_hold */
 
     struct change change; /* buffers reused from record to record */
     uint8_t *record_buffer;

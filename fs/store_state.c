@@ -30,9 +30,10 @@ void store_set_watch(struct store *store, const struct store_watch *watch) {
     store_unlock(store);
 }
 
-void store_set_hold(struct store *store, uint64_t lsn) {
+void store_set_hold(struct store *store, uint64_t fed, uint64_t absent) {
     store_lock(store);
-    store->hold = lsn;
+    store->hold = fed;
+    store->hold_absent = absent;
     store_unlock(store);
 }
 

@@ -37,6 +37,7 @@ struct peer {
     const struct node_config *node;
     struct feed feed;
     struct link_route route; /* of the control connection on which it was heard last; empty: none */
+    uint64_t last_durable; /* what it had durably when it was last fed */
     bool busy;    /* the feeder works for it, nobody else sends */
     bool blocked; /* its connection is not there (yet): tried again at the talker's tick */
     bool joining; /* the set with it is proposed, its durable position has to reach join_lsn */
@@ -99,7 +100,9 @@ struct replicator {
     struct wire_text switch_answer;
     struct letter outbox[OUTBOX];
     unsigned outbox_count;
-    uint64_t hold_told;
+    uint64_t hold_told;   /* every node had this much durably once: kept over restarts */
+    uint64_t hold_saved;
+    int64_t hold_saved_at;
     char refusal[WIRE_TEXT]; /* the last one that was logged */
     char trouble[WIRE_TEXT]; /* what status should say beside */
 
@@ -160,6 +163,8 @@ void roles_count_ack(struct replicator *r, unsigned node);
 void set_consider(struct replicator *r); /* set.c: shrink, grow; the keeper's, role_lock held */
 uint32_t set_bits(const struct replicator *r, const struct register_value *value);
 void set_add_self(const struct replicator *r, struct register_value *value);
-uint64_t roles_hold(struct replicator *r); /* lock held */
+/* What nodes that are in the set or fed have durably; *absent: every node, those that are away as last heard. lock held */
+uint64_t roles_hold(struct replicator *r, uint64_t *absent);
+void roles_hold_load(struct replicator *r); /* at the start */
 
 #endif

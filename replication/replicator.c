@@ -174,8 +174,9 @@ int replicator_start(struct volume *volume, struct replicator **out, char *why, 
         retire(r);
         return rc;
     }
-    store_set_hold(r->store, 0);
+    store_set_hold(r->store, 0, 0);
     replicator_read_position(r);
+    roles_hold_load(r);
     follow_start(&r->follow, r->lease, clock_boot());
     *out = volume->replicator = r; /* the epoch's record is applied before this returns */
     start_threads(r);

@@ -15,6 +15,7 @@
 #define DRAIN_PATIENCE (10000 * MS) /* of a switchover */
 #define SWITCH_PATIENCE (5000 * MS)
 #define KEEPER_TICK (50 * MS)
+#define HOLD_SAVE (5000 * MS) /* how often the position that every node has is noted in the store */
 
 static const char *own_name(const struct replicator *r) {
     return r->config->nodes[r->self].name;
@@ -472,18 +473,29 @@ int roles_start(struct replicator *r, char *why, size_t room) {
 
 /* ---- The keeper ------------------------------------------------------------------------------------------------------ */
 
-static void tell_hold(struct replicator *r, uint64_t *told) {
+static void tell_hold(struct replicator *r, uint64_t told[2]) {
+    uint64_t absent = 0;
     repl_lock(r);
-    uint64_t hold = roles_hold(r);
+    uint64_t hold = roles_hold(r, &absent), all = r->hold_told;
     repl_unlock(r);
-    if (hold != *told)
-        store_set_hold(r->store, hold);
-    *told = hold;
+    if (hold != told[0] || absent != told[1])
+        store_set_hold(r->store, hold, absent);
+    told[0] = hold;
+    told[1] = absent;
+    int64_t now = clock_boot();
+    if (all == r->hold_saved || now - r->hold_saved_at < HOLD_SAVE)
+        return;
+    r->hold_saved = all;
+    r->hold_saved_at = now;
+    store_lock(r->store);
+    if (store_meta_put(r->store, "hold", &all, sizeof all) != 0)
+        log_warning("the position that every node has could not be noted; it is told again");
+    store_unlock(r->store);
 }
 
 void *keeper_thread(void *argument) {
     struct replicator *r = argument;
-    uint64_t hold = 0;
+    uint64_t told[2] = {0, 0};
     while (!atomic_load(&r->stopping)) {
         /* Somebody else changes the role: what there is to do is done after that. */
         if (pthread_mutex_trylock(&r->role_lock) == 0) {
@@ -493,7 +505,7 @@ void *keeper_thread(void *argument) {
             set_consider(r);
             PROMISE(pthread_mutex_unlock(&r->role_lock) == 0);
         }
-        tell_hold(r, &hold);
+        tell_hold(r, told);
         repl_lock(r);
         repl_sleep(r, &r->keep_work, KEEPER_TICK);
         repl_unlock(r);

@@ -214,25 +214,40 @@ void set_consider(struct replicator *r) {
         write_proposal(r);
 }
 
-/* What every node that counts has durably: members, and whoever is being fed. Where that is not known, nothing more. */
-uint64_t roles_hold(struct replicator *r) {
+uint64_t roles_hold(struct replicator *r, uint64_t *absent) {
     if (r->role != ROLE_PRIMARY) {
         const struct peer *peer = &r->peers[r->follow.primary];
         bool follows = r->follow.state == FOLLOW_STREAMING && peer->known;
         uint64_t hold = follows ? MIN(peer->beat.hold, r->position.durable) : 0;
         r->hold_told = MAX(r->hold_told, hold);
+        *absent = r->hold_told;
         return r->hold_told;
     }
-    uint64_t hold = r->position.durable;
+    uint64_t fed = r->position.durable, all = fed;
     for (unsigned i = 0; i < r->count; i++) {
-        const struct feed *feed = &r->peers[i].feed;
+        struct peer *peer = &r->peers[i];
         if (i == r->self)
             continue;
-        if (feed->state == FEED_STREAMING)
-            hold = MIN(hold, feed->durable);
-        else if (member_named(&r->value, r->peers[i].node->name))
-            return r->hold_told;
+        if (peer->feed.state == FEED_STREAMING) {
+            peer->last_durable = peer->feed.durable;
+            fed = MIN(fed, peer->feed.durable);
+            all = MIN(all, peer->feed.durable);
+        } else {
+            all = MIN(all, MAX(peer->last_durable, r->hold_told));
+            if (member_named(&r->value, peer->node->name))
+                fed = MIN(fed, all);
+        }
     }
-    r->hold_told = MAX(r->hold_told, hold);
-    return r->hold_told;
+    r->hold_told = MAX(r->hold_told, MIN(all, fed));
+    *absent = MIN(all, fed);
+    return fed;
+}
+
+void roles_hold_load(struct replicator *r) {
+    uint64_t saved = 0;
+    size_t length = 0;
+    store_lock(r->store);
+    if (store_meta_get(r->store, "hold", &saved, sizeof saved, &length) == 0 && length == sizeof saved)
+        r->hold_told = r->hold_saved = MIN(saved, r->position.lsn);
+    store_unlock(r->store);
 }

@@ -34,7 +34,7 @@ void talk_beat(struct replicator *r, struct frame *frame, uint64_t session) {
     frame->head.epoch = r->value.epoch;
     frame->beat.role = r->changing ? ROLE_STANDBY : r->role;
     frame->beat.position = r->position;
-    frame->beat.hold = roles_hold(r);
+    roles_hold(r, &frame->beat.hold);
     frame->beat.sent = clock_boot();
     frame->beat.value = r->value;
     memcpy(frame->beat.incarnation, r->incarnation, 16);

@@ -22,9 +22,8 @@ rm "$a/shared/link"
 setfattr -n user.by -v a "$a/shared/file"
 truncate -s 10M "$a/alone/1"
 kill_node a
+ok "b, which cannot know, is promoted" wait_until 10 "$BATON" promote --config "$CONFIG" --node b
 network_mend b
-
-ok "b, which cannot know, is promoted" "$BATON" promote --config "$CONFIG" --node b
 is "$(cat "$b/shared/file")" common "b has what was common"
 echo changed by b >"$b/shared/file"
 mkdir "$b/of-b"
