@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #define ASK_PATIENCE (500 * MS)     /* for peers' answers when it matters whether they live */
+#define START_PATIENCE (3000 * MS)  /* the same at a start: links may be coming up with us */
 #define DRAIN_PATIENCE (10000 * MS) /* of a switchover */
 #define SWITCH_PATIENCE (5000 * MS)
 #define KEEPER_TICK (50 * MS)
@@ -31,12 +32,12 @@ static bool all_heard_since(const struct replicator *r, int64_t since) {
 }
 
 /* Asks every node and waits for the answers, for a moment. Returns with the lock. */
-static void ask_peers_locked(struct replicator *r) {
+static void ask_peers_locked(struct replicator *r, int64_t patience) {
     int64_t since = clock_boot();
     repl_lock(r);
     r->beat_now = true;
     talk_kick(r);
-    while (!all_heard_since(r, since) && repl_wait(r, &r->news, since + ASK_PATIENCE))
+    while (!all_heard_since(r, since) && repl_wait(r, &r->news, since + patience))
         ;
 }
 
@@ -388,7 +389,7 @@ int replicator_switchover(struct replicator *r, const char *node, char *why, siz
 
 static int may_promote(struct replicator *r, char *why, size_t room) {
     int64_t since = clock_boot();
-    ask_peers_locked(r);
+    ask_peers_locked(r, ASK_PATIENCE);
     int primary = answering_primary(r, since), rc = 0;
     if (r->role == ROLE_PRIMARY) {
         snprintf(why, room, "this node is primary already");
@@ -460,7 +461,8 @@ int roles_start(struct replicator *r, char *why, size_t room) {
     }
     int64_t since = clock_boot();
     PROMISE(pthread_mutex_lock(&r->role_lock) == 0);
-    ask_peers_locked(r);
+    /* A primary that was lost and comes back must not miss that another one was made meanwhile. */
+    ask_peers_locked(r, r->position.lsn ? START_PATIENCE : ASK_PATIENCE);
     bool other = (r->value_heard && r->heard_value.epoch > r->value.epoch) || answering_primary(r, since) >= 0;
     bool fit = !other && !unfit_to_start(r, since);
     if (!fit && r->trouble[0])

@@ -142,7 +142,7 @@ void rollback_consider(struct replicator *r) {
     if (!due)
         return;
     store_position(r->store, &own);
-    if (EPOCH_COUNTER(epoch) <= EPOCH_COUNTER(own.epoch)) {
+    if (epoch <= own.epoch) {
         trouble(r, "the primary's epoch is not newer than this store's last record: a person has to decide which copy "
                    "stays; nothing was taken back");
         return;
