@@ -452,13 +452,14 @@ static bool unfit_to_start(struct replicator *r, int64_t since) {
 }
 
 int roles_start(struct replicator *r, char *why, size_t room) {
+    repl_lock(r);
     bool first = r->value.version == 0 && r->position.lsn == 0 && r->self == 0;
     bool named = strcmp(r->value.primary, own_name(r)) == 0 || first;
-    if (!named) {
-        if (r->value.version == 0)
-            snprintf(r->trouble, sizeof r->trouble, "this node has no register and does not know who is primary");
+    if (!named && r->value.version == 0)
+        snprintf(r->trouble, sizeof r->trouble, "this node has no register and does not know who is primary");
+    repl_unlock(r);
+    if (!named)
         return 0;
-    }
     int64_t since = clock_boot();
     PROMISE(pthread_mutex_lock(&r->role_lock) == 0);
     /* A primary that was lost and comes back must not miss that another one was made meanwhile. */
