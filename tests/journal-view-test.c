@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -42,12 +43,15 @@ struct collected {
     unsigned enough; /* gone after so many */
 };
 
+static atomic_uint arrived; /* lines, for another thread to look at */
+
 static int collect(void *context, json_t *line) {
     struct collected *c = context;
     const json_t *record = json_object_get(line, "record");
     size_t used = strlen(c->text);
 
     c->lines++;
+    atomic_fetch_add(&arrived, 1);
     if (record != NULL)
         snprintf(c->text + used, sizeof c->text - used, "%s\n", json_string_value(json_object_get(record, "text")));
     else if (json_object_get(line, "end") == NULL) {
@@ -171,7 +175,7 @@ static void filters(void) {
 
 static void *write_later(void *argument) {
     (void)argument;
-    for (unsigned i = 0; seen.lines < 2 && i < 1000; i++)
+    for (unsigned i = 0; atomic_load(&arrived) < 2 && i < 1000; i++)
         usleep(10000);
     make(ROOT_INO, "later", S_IFREG | 0644, NULL);
     return NULL;
@@ -182,7 +186,7 @@ static void following(void) {
     struct position position;
 
     seen.enough = 3;
-    seen.lines = 0;
+    atomic_store(&arrived, 0);
     pthread_create(&thread, NULL, write_later, NULL);
     is_int(0, ask(json_pack("{s:s, s:i}", "action", "follow", "last", 2)), "follow");
     pthread_join(thread, NULL);
