@@ -206,6 +206,35 @@ static void verifying(void) {
     is_int(4, json_integer_value(json_object_get(json_object_get(seen.end, "types"), "create")), "numbers by type");
 }
 
+/* The records that named them are gone: the state knows the names. */
+static void trimmed(void) {
+    const struct store_options options = {.no_history = true};
+    struct position position;
+    uint64_t lsn;
+    char name[64];
+
+    store_close(store);
+    if (store_open(path, volume, &options, &store, why, sizeof why) != 0)
+        bail("store_open: %s", why);
+    done(store_start_epoch(store, EPOCH_MAKE(2, 7), "a"), "epoch");
+    for (unsigned i = 0; i < 30000; i++) { /* more than one snapshot reads */
+        snprintf(name, sizeof name, "filler %u", i);
+        make(ROOT_INO, name, S_IFREG | 0644, NULL);
+    }
+    store_position(store, &position);
+    lsn = position.lsn;
+    for (unsigned i = 0; position.first <= lsn && i < 600; i++) {
+        usleep(50000);
+        done(store_checkpoint(store), "checkpoint");
+        store_position(store, &position);
+    }
+    if (!ok(position.first > lsn, "the journal is trimmed"))
+        return;
+    done(op_write(store, file, "x", 1, 0, 0, &lsn), "write");
+    is_int(0, ask(json_pack("{s:s, s:I}", "action", "list", "from", (json_int_t)lsn)), "list") || (diag("%s", why), 0);
+    says("wrote bytes 0 to 4096 of projects/to, whose size is 1056768\n");
+}
+
 static const char *program(void) {
     static char name[1024];
     const char *build = getenv("BATON_BUILD");
@@ -267,5 +296,8 @@ int main(void) {
     verifying();
     store_close(store);
     at_rest();
+    open_store();
+    trimmed();
+    store_close(store);
     return 0;
 }
