@@ -110,6 +110,18 @@ bool follow_heard(struct follow *follow, unsigned node, uint64_t session, int64_
     return true;
 }
 
+void follow_behind(struct follow *follow, uint64_t lsn, int64_t now) {
+    if (follow->state != FOLLOW_STREAMING || lsn < follow->next) {
+        follow->behind = 0;
+    } else if (follow->behind != follow->next) {
+        follow->behind = follow->next;
+        follow->behind_since = now;
+    } else if (now - follow->behind_since > FOLLOW_BEHIND_MAX) {
+        follow->behind = 0;
+        follow_end(follow, now, "records from LSN %" PRIu64 " do not come", follow->next);
+    }
+}
+
 void follow_end(struct follow *follow, int64_t now, const char *format, ...) {
     va_list arguments;
     char why[WIRE_TEXT];

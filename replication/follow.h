@@ -31,6 +31,8 @@ struct follow {
     int64_t heard;    /* last frame from the primary in this session */
     int64_t login_sent;
     int64_t patience; /* nanoseconds of silence that end a session */
+    uint64_t behind;  /* the LSN that has been missing since … */
+    int64_t behind_since;
     uint32_t verdict; /* REFUSED */
     uint64_t fork;    /* DIVERGED: see wire.h */
     uint8_t fork_chain[CHAIN_SIZE];
@@ -38,6 +40,7 @@ struct follow {
 };
 
 #define FOLLOW_LOGIN_EVERY 100000000ll    /* ns: a login is repeated while it is not answered */
+#define FOLLOW_BEHIND_MAX 2000000000ll  /* ns: so long may a record that the primary has be on its way */
 #define FOLLOW_REFUSED_AGAIN 1000000000ll /* ns: a refused login is tried again */
 
 void follow_start(struct follow *follow, int64_t patience, int64_t now); /* → SEARCHING */
@@ -59,6 +62,10 @@ int follow_records(struct follow *follow, uint64_t session, epoch_t epoch, const
 void follow_received(struct follow *follow, uint64_t lsn);
 
 bool follow_heard(struct follow *follow, unsigned node, uint64_t session, int64_t now);
+/* In the present session the primary said that its last record is `lsn`. Frames that were lost with a connection are
+ * noticed by the next one, but nothing may come any more, when all that could change something waits for them: if what
+ * is missing does not come for a while, the session ends and a login says from where. */
+void follow_behind(struct follow *follow, uint64_t lsn, int64_t now);
 /* Ends the session, back to SEARCHING, with a sentence. */
 void follow_end(struct follow *follow, int64_t now, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

@@ -206,6 +206,17 @@ static void records_of_another_epoch(void) {
     follow_login(&follow, 1, EPOCH, 5, 11, 0);
     is_int(-ESTALE, follow_records(&follow, 4, EPOCH, &records, &skip, 0), "records of an older session are dropped");
     is_int(0, follow_records(&follow, 5, EPOCH, &records, &skip, 0), "those of this one are used");
+    follow_behind(&follow, 14, 1 * MS);
+    follow_behind(&follow, 14, 1900 * MS);
+    is_int(FOLLOW_STREAMING, follow.state, "records may be on their way for a while");
+    follow_received(&follow, 12);
+    follow_behind(&follow, 14, 2100 * MS);
+    follow_behind(&follow, 14, 4000 * MS);
+    is_int(FOLLOW_STREAMING, follow.state, "as long as some come");
+    follow_behind(&follow, 14, 4200 * MS);
+    is_int(FOLLOW_SEARCHING, follow.state, "if none come, they were lost: the session ends");
+    follow_login(&follow, 1, EPOCH, 5, 13, 0);
+    is_int(0, follow_records(&follow, 5, EPOCH, &records, &skip, 0), "and another one begins");
     is_int(-EPIPE, follow_records(&follow, 5, EPOCH_MAKE(1, 8), &records, &skip, 0), "another epoch ends the session");
     is_int(FOLLOW_SEARCHING, follow.state, "and it searches again");
 }
