@@ -10,7 +10,8 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-#define ENTRIES 16u     /* requests that a queue may have under way: parked ones keep theirs */
+#define ENTRIES 64u     /* requests that a queue may have under way: parked ones keep theirs, and reads need some. The
+                         kernel takes the one that was free last, so the memory of the others is not touched. */
 #define PROCESSORS_MAX 64
 #define WAKE_TAG UINT64_MAX
 #define GUARD 4096u     /* room before the payload, for the head: libfuse wants both in one piece */
