@@ -20,6 +20,7 @@ results=${RESULT_BASE:-/tmp/baton-xfstests}
 helper=/sbin/mount.fuse.baton
 [ ! -e $helper ] || bail "$helper is there already: does another run go on?"
 
+chmod 755 "$T" # other users work in the mounts
 network_up
 cleanup_hooks+=('for pid in $(pgrep -f -- "--config $T/"); do kill -KILL "$pid"; done' "rm -f $helper")
 
