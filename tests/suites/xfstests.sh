@@ -41,9 +41,9 @@ volume_make() { # NAME PORT
     "$BATON" format --config "$T/$1.conf" --node a >"$T/.out" && "$BATON" format --config "$T/$1.conf" --node b >"$T/.out" || bail "no stores"
     standby_start "$1" --mount none # xfstests wants to see each volume mounted once
 }
-volume_make test 7400
+volume_make tested 7400
 test_standby=$standby
-volume_make scratch 7500
+volume_make spare 7500
 
 # mount -t fuse.baton VOLUME DIRECTORY -o …
 sed "s|^batond=.*|batond=$BATOND|" "$BATON_SRC/tools/mount.baton" >"$T/mount.baton"
@@ -59,10 +59,10 @@ chmod +x $helper
 cat >"$T/local.config" <<END
 export FSTYP=fuse
 export FUSE_SUBTYP=.baton
-export TEST_DEV=test
-export TEST_DIR=$T/test/mount
-export SCRATCH_DEV=scratch
-export SCRATCH_MNT=$T/scratch/mount
+export TEST_DEV=tested
+export TEST_DIR=$T/tested/mount
+export SCRATCH_DEV=spare
+export SCRATCH_MNT=$T/spare/mount
 export MOUNT_OPTIONS="-o dev,suid"
 export TEST_FS_MOUNT_OPTS="-o dev,suid"
 export RESULT_BASE=$results
@@ -73,20 +73,20 @@ printf '#!/bin/bash\n%s "$@" | sed "s/fuse\\.baton/fuse      /"\nexit ${PIPESTAT
 chmod +x "$T/bin/df"
 PATH=$T/bin:$PATH
 cd "$checkout" || exit 1
-HOST_OPTIONS=$T/local.config ./check "$@" 2>&1 | tee "$T/check.out"
+TMPDIR=/tmp HOST_OPTIONS=$T/local.config ./check "$@" 2>&1 | tee "$T/check.out"
 cd /
 failures=$(sed -n 's/^Failures: //p' "$T/check.out")
 is "$failures" "" "xfstests without a failure"
 diag "not run: $(sed -n 's/^Not run: //p' "$T/check.out" | wc -w)"
 
 # The volume under test once more, to compare the copies.
-if mount -t fuse.baton test "$T/test/mount" -o dev,suid; then
-    CONFIG=$T/test.conf
-    mount_of() { [ "$1" = a ] && echo "$T/test/mount" || echo "$T/test/standby"; }
+if mount -t fuse.baton tested "$T/tested/mount" -o dev,suid; then
+    CONFIG=$T/tested.conf
+    mount_of() { [ "$1" = a ] && echo "$T/tested/mount" || echo "$T/tested/standby"; }
     kill -TERM "$test_standby" && wait "$test_standby"
-    standby_start test
+    standby_start tested
     ok "both copies are equal" caught_up_and_equal
-    umount "$T/test/mount"
+    umount "$T/tested/mount"
 else
     ok "the volume mounts again" false
 fi
