@@ -57,6 +57,7 @@ END
     command=(in_other gluster --mode=script "--glusterd-sock=$base/socket")
     wait_until 20 "${command[@]}" volume create bench replica 2 "10.78.0.1:$WORK/gluster/1" "10.78.0.1:$WORK/gluster/2" \
         force || return 1
+    "${command[@]}" volume set bench storage.reserve 0 >/dev/null
     "${command[@]}" volume start bench >/dev/null || return 1
     in_other mount -t glusterfs 10.78.0.1:/bench "$base/mount" || return 1
     DIR=$base/mount
