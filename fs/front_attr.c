@@ -33,6 +33,23 @@ static struct set_attributes wanted(const struct stat *to, int mask) {
     return set;
 }
 
+/* Before a fallocate by one who may not keep set-id bits the kernel sends a change that sets nothing, and leaves it to us
+ * that set-gid without group execution goes too if the caller is not in the group. */
+static bool outside_group(fuse_req_t request, const struct caller *caller, uint64_t ino) {
+    struct attributes attributes;
+    gid_t groups[256];
+
+    if (caller->uid == 0 || op_getattr(front_of(request)->store, ino, &attributes) != 0 ||
+        !S_ISREG(attributes.row.mode) || (attributes.row.mode & (S_ISGID | S_IXGRP)) != S_ISGID ||
+        attributes.row.gid == caller->gid)
+        return false;
+    int count = fuse_req_getgroups(request, (int)(sizeof groups / sizeof *groups), groups);
+    for (int i = 0; i < MIN(count, (int)(sizeof groups / sizeof *groups)); i++)
+        if (groups[i] == attributes.row.gid)
+            return false;
+    return true;
+}
+
 void front_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *to, int mask, struct fuse_file_info *file) {
     struct reply reply = reply_to(request, REPLY_ATTRIBUTES);
     struct set_attributes set = wanted(to, mask);
@@ -46,6 +63,8 @@ void front_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *to, int mask
         reply_error(request, -EFBIG);
         return;
     }
+    if (set.mask == 0 && outside_group(request, &caller, ino))
+        set.mask = SET_KILL_SGID;
     int error = op_setattr(reply.front->store, &caller, ino, &set, &reply.attributes, &lsn);
     if (error) {
         reply_inode_error(request, error);

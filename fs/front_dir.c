@@ -6,8 +6,15 @@
 #define BEHIND_DOT 1u
 #define BEHIND_DOTS 2u
 
+/* What was named after a listing began is not in it: a renamed entry gets a new cookie, behind all others, and one who
+ * renames what it reads would never come to an end. */
+struct open_directory {
+    _Atomic uint64_t end; /* cookie */
+};
+
 struct listing {
     struct front *front;
+    uint64_t end;
     uint8_t *buffer;
     size_t used, room;
     bool plus;
@@ -64,8 +71,9 @@ static void fill_attributes(struct front *front, const struct attributes *from, 
 /* Called under the engine lock. */
 static int add_entry(void *context, const struct directory_entry *entry) {
     struct listing *listing = context;
+    if (entry->cookie >= listing->end)
+        return 1;
     struct fuse_dirent *dirent = add(listing, entry);
-
     if (!dirent)
         return 1;
     if (listing->plus && entry->attributes && nodes_look(listing->front->nodes, entry->ino) == 0) {
@@ -108,9 +116,14 @@ static void forget_listing(struct listing *listing) {
     }
 }
 
-static void list(fuse_req_t request, uint64_t ino, size_t size, off_t offset, bool plus) {
+static void list(fuse_req_t request, uint64_t ino, size_t size, off_t offset, const struct fuse_file_info *file,
+                 bool plus) {
     struct front *front = front_of(request);
+    struct open_directory *open = (struct open_directory *)(uintptr_t)file->fh;
+    if (offset == 0) /* also after rewinddir */
+        atomic_store(&open->end, store_ids_end(front->store));
     struct listing listing = {.front = front,
+                              .end = atomic_load(&open->end),
                               .buffer = this_worker->buffer,
                               .room = MIN(size, TRANSFER_MAX),
                               .plus = plus};
@@ -136,27 +149,33 @@ static void list(fuse_req_t request, uint64_t ino, size_t size, off_t offset, bo
 }
 
 void front_readdir(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *file) {
-    (void)file;
-    list(request, ino, size, offset, false);
+    list(request, ino, size, offset, file, false);
 }
 
 void front_readdirplus(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *file) {
-    (void)file;
-    list(request, ino, size, offset, true);
+    list(request, ino, size, offset, file, true);
 }
 
 void front_opendir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file) {
     struct front *front = front_of(request);
     bool primary = atomic_load(&front->writable);
+    struct open_directory *open = malloc(sizeof *open);
 
     (void)ino;
+    if (!open) {
+        reply_error(request, -ENOMEM);
+        return;
+    }
+    atomic_init(&open->end, UINT64_MAX); /* an exporter may go on where another open had come to */
+    file->fh = (uint64_t)(uintptr_t)open;
     file->cache_readdir = primary;
     file->keep_cache = primary;
-    fuse_reply_open(request, file);
+    if (fuse_reply_open(request, file)) /* interrupted: no RELEASEDIR will come */
+        free(open);
 }
 
 void front_releasedir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file) {
     (void)ino;
-    (void)file;
+    free((struct open_directory *)(uintptr_t)file->fh);
     fuse_reply_err(request, 0);
 }

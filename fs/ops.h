@@ -66,6 +66,8 @@ struct set_attributes {
 };
 #define SET_SIZE (1u << 16)
 #define SET_KILL_PRIV (1u << 17)
+#define SET_KILL_SGID (1u << 18) /* with what clears set-id bits: set-gid also without group execution, because the
+                                    caller is not in the file's group */
 int op_setattr(struct store *store, const struct caller *caller, uint64_t ino, const struct set_attributes *set,
                struct attributes *out, uint64_t *lsn);
 int op_touch_atime(struct store *store, uint64_t ino); /* relatime rule; nothing if it need not change */

@@ -37,14 +37,16 @@ static int settle_acl(struct store *store, uint64_t ino, struct record *record, 
 /* chown and SET_KILL_PRIV take set-id bits and the capability away, unless the same call sets the mode. So does a call
  * that sets nothing: that is chown(-1, -1), or the kernel before a fallocate or a copy by one who may not keep them. */
 static void settle_mode(const struct inode_row *row, const struct set_attributes *set, struct record *record) {
-    bool owner = (set->mask & (SET_UID | SET_GID)) != 0, kill = set->mask == 0 || set->mask & SET_KILL_PRIV;
+    bool owner = (set->mask & (SET_UID | SET_GID)) != 0;
+    bool kill = (set->mask & ~SET_KILL_SGID) == 0 || set->mask & SET_KILL_PRIV;
+    uint32_t mode = mode_without_set_id(row->mode) & ~(set->mask & SET_KILL_SGID ? (uint32_t)S_ISGID : 0u);
 
     if (set->mask & SET_MODE) {
         record->flags |= SET_MODE;
         record->mode = set->mode & 07777;
-    } else if ((owner || kill) && !S_ISDIR(row->mode) && mode_without_set_id(row->mode) != row->mode) {
+    } else if ((owner || kill) && !S_ISDIR(row->mode) && mode != row->mode) {
         record->flags |= SET_MODE;
-        record->mode = mode_without_set_id(row->mode) & 07777;
+        record->mode = mode & 07777;
     }
     if ((owner || kill) && S_ISREG(row->mode) && row->flags & INODE_CAPABILITY)
         record->flags |= SET_NO_CAPABILITY;
@@ -106,7 +108,7 @@ int op_setattr(struct store *store, const struct caller *caller, uint64_t ino, c
 
     (void)caller; /* the kernel has checked the permission */
     *lsn = 0;
-    rest.mask &= SET_MODE | SET_UID | SET_GID | SET_ATIME | SET_MTIME | SET_KILL_PRIV;
+    rest.mask &= SET_MODE | SET_UID | SET_GID | SET_ATIME | SET_MTIME | SET_KILL_PRIV | SET_KILL_SGID;
     if (set->mask & SET_ATIME && !set->atime_now && set->atime.nanoseconds >= 1000000000u)
         return -EINVAL;
     if (set->mask & SET_MTIME && !set->mtime_now && set->mtime.nanoseconds >= 1000000000u)

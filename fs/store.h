@@ -86,6 +86,8 @@ int store_admit(struct store *store, enum space_class class);
 int64_t store_next_time(struct store *store, struct file_time floor);
 /* Numbers that no other record of any history uses: inode numbers, data ids, cookies of the next record; which 0 or 1. */
 uint64_t store_next_id(struct store *store, unsigned which);
+/* Above all numbers given so far, not above any of a later record; UINT64_MAX on a standby. Takes the lock. */
+uint64_t store_ids_end(struct store *store);
 
 /* Gives head.lsn, head.epoch; encodes, applies, journals, writes the tail. head.type, head.time, head.ino and the
  * fields of the type are the caller's. `payload` (payload_length = record->head.payload) may be NULL when there is none or when the blocks

@@ -114,6 +114,13 @@ uint64_t store_next_id(struct store *store, unsigned which) {
     return EPOCH_COUNTER(store->epoch) << 40 | (step * 2 + which);
 }
 
+uint64_t store_ids_end(struct store *store) {
+    store_lock(store);
+    uint64_t end = store->epoch != 0 ? store_next_id(store, 0) : UINT64_MAX;
+    store_unlock(store);
+    return end;
+}
+
 /* ---- durability ---- */
 
 void store_want_durable(struct store *store, uint64_t lsn) {
