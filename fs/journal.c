@@ -78,6 +78,8 @@ uint64_t journal_horizon(struct store *store) {
     uint64_t bytes = store->position.journal_bytes + store->position.kept_blocks * BATON_BLOCK;
     if (bytes <= store->options.limit_bytes && !space_low(store))
         horizon = MIN(horizon, store->hold_absent);
+    if (store->undoing)
+        horizon = MIN(horizon, store->undo_target);
     return MIN(horizon, store->position.lsn);
 }
 
@@ -191,7 +193,7 @@ static int range_punch(struct store *store, struct place place) {
     if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)place.position * BATON_BLOCK,
                   (off_t)place.count * BATON_BLOCK) < 0 &&
         errno != EOPNOTSUPP)
-        rc = -errno;
+        rc = errno == ENOSPC || errno == EINTR ? -EAGAIN : -errno; /* tried again in the next pass */
     segment_fd_put(&store->segments, fd);
     return rc;
 }
@@ -285,23 +287,23 @@ int dead_punch(struct store *store) {
     struct dead_range *ranges = NULL;
     unsigned count = 0;
     store_lock(store);
-    int rc = dead_collect(store, &ranges, &count);
+    int rc = store->txn_broken ? -EAGAIN : dead_collect(store, &ranges, &count); /* broken: the committer mends first */
     store_unlock(store);
     for (unsigned i = 0; rc == 0 && i < count; i++) {
         rc = range_punch(store, ranges[i].place);
         if (rc)
             break;
         store_lock(store);
-        rc = range_forget(store, &ranges[i]);
+        rc = store->txn_broken ? -EAGAIN : range_forget(store, &ranges[i]);
         store_unlock(store);
     }
     free(ranges);
     if (rc)
-        return rc;
+        return rc == -EAGAIN ? 0 : rc;
     store_lock(store);
-    rc = segments_unlink_empty(store);
+    rc = store->txn_broken ? -EAGAIN : segments_unlink_empty(store);
     if (rc == 0)
         rc = files_unlink(store);
     store_unlock(store);
-    return rc ? rc : (int)count;
+    return rc == -EAGAIN ? 0 : (rc ? rc : (int)count);
 }

@@ -222,6 +222,24 @@ static int reserved_add(struct segments *segments, struct place place) {
     return 0;
 }
 
+/* Takes whatever part of [place) is reserved out of the reservations. */
+static void reserved_cut(struct segments *segments, struct place place) {
+    for (uint32_t i = 0; i < segments->reserved_count;) {
+        struct place at = segments->reserved[i];
+        uint32_t first = MAX(at.position, place.position);
+        uint32_t end = MIN(at.position + at.count, place.position + place.count);
+        if (at.segment != place.segment || first >= end) {
+            i++;
+            continue;
+        }
+        segments->reserved[i] = segments->reserved[--segments->reserved_count];
+        if (at.position < first)
+            PROMISE(reserved_add(segments, (struct place){at.segment, at.position, first - at.position}) == 0);
+        if (end < at.position + at.count)
+            PROMISE(reserved_add(segments, (struct place){at.segment, end, at.position + at.count - end}) == 0);
+    }
+}
+
 /* Takes [place) out of the reservations, cutting one in two if need be. False if it is not reserved. */
 static bool reserved_take(struct segments *segments, struct place place) {
     for (uint32_t i = 0; i < segments->reserved_count; i++) {
@@ -286,11 +304,8 @@ void store_release(struct store *store, const struct place *places, uint32_t cou
         PROMISE(reserved_take(&store->segments, place));
         struct segment *segment = segment_find(&store->segments, place.segment);
         PROMISE(segment != NULL);
-        if (segment->head == place.position + place.count) { /* nobody came after: simply hand it out again */
-            segment->head = place.position;
-            segment->live -= place.count;
-            segment->row_dirty = true;
-        } else if (dead_add(store, place) != 0)
+        /* The head never goes back: a checkpoint may have it, and replay would meet the place twice. */
+        if (dead_add(store, place) != 0)
             /* The transaction is broken and will be made anew: keep it reserved, the next open frees it. */
             PROMISE(reserved_add(&store->segments, place) == 0);
     }
@@ -313,8 +328,16 @@ int segment_claim(struct store *store, struct place place) {
             return -ENOMEM;
         segments->current = MAX(segments->current, place.segment);
     }
-    if (place.position < segment->head)
-        return -EBADMSG;
+    if (place.position < segment->head) {
+        /* Reserved by somebody who gave it back: partly below the head that the checkpoint knows. */
+        reserved_cut(segments, place);
+        if (place.position + place.count <= segment->head)
+            return 0;
+        segment->live += place.position + place.count - segment->head;
+        segment->head = place.position + place.count;
+        segment->row_dirty = true;
+        return 0;
+    }
     if (place.position > segment->head) {
         int rc = reserved_add(segments, (struct place){place.segment, segment->head, place.position - segment->head});
         if (rc)

@@ -211,6 +211,20 @@ static int position_load(struct store *store) {
 
 /* ---- replay ---- */
 
+/* -EBADMSG: the segment's file, or its end, is not there. Any real error of the disk is another one. */
+static int places_reached_disk(struct store *store, const struct entry *entry) {
+    for (uint32_t i = 0; i < entry->place_count; i++) {
+        struct stat st;
+        char name[16];
+        segment_name(entry->places[i].segment, name);
+        if (fstatat(store->segments.directory_fd, name, &st, 0) < 0)
+            return errno == ENOENT ? -EBADMSG : -errno;
+        if ((uint64_t)st.st_size < ((uint64_t)entry->places[i].position + entry->places[i].count) * BATON_BLOCK)
+            return -EBADMSG;
+    }
+    return 0;
+}
+
 static int replay_data(struct store *store, const struct record *record, const struct tail_entry *from,
                        struct entry *entry) {
     if (record->head.blocks == 0)
@@ -225,7 +239,8 @@ static int replay_data(struct store *store, const struct record *record, const s
     /* What the page cache shows may have failed to reach the disk before the last process ended (a failed fsync is
      * told once): written again, it is part of the checkpoint that ends this open. */
     AUTO_FREE uint8_t *data = malloc(record->head.payload);
-    int rc = data ? entry_payload(store, entry, data) : -ENOMEM;
+    int rc = data ? places_reached_disk(store, entry) : -ENOMEM;
+    rc = rc ? rc : entry_payload(store, entry, data);
     return rc ? rc : store_write_blocks(store, entry->places, entry->place_count, data, record->head.payload);
 }
 
@@ -250,7 +265,7 @@ static int replay_one(void *context, const struct tail_entry *from) {
                            inlined ? (from->payload ? from->payload : (const uint8_t *)"") : NULL,
                            inlined ? from->payload_length : 0, from->places, from->place_count);
         rc = entry ? replay_data(store, &record, from, entry) : -ENOMEM;
-        if (rc == -EBADMSG || rc == -EIO || rc == -ENOENT)
+        if (rc == -EBADMSG)
             rc = 1; /* data that had not reached the disk: the history ends before it */
     }
     if (rc == 0)

@@ -77,8 +77,9 @@ int entry_payload(struct store *store, const struct entry *entry, void *buffer) 
     rc = record_check_payload(&record, buffer, head.payload);
     record_release(&record);
     if (rc) {
-        log_error("store %s: data of record %llu fails its checksum", store->path, (unsigned long long)entry->lsn);
-        return -EIO;
+        if (!store->replaying) /* there it is data that a power cut kept from the disk */
+            log_error("store %s: data of record %llu fails its checksum", store->path, (unsigned long long)entry->lsn);
+        return -EBADMSG;
     }
     return 0;
 }
@@ -189,7 +190,7 @@ int store_apply_entry(struct store *store, const struct record *record, struct e
     }
     account(store, record, entry);
     if (!again)
-        store->batch_bytes += entry->length + (uint32_t)change->undo_length;
+        store->batch_bytes += (uint32_t)entry_bytes(entry) + (uint32_t)change->undo_length;
     return 0;
 }
 
@@ -259,6 +260,9 @@ int store_append(struct store *store, struct record *record, const void *payload
 
 /* ---- records made elsewhere ---- */
 
+/* The year 2200: times only grow, so one from far beyond would stop all of them. */
+#define TIME_MAX (INT64_C(7258118400) * 1000000000)
+
 static int receive_check(struct store *store, const struct record_head *head, const void *bytes, size_t length) {
     uint8_t chain[CHAIN_SIZE];
     if (store->epoch || store->undoing)
@@ -268,16 +272,15 @@ static int receive_check(struct store *store, const struct record_head *head, co
         return rc == 0 && memcmp(chain, head->chain, CHAIN_SIZE) == 0 ? -EEXIST : -ESTALE;
     }
     record_chain(store->position.chain, bytes, length, chain);
-    if (head->lsn != store->position.lsn + 1 || head->epoch < store->position.epoch ||
+    /* A new epoch begins with its EPOCH record, or its beginning could not be found again. */
+    if (head->type == RECORD_EPOCH ? head->epoch <= store->position.epoch : head->epoch != store->position.epoch)
+        return -ESTALE;
+    if (head->time > TIME_MAX)
+        return -EBADMSG;
+    if (head->lsn != store->position.lsn + 1 ||
         memcmp(chain, head->chain, CHAIN_SIZE) != 0)
         return -ESTALE;
     return 0;
-}
-
-static enum space_class class_of(uint16_t type) {
-    return type == RECORD_UNLINK || type == RECORD_RECLAIM || type == RECORD_EPOCH || type == RECORD_PUNCH
-               ? SPACE_FREE
-               : SPACE_GROW;
 }
 
 int store_receive(struct store *store, const void *bytes, size_t length, const void *payload, size_t payload_length) {
@@ -289,10 +292,11 @@ int store_receive(struct store *store, const void *bytes, size_t length, const v
     uint32_t place_count = 0;
     rc = payload_length == record.head.payload ? record_check_payload(&record, payload, payload_length) : -EBADMSG;
     store_lock(store);
+    /* What the primary could do with its disk this node has to follow: all records may use the reserve. */
+    if (rc == 0)
+        rc = admit_space(store, SPACE_FREE);
     if (rc == 0)
         rc = receive_check(store, &record.head, bytes, length);
-    if (rc == 0)
-        rc = admit_space(store, class_of(record.head.type));
     if (rc == 0 && record.head.blocks > 0)
         rc = store_allocate(store, record.head.blocks, places, &place_count);
     if (rc == 0 && record.head.blocks > 0) {

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #define TRIM_ROWS 512
+#define TELL_REFUSED 10000000000 /* ns between two sentences about refused commits */
 
 void store_fail(const struct store *store, const char *format, ...) {
     char text[512];
@@ -72,12 +73,14 @@ int store_commit_txn(struct store *store) {
     rc = mdb_txn_commit(store->txn);
     store->txn = NULL;
     if (rc) {
-        log_warning("store %s: a commit failed: %s", store->path, mdb_strerror(rc));
+        if (clock_boot() - store->refused_told > TELL_REFUSED)
+            log_warning("store %s: a commit failed: %s", store->path, mdb_strerror(rc));
         return rc == ENOSPC || rc == MDB_MAP_FULL ? -ENOSPC : -EIO;
     }
     for (uint32_t i = 0; i < store->segments.count; i++)
         store->segments.list[i].row_dirty = false;
     store->committed = store->position.lsn;
+    store->commit_refused = false;
     store->unsaved = true;
     store->last_commit = clock_boot();
     recent_evict(store);
@@ -139,11 +142,17 @@ static void transaction_mend(struct store *store) {
     int rc = mdb_txn_begin(store->env, NULL, 0, &store->txn);
     if (rc)
         store_fail(store, "cannot begin a transaction: %s", mdb_strerror(rc));
+    store->batch_rows = store->batch_bytes = 0;
     accounting_restore(store);
+    pthread_cond_broadcast(&store->committed_cond); /* who waits for room may have to hear that there is none */
     if (store->txn_broken)
         store_fail(store, "the store's database refuses the changes of the last %u ms a second time",
                    store->options.commit_ms);
-    log_warning("store %s: the last batch was applied again after a failed commit", store->path);
+    if (clock_boot() - store->refused_told > TELL_REFUSED) {
+        store->refused_told = clock_boot();
+        log_warning("store %s: a commit failed, its changes are kept in memory and in the tail and tried again",
+                    store->path);
+    }
 }
 
 void store_wait_mended(struct store *store) {
@@ -213,6 +222,7 @@ static bool commit_or_mend(struct store *store) {
             return true;
         if (!store->threads_running || (rc != -ENOSPC && tries == 2))
             store_fail(store, "commits keep failing");
+        store->commit_refused = rc == -ENOSPC;
         transaction_mend(store);
         if (rc == -ENOSPC)
             return false;
@@ -285,7 +295,7 @@ static void trim_and_punch(struct store *store) {
     int trimmed;
     do {
         trimmed = journal_trim_some(store, journal_horizon(store), TRIM_ROWS);
-        if (trimmed < 0)
+        if (trimmed < 0 && !store->txn_broken)
             store_fail(store, "trimming the journal failed: %s", strerror(-trimmed));
         if (store->txn_broken)
             transaction_mend(store);
@@ -293,6 +303,8 @@ static void trim_and_punch(struct store *store) {
             store_fail(store, "cannot begin the next transaction");
         store_unlock(store); /* others go on between the steps */
         store_lock(store);
+        if (store->txn_broken)
+            transaction_mend(store);
     } while (trimmed == TRIM_ROWS && !store->stop);
     store_unlock(store);
     int rc = dead_punch(store);
@@ -327,6 +339,27 @@ static void wait_for_work(struct store *store) {
     pthread_cond_timedwait(&store->work, &store->lock, &until);
 }
 
+/* After a refused commit: the whole interval, however many ask. */
+static void wait_out(struct store *store) {
+    int64_t until = clock_boot() + (int64_t)store->options.commit_ms * 1000000;
+    while (clock_boot() < until && !store->stop)
+        wait_for_work(store);
+}
+
+/* A tail file in time, without the lock: writing its zeros takes a while. */
+static void prepare_tail(struct store *store) {
+    if (!tail_wants_file(&store->tail))
+        return;
+    unsigned index = store->tail.count;
+    store_unlock(store);
+    int fd = tail_make_file(&store->tail, index);
+    store_lock(store);
+    if (fd >= 0)
+        tail_add_file(&store->tail, fd);
+    else if (fd != -ENOSPC && fd != -EDQUOT)
+        store_fail(store, "making a tail file failed: %s", strerror(-fd));
+}
+
 void *store_committer(void *context) {
     struct store *store = context;
     store_lock(store);
@@ -334,19 +367,19 @@ void *store_committer(void *context) {
         store_fail(store, "cannot begin the first transaction");
     store->begun = true;
     pthread_cond_broadcast(&store->committed_cond);
-    bool refused = false; /* the last commit, by a full disk: no hurry with the next */
     while (!store->stop) {
         bool wanted = store->commit_wanted || store->checkpoint_wanted > store->checkpoint_done;
-        if (!store->txn_broken && (!wanted || refused))
+        if (store->commit_refused)
+            wait_out(store);
+        else if (!store->txn_broken && !wanted)
             wait_for_work(store);
+        prepare_tail(store);
         store->commit_wanted = false;
         if (store->txn_broken) {
             transaction_mend(store);
             pthread_cond_broadcast(&store->committed_cond);
         }
         int64_t now = clock_boot();
-        uint64_t before = store->committed;
-        bool had_work = store->position.lsn > before;
         if (checkpoint_due(store, now)) {
             store_checkpoint_now(store);
             trim_and_punch(store);
@@ -356,7 +389,6 @@ void *store_committer(void *context) {
                 store_fail(store, "cannot begin the next transaction");
             pthread_cond_broadcast(&store->committed_cond);
         }
-        refused = had_work && store->committed == before;
     }
     for (int tries = 0; store->batch_rows > 0 || store->unsaved; tries++) {
         if (tries == 50)

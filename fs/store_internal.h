@@ -18,9 +18,10 @@
 #define RECENT_BYTES (16u << 20)
 /* A batch is committed early when it has so many changed rows or bytes, so that LMDB's headroom holds it. */
 #define BATCH_ROWS 6000u
+#define BATCH_ROWS_MAX (2 * BATCH_ROWS) /* who comes then waits for the commit */
 #define BATCH_BYTES (8u << 20)
-#define META_HEADROOM (64u << 20)      /* allocated behind LMDB's last page: the largest batch */
-#define META_HEADROOM_MIN (24u << 20)  /* below this only a failed store could write */
+#define META_HEADROOM (96u << 20)      /* allocated behind LMDB's last page: the largest batch */
+#define META_HEADROOM_MIN (56u << 20)  /* below this new work is refused: a whole batch must fit */
 
 /* One slot of the file `checkpoint`. */
 struct checkpoint {
@@ -126,6 +127,9 @@ struct store {
     pthread_cond_t work;      /* committer: something to do before its time */
     pthread_cond_t committed_cond; /* a commit, a checkpoint, a trim pass has ended */
     bool stop, commit_wanted, begun;
+    bool commit_refused; /* the last one, by a full disk */
+    uint64_t undo_target; /* while undoing: its records stay in the journal */
+    int64_t refused_told;
     bool unsaved; /* something was committed since the last checkpoint */
     uint64_t checkpoint_wanted, checkpoint_done; /* tickets */
     uint64_t passes;          /* trim-and-punch passes so far */

@@ -10,6 +10,7 @@
 
 #define REFRESH_NS 200000000 /* how old a look at the disk may be */
 #define TELL_NS 10000000000  /* the log hears of a change at most so often */
+#define REFUSED_WAIT_NS 1000000000
 #define PASSES_WAIT_NS 3000000000
 
 static uint64_t meta_used(struct store *store) {
@@ -92,9 +93,10 @@ static void wait_for_pass(struct store *store) {
     }
 }
 
+/* Rows stand for pages: as many as the headroom that is always there can hold. */
 static bool batch_is_full(const struct store *store) {
     return store->position.lsn - store->committed > RECENT_ENTRIES / 2 || store->batch_bytes > 4 * BATCH_BYTES ||
-           store->batch_rows > 4 * BATCH_ROWS;
+           store->batch_rows > BATCH_ROWS_MAX;
 }
 
 static bool tail_is_full(const struct store *store) {
@@ -102,15 +104,22 @@ static bool tail_is_full(const struct store *store) {
 }
 
 int admit_space(struct store *store, enum space_class class) {
+    int64_t began = clock_boot();
     if (store->txn_broken)
         store_wait_mended(store);
     while (batch_is_full(store) || tail_is_full(store)) { /* the disk is slower than its users: they wait */
         PROMISE(store->threads_running);
+        /* The disk refuses what there is: nothing more can be taken on. Space may be freed in a moment. */
+        if (store->commit_refused && clock_boot() - began > REFUSED_WAIT_NS)
+            return -ENOSPC;
         if (tail_is_full(store) && store->checkpoint_wanted == store->checkpoint_done)
             store->checkpoint_wanted++;
         store->commit_wanted = true;
         pthread_cond_signal(&store->work);
-        pthread_cond_wait(&store->committed_cond, &store->lock);
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += 1;
+        pthread_cond_timedwait(&store->committed_cond, &store->lock, &until);
     }
     space_refresh(store, false);
     if (!store->space_short && store->disk_free < store->options.reserve_bytes)
@@ -123,7 +132,8 @@ int admit_space(struct store *store, enum space_class class) {
 }
 
 int store_admit(struct store *store, enum space_class class) {
-    return store->epoch ? admit_space(store, class) : -EROFS;
+    int rc = store->epoch ? admit_space(store, class) : -EROFS;
+    return rc ? rc : (store->epoch ? 0 : -EROFS); /* the lock may have been given up, and the epoch ended, meanwhile */
 }
 
 int store_space(struct store *store, struct store_space *space) {

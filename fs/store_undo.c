@@ -75,15 +75,13 @@ static void durable_limit(struct store *store) {
     pthread_mutex_unlock(&store->sync_lock);
 }
 
-int store_undo(struct store *store, uint64_t lsn) {
+static int undo_to(struct store *store, uint64_t lsn) {
     /* Everything committed first: what is undone then has its row in the journal and is in no batch. */
     int rc = store_checkpoint(store);
     if (rc)
         return rc;
     store_lock(store);
-    if (store->undoing || store->epoch)
-        rc = -EBUSY;
-    else if (lsn > store->position.lsn)
+    if (lsn > store->position.lsn)
         rc = -EINVAL;
     else if (lsn + 1 < store->position.first)
         rc = -ENOENT;
@@ -91,7 +89,6 @@ int store_undo(struct store *store, uint64_t lsn) {
         store_unlock(store);
         return rc ? rc : (lsn == store->position.lsn ? 0 : -EBUSY);
     }
-    store->undoing = true;
     uint32_t steps = 0;
     while (rc == 0 && store->position.lsn > lsn) {
         rc = undo_last(store);
@@ -111,7 +108,20 @@ int store_undo(struct store *store, uint64_t lsn) {
     store->recent_first = MIN(store->recent_first, store->position.lsn + 1);
     store_unlock(store);
     /* Until this is on disk a crash brings the undone records back; then undo is simply called again. */
-    rc = store_checkpoint(store);
+    return store_checkpoint(store);
+}
+
+int store_undo(struct store *store, uint64_t lsn) {
+    store_lock(store);
+    int rc = store->undoing || store->epoch ? -EBUSY : 0;
+    if (rc == 0) { /* from now on nobody appends, and nothing above the target is trimmed */
+        store->undoing = true;
+        store->undo_target = lsn;
+    }
+    store_unlock(store);
+    if (rc)
+        return rc;
+    rc = undo_to(store, lsn);
     store_lock(store);
     store->undoing = false;
     store_unlock(store);

@@ -9,6 +9,8 @@
 
 #define TAIL_MAGIC 0x4c494154u   /* "TAIL" */
 #define ENTRY_MAGIC 0x59525445u  /* "ETRY" */
+/* Left free by all but checkpoints: one for the checkpoint that is being made, one for that of an open after its death. */
+#define SPARE_FILES 2u
 #define TAIL_ENTRY_MAX (RECORD_LENGTH_MAX + STORE_INLINE_MAX + 4096u)
 
 struct tail_page {
@@ -67,9 +69,29 @@ int tail_format(int store_directory_fd, uint32_t size) {
     return 0;
 }
 
-static bool page_read(int fd, struct tail_page *page) {
-    return pread_all(fd, page, sizeof *page, 0) == 0 && page->magic == TAIL_MAGIC && page->version == 1 &&
-           page->check == XXH3_64bits(page, offsetof(struct tail_page, check));
+/* 1; 0: never used; a negative errno. */
+static int page_read(int fd, struct tail_page *page) {
+    int rc = pread_all(fd, page, sizeof *page, 0);
+    return rc ? rc
+              : page->magic == TAIL_MAGIC && page->version == 1 &&
+                    page->check == XXH3_64bits(page, offsetof(struct tail_page, check));
+}
+
+/* A file that was being made when its maker died is shorter than the others. */
+static int file_complete(int fd, uint32_t size) {
+    static const uint8_t zeros[TAIL_PAGE];
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if ((uint64_t)st.st_size >= size)
+        return 0;
+    int rc = 0;
+    for (uint64_t at = (uint64_t)st.st_size; rc == 0 && at < size;) {
+        size_t step = MIN(sizeof zeros, size - at);
+        rc = pwrite_all(fd, zeros, step, at);
+        at += step;
+    }
+    return rc ? rc : (fsync(fd) < 0 ? -errno : 0);
 }
 
 int tail_open(struct tail *tail, int store_directory_fd, uint32_t size) {
@@ -88,8 +110,14 @@ int tail_open(struct tail *tail, int store_directory_fd, uint32_t size) {
         if (fd < 0)
             return -errno;
         struct tail_page page;
-        tail->files[i] = (struct tail_file){.fd = fd, .seq = page_read(fd, &page) ? page.seq : 0};
+        tail->files[i] = (struct tail_file){.fd = fd};
         tail->count = i + 1;
+        int rc = file_complete(fd, size);
+        if (rc == 0)
+            rc = page_read(fd, &page);
+        if (rc < 0)
+            return rc;
+        tail->files[i].seq = rc ? page.seq : 0;
         tail->seq = MAX(tail->seq, tail->files[i].seq);
     }
     return tail->count >= 1 ? 0 : -ENOENT;
@@ -137,38 +165,56 @@ static int entry_parse(const uint8_t *bytes, uint32_t size, uint32_t offset, uin
     return 1;
 }
 
+/* The entries of one file. 0: all whole ones taken; 1: the history ends here; or an error. */
+static int replay_file(struct tail *tail, const struct tail_file *file, uint8_t *bytes, struct tail_page *end,
+                       int (*each)(void *context, const struct tail_entry *entry), void *context) {
+    int rc = pread_all(file->fd, bytes, tail->size, 0);
+    if (rc)
+        return rc;
+    struct tail_entry entry;
+    uint32_t length;
+    for (uint32_t offset = TAIL_PAGE; entry_parse(bytes, tail->size, offset, file->seq, &entry, &length);
+         offset += length) {
+        struct record_head head;
+        if (entry.record_length < sizeof head)
+            return 1;
+        memcpy(&head, entry.record, sizeof head);
+        rc = each(context, &entry);
+        if (rc)
+            return rc;
+        end->lsn = head.lsn;
+        end->seq = file->seq;
+        memcpy(end->chain, head.chain, CHAIN_SIZE);
+    }
+    return 0;
+}
+
 int tail_replay(struct tail *tail, uint64_t seq, uint64_t lsn, const uint8_t chain[CHAIN_SIZE],
                 int (*each)(void *context, const struct tail_entry *entry), void *context) {
-    uint64_t last_lsn = lsn;
-    uint8_t last_chain[CHAIN_SIZE];
-    memcpy(last_chain, chain, CHAIN_SIZE);
+    struct tail_page end = {.lsn = lsn, .seq = seq}; /* where the history ends so far, and the last file that gave some */
+    memcpy(end.chain, chain, CHAIN_SIZE);
     AUTO_FREE uint8_t *bytes = malloc(tail->size);
     if (!bytes)
         return -ENOMEM;
-    for (;; seq++) {
-        struct tail_file *file = file_of(tail, seq);
+    if (!file_of(tail, seq))
+        return -ENODATA; /* its first page was on disk before the checkpoint that names it */
+    int rc = 0;
+    for (struct tail_file *file; rc == 0 && (file = file_of(tail, seq)) != NULL; seq++) {
         struct tail_page page;
-        if (!file || !page_read(file->fd, &page) || page.lsn != last_lsn ||
-            memcmp(page.chain, last_chain, CHAIN_SIZE) != 0)
-            return 0;
-        int rc = pread_all(file->fd, bytes, tail->size, 0);
-        if (rc)
+        rc = page_read(file->fd, &page);
+        if (rc < 0)
             return rc;
-        struct tail_entry entry;
-        uint32_t length;
-        for (uint32_t offset = TAIL_PAGE; entry_parse(bytes, tail->size, offset, seq, &entry, &length);
-             offset += length) {
-            struct record_head head;
-            if (entry.record_length < sizeof head)
-                return 0;
-            memcpy(&head, entry.record, sizeof head);
-            rc = each(context, &entry);
-            if (rc)
-                return rc < 0 ? rc : 0;
-            last_lsn = head.lsn;
-            memcpy(last_chain, head.chain, CHAIN_SIZE);
-        }
+        if (rc == 0 || page.lsn != end.lsn || memcmp(page.chain, end.chain, CHAIN_SIZE) != 0)
+            break;
+        rc = replay_file(tail, file, bytes, &end, each, context);
     }
+    if (rc < 0)
+        return rc;
+    /* Files beyond hold nothing that counts: opens that died before their checkpoint must not use all of them up. */
+    for (unsigned i = 0; i < tail->count; i++)
+        if (tail->files[i].seq > end.seq)
+            tail->files[i].seq = 0;
+    return 0;
 }
 
 static bool file_is_free(const struct tail *tail, unsigned index) {
@@ -183,32 +229,34 @@ static unsigned files_free(const struct tail *tail) {
 }
 
 bool tail_can_rotate(const struct tail *tail) {
-    return files_free(tail) + (TAIL_FILES_MAX - tail->count) >= 2;
+    return files_free(tail) >= SPARE_FILES + 1;
 }
 
-/* A further file: -EAGAIN if there may be none or the disk is full. */
-static int file_add(struct tail *tail) {
-    if (tail->count == TAIL_FILES_MAX)
-        return -EAGAIN;
-    int fd = file_create(tail->directory_fd, tail->count, tail->size);
+bool tail_wants_file(const struct tail *tail) {
+    return tail->count < TAIL_FILES_MAX && files_free(tail) < SPARE_FILES + 2;
+}
+
+int tail_make_file(const struct tail *tail, unsigned index) {
+    int fd = file_create(tail->directory_fd, index, tail->size);
     if (fd < 0)
-        return fd == -ENOSPC || fd == -EDQUOT ? -EAGAIN : fd;
+        return fd;
     AUTO_CLOSE int directory = openat(tail->directory_fd, "tail", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (directory < 0 || fsync(directory) < 0 || fsync(fd) < 0) {
         int rc = -errno;
         close(fd);
         return rc;
     }
+    return fd;
+}
+
+void tail_add_file(struct tail *tail, int fd) {
+    PROMISE(tail->count < TAIL_FILES_MAX);
     tail->files[tail->count++] = (struct tail_file){.fd = fd};
-    return 0;
 }
 
 int tail_rotate(struct tail *tail, uint64_t lsn, const uint8_t chain[CHAIN_SIZE], bool for_checkpoint) {
-    if (files_free(tail) < (for_checkpoint ? 1u : 2u)) {
-        int rc = file_add(tail);
-        if (rc)
-            return rc;
-    }
+    if (for_checkpoint ? files_free(tail) == 0 : !tail_can_rotate(tail))
+        return -EAGAIN;
     unsigned index = 0;
     while (!file_is_free(tail, index))
         index++;

@@ -48,13 +48,19 @@ struct entry;
 int tail_format(int store_directory_fd, uint32_t size);
 int tail_open(struct tail *tail, int store_directory_fd, uint32_t size);
 void tail_close(struct tail *tail);
-/* Calls `each` for every whole entry from file `seq` on, in order. `each` returns 0 to go on, 1 to stop. */
+/* Calls `each` for every whole entry from file `seq` on, in order. `each` returns 0 to go on, 1 to stop, or an error.
+ * -ENODATA: file `seq` is missing. Files behind the last entry are free afterwards. */
 int tail_replay(struct tail *tail, uint64_t seq, uint64_t lsn, const uint8_t chain[CHAIN_SIZE],
                 int (*each)(void *context, const struct tail_entry *entry), void *context);
-/* Starts the next file. One file is always left for the checkpoint that will free the others: only that may take it.
- * -EAGAIN: none is free (wait for a checkpoint). */
+/* Starts the next file. Two files are always left for checkpoints: only those may take them. -EAGAIN: none is free (wait
+ * for a checkpoint, or for the committer to make another file). */
 int tail_rotate(struct tail *tail, uint64_t lsn, const uint8_t chain[CHAIN_SIZE], bool for_checkpoint);
 bool tail_can_rotate(const struct tail *tail);
+/* Another file, made in time: does the tail want one (lock held)? Make it (without the lock; its number is tail->count as
+ * it was under the lock, and one thread only does this): a descriptor or an error. Add it (lock held). */
+bool tail_wants_file(const struct tail *tail);
+int tail_make_file(const struct tail *tail, unsigned index);
+void tail_add_file(struct tail *tail, int fd);
 /* Bytes that this entry would take. */
 uint32_t tail_need(uint32_t record_length, uint32_t payload_length, uint32_t place_count);
 bool tail_fits(const struct tail *tail, uint32_t need);

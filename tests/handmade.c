@@ -4,15 +4,16 @@
 
 uint64_t create_file(struct store *store, const char *name) {
     store_lock(store);
-    uint64_t ino = store_next_id(store, 0);
+    int rc = store_admit(store, SPACE_GROW);
+    uint64_t ino = rc ? 0 : store_next_id(store, 0);
     struct record record = {.head = {.type = RECORD_CREATE, .ino = ino},
                             .parent = 1,
                             .name = {(const uint8_t *)name, (uint32_t)strlen(name)},
-                            .cookie = store_next_id(store, 1),
+                            .cookie = rc ? 0 : store_next_id(store, 1),
                             .new_data = ino,
                             .mode = 0100644};
     record.head.time = store_next_time(store, (struct file_time){0, 0});
-    int rc = store_append(store, &record, NULL, NULL, 0);
+    rc = rc ? rc : store_append(store, &record, NULL, NULL, 0);
     store_unlock(store);
     if (rc)
         diag("create %s: %d", name, rc);
