@@ -372,7 +372,7 @@ void front_become_primary(struct front *front) {
         struct position position;
         store_position(front->store, &position);
         park_reset(front->volume->local, position.durable);
-        nodes_change_all(front->nodes, position.lsn);
+        nodes_restart(front->nodes, position.lsn);
         atomic_store(&front->names_lsn, position.lsn);
         /* Until now nothing was answered with a lifetime, so what is dropped here does not come back. */
         notify_everything(front->notify);

@@ -208,13 +208,13 @@ uint64_t nodes_changed(struct nodes *nodes, uint64_t ino) {
     return lsn;
 }
 
-void nodes_change_all(struct nodes *nodes, uint64_t lsn) {
+void nodes_restart(struct nodes *nodes, uint64_t lsn) {
     for (unsigned i = 0; i < SHARDS; i++) {
         struct shard *shard = &nodes->shards[i];
         PROMISE(pthread_mutex_lock(&shard->mutex) == 0);
-        shard->floor = MAX(shard->floor, lsn);
+        shard->floor = lsn;
         for (size_t at = 0; at < shard->size; at++)
-            shard->slots[at].lsn = MAX(shard->slots[at].lsn, lsn);
+            shard->slots[at].lsn = lsn;
         shard_unlock(shard);
     }
 }

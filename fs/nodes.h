@@ -29,8 +29,9 @@ bool nodes_known(struct nodes *nodes, uint64_t ino);
 void nodes_change(struct nodes *nodes, uint64_t ino, uint64_t lsn);
 /* The last record that changed it, or a later one. */
 uint64_t nodes_changed(struct nodes *nodes, uint64_t ino);
-/* All records up to `lsn` may have changed any inode. */
-void nodes_change_all(struct nodes *nodes, uint64_t lsn);
+/* A new term as primary begins after record `lsn`: any inode may have been changed by any record up to there, and none by
+ * a later one (those of an earlier term have been undone). */
+void nodes_restart(struct nodes *nodes, uint64_t lsn);
 
 /* True if its access time may have to be brought up to date: the first read since it was looked up or changed. */
 bool nodes_first_read(struct nodes *nodes, uint64_t ino);

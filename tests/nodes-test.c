@@ -27,9 +27,16 @@ static void test_counts(void) {
     nodes_forget(nodes, 10, 1);
     nodes_look(nodes, 10);
     ok(nodes_changed(nodes, 10) >= 55, "also when the inode was forgotten and looked up again");
-    nodes_change_all(nodes, 90);
+    nodes_restart(nodes, 90);
     is_int(90, nodes_changed(nodes, 10), "all may be said to have changed");
     is_int(90, nodes_changed(nodes, 4711), "also those that are not known");
+    nodes_look(nodes, 11);
+    nodes_change(nodes, 11, 99);
+    nodes_forget(nodes, 11, 1);
+    nodes_change(nodes, 10, 99);
+    nodes_restart(nodes, 80);
+    is_int(80, nodes_changed(nodes, 10), "records that have been undone changed nothing");
+    is_int(80, nodes_changed(nodes, 11), "nor do they stay for those that are not known");
 
     ok(nodes_first_read(nodes, 10), "a first read");
     ok(!nodes_first_read(nodes, 10), "is the first only once");
