@@ -41,7 +41,7 @@ static const struct fuse_lowlevel_ops operations = {
     .readdir = front_readdir,
     .readdirplus = front_readdirplus,
     .releasedir = front_releasedir,
-    .fsyncdir = front_fsync,
+    .fsyncdir = front_fsyncdir,
     .statfs = front_statfs,
     .setxattr = front_setxattr,
     .getxattr = front_getxattr,
@@ -271,6 +271,7 @@ int front_start(struct volume *volume, struct front **out, char *why, size_t why
     front->store = volume->store;
     front->fd = -1;
     front->entry_timeout = ENTRY_TIMEOUT_SHORT;
+    atomic_store(&front->term, 1);
     int error = parts_create(front);
     if (error)
         snprintf(why, why_room, "cannot start the mount: %s", strerror(-error));
@@ -385,10 +386,27 @@ void front_become_primary(struct front *front) {
     end_hold(front);
 }
 
+/* The lines stand still when a primary ceases: what lies beyond them nobody answers for, whatever the next primary has of
+ * it. Who has such a file open must not hear later that it is safe. The gate is closed. */
+static void doubt_unacknowledged(struct front *front) {
+    struct volume *volume = front->volume;
+    bool to_disk = volume->config.acknowledge != ACKNOWLEDGE_NEVER && volume->config.fsync == FSYNC_DISK;
+    uint64_t received = park_position(volume->park, PARK_RECEIVED);
+    uint64_t durable = to_disk ? park_position(volume->park, PARK_DURABLE) : received;
+    unsigned term = atomic_load(&front->term);
+
+    nodes_doubt(front->nodes, received, durable, term);
+    if (atomic_load(&front->names_lsn) > durable)
+        atomic_store(&front->names_doubt, term);
+    atomic_store(&front->term, MIN(term + 1, UINT16_MAX));
+}
+
 void front_become_standby(struct front *front) {
     reclaim_pause(front->reclaim);
     pthread_rwlock_wrlock(&front->gate);
     bool was = atomic_exchange(&front->writable, false);
+    if (was)
+        doubt_unacknowledged(front);
     pthread_rwlock_unlock(&front->gate);
     end_hold(front);
     if (was) {

@@ -85,26 +85,34 @@ void front_write(fuse_req_t request, fuse_ino_t ino, const char *bytes, size_t s
 void front_flush(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file) {
     struct reply reply = reply_to(request, REPLY_OK);
 
-    (void)file;
-    if (atomic_load(&reply.front->writable))
+    if (nodes_doubtful(reply.front->nodes, ino, file->fh, false))
+        reply_error(request, -EIO);
+    else if (atomic_load(&reply.front->writable))
         reply_after(&reply, WAIT_CLOSE, nodes_changed(reply.front->nodes, ino));
     else
         reply_now(&reply);
 }
 
-/* Files and directories. */
-void front_fsync(fuse_req_t request, fuse_ino_t ino, int data_only, struct fuse_file_info *file) {
+void fsync_opened(fuse_req_t request, uint64_t ino, bool data_only, uint64_t term) {
     struct reply reply = reply_to(request, REPLY_OK);
     struct front *front = reply.front;
     uint64_t lsn = nodes_changed(front->nodes, ino);
+    bool doubtful = nodes_doubtful(front->nodes, ino, term, true);
 
-    (void)file;
-    if (!data_only)
+    if (!data_only) {
         lsn = MAX(lsn, atomic_load(&front->names_lsn));
-    if (atomic_load(&front->writable))
+        doubtful = doubtful || atomic_load(&front->names_doubt) >= MAX(term, 1);
+    }
+    if (doubtful)
+        reply_error(request, -EIO);
+    else if (atomic_load(&front->writable))
         reply_after(&reply, WAIT_FSYNC, lsn);
     else
         reply_now(&reply);
+}
+
+void front_fsync(fuse_req_t request, fuse_ino_t ino, int data_only, struct fuse_file_info *file) {
+    fsync_opened(request, ino, data_only != 0, file->fh);
 }
 
 void front_fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset, off_t length,

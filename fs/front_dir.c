@@ -10,6 +10,7 @@
  * renames what it reads would never come to an end. */
 struct open_directory {
     _Atomic uint64_t end; /* cookie */
+    unsigned term;
 };
 
 struct listing {
@@ -168,10 +169,15 @@ void front_opendir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi
     }
     atomic_init(&open->end, UINT64_MAX); /* an exporter may go on where another open had come to */
     file->fh = (uint64_t)(uintptr_t)open;
+    open->term = atomic_load(&front->term);
     file->cache_readdir = primary;
     file->keep_cache = primary;
     if (fuse_reply_open(request, file)) /* interrupted: no RELEASEDIR will come */
         free(open);
+}
+
+void front_fsyncdir(fuse_req_t request, fuse_ino_t ino, int data_only, struct fuse_file_info *file) {
+    fsync_opened(request, ino, data_only != 0, ((const struct open_directory *)(uintptr_t)file->fh)->term);
 }
 
 void front_releasedir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file) {

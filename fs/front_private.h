@@ -50,6 +50,8 @@ struct front {
     pthread_rwlock_t gate;
     atomic_bool writable;      /* primary: changes are let in, and the kernel may cache */
     _Atomic uint64_t names_lsn; /* the last change of names: fsync of a file includes it */
+    atomic_uint term;        /* grows when this mount ceases to be the primary's; a file's handle: the term of its open */
+    atomic_uint names_doubt; /* the last term at whose end names_lsn was not acknowledged; 0: none */
     double entry_timeout;      /* on the primary, seconds */
     uint64_t kernel_flags;     /* of the INIT request */
     pthread_mutex_t held_mutex;
@@ -112,6 +114,8 @@ void lost_last_name(struct front *front, uint64_t ino);
 void names_changed(struct front *front, uint64_t lsn);
 void touch_atime(struct front *front, uint64_t ino);
 void open_flags(struct front *front, struct fuse_file_info *file);
+/* fsync through a file or directory that was opened in that term. */
+void fsync_opened(fuse_req_t request, uint64_t ino, bool data_only, uint64_t term);
 
 /* ---- The mount: front_mount.c ---- */
 int mount_prepare(struct front *front, char *why, size_t why_room);
@@ -162,6 +166,7 @@ void front_copy(fuse_req_t request, fuse_ino_t from, off_t from_offset, struct f
 void front_opendir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file);
 void front_readdir(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *file);
 void front_readdirplus(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *file);
+void front_fsyncdir(fuse_req_t request, fuse_ino_t ino, int data_only, struct fuse_file_info *file);
 void front_releasedir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file);
 
 #endif

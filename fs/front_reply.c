@@ -173,6 +173,7 @@ void touch_atime(struct front *front, uint64_t ino) {
 void open_flags(struct front *front, struct fuse_file_info *file) {
     bool primary = atomic_load(&front->writable);
 
+    file->fh = atomic_load(&front->term);
     file->keep_cache = primary;
     /* close has to wait for what was written through this file; nobody else's close does. */
     file->noflush = (file->flags & O_ACCMODE) == O_RDONLY || !primary ||

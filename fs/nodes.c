@@ -13,10 +13,12 @@ struct node {
     uint64_t ino; /* 0: free slot */
     uint64_t lsn;
     uint32_t lookups;
-    uint32_t flags;
+    uint16_t flags;
+    uint16_t doubt; /* the last term at whose end it had changes that were not acknowledged; 0: none */
 };
 #define NODE_ORPHAN 1u
 #define NODE_READ 2u /* its access time is up to date */
+#define NODE_LOST 4u /* the doubt is whether anybody else has them, not only whether on disk */
 
 struct shard {
     pthread_mutex_t mutex;
@@ -164,7 +166,7 @@ bool nodes_orphan(struct nodes *nodes, uint64_t ino) {
     struct node *node = find(shard, ino);
 
     if (node)
-        node->flags |= NODE_ORPHAN;
+        node->flags = (uint16_t)(node->flags | NODE_ORPHAN);
     shard_unlock(shard);
     return !node;
 }
@@ -174,7 +176,7 @@ void nodes_adopt(struct nodes *nodes, uint64_t ino) {
     struct node *node = find(shard, ino);
 
     if (node)
-        node->flags &= ~NODE_ORPHAN;
+        node->flags = (uint16_t)(node->flags & ~NODE_ORPHAN);
     shard_unlock(shard);
 }
 
@@ -192,7 +194,7 @@ void nodes_change(struct nodes *nodes, uint64_t ino, uint64_t lsn) {
 
     if (node) {
         node->lsn = MAX(node->lsn, lsn);
-        node->flags &= ~NODE_READ;
+        node->flags = (uint16_t)(node->flags & ~NODE_READ);
     } else {
         shard->floor = MAX(shard->floor, lsn);
     }
@@ -219,13 +221,39 @@ void nodes_restart(struct nodes *nodes, uint64_t lsn) {
     }
 }
 
+/* Those that the kernel has forgotten are open nowhere. */
+void nodes_doubt(struct nodes *nodes, uint64_t received, uint64_t durable, unsigned term) {
+    for (unsigned i = 0; i < SHARDS; i++) {
+        struct shard *shard = &nodes->shards[i];
+        PROMISE(pthread_mutex_lock(&shard->mutex) == 0);
+        for (size_t at = 0; at < shard->size; at++) {
+            struct node *node = &shard->slots[at];
+            if (!node->ino || node->lsn <= MIN(received, durable))
+                continue;
+            node->doubt = (uint16_t)MIN(term, UINT16_MAX);
+            if (node->lsn > received)
+                node->flags = (uint16_t)(node->flags | NODE_LOST);
+        }
+        shard_unlock(shard);
+    }
+}
+
+bool nodes_doubtful(struct nodes *nodes, uint64_t ino, uint64_t opened, bool durable) {
+    struct shard *shard = shard_lock(nodes, ino);
+    struct node *node = find(shard, ino);
+    bool doubtful = node && node->doubt >= MAX(opened, 1) && (durable || (node->flags & NODE_LOST));
+
+    shard_unlock(shard);
+    return doubtful;
+}
+
 bool nodes_first_read(struct nodes *nodes, uint64_t ino) {
     struct shard *shard = shard_lock(nodes, ino);
     struct node *node = find(shard, ino);
     bool first = !node || !(node->flags & NODE_READ);
 
     if (node)
-        node->flags |= NODE_READ;
+        node->flags = (uint16_t)(node->flags | NODE_READ);
     shard_unlock(shard);
     return first;
 }

@@ -33,6 +33,13 @@ uint64_t nodes_changed(struct nodes *nodes, uint64_t ino);
  * a later one (those of an earlier term have been undone). */
 void nodes_restart(struct nodes *nodes, uint64_t lsn);
 
+/* A term as primary has ended. What records beyond `received` changed may be lost; what those beyond `durable` changed may
+ * be on too few disks. Terms are counted from 1. */
+void nodes_doubt(struct nodes *nodes, uint64_t received, uint64_t durable, unsigned term);
+/* True if a file opened in term `opened` may have lost what was written through it; `durable`: or not have it on all
+ * disks. It stays so for that open file; one that is opened later is not concerned. */
+bool nodes_doubtful(struct nodes *nodes, uint64_t ino, uint64_t opened, bool durable);
+
 /* True if its access time may have to be brought up to date: the first read since it was looked up or changed. */
 bool nodes_first_read(struct nodes *nodes, uint64_t ino);
 

@@ -38,6 +38,23 @@ static void test_counts(void) {
     is_int(80, nodes_changed(nodes, 10), "records that have been undone changed nothing");
     is_int(80, nodes_changed(nodes, 11), "nor do they stay for those that are not known");
 
+    nodes_change(nodes, 10, 85);
+    nodes_change(nodes, 11, 95);
+    nodes_look(nodes, 12);
+    nodes_change(nodes, 12, 99);
+    nodes_look(nodes, 11);
+    nodes_change(nodes, 11, 95);
+    nodes_doubt(nodes, 95, 90, 2);
+    ok(!nodes_doubtful(nodes, 10, 2, true), "what is on all disks at the end of a term is safe");
+    ok(nodes_doubtful(nodes, 11, 2, true), "what is in all memories is not on all disks");
+    ok(!nodes_doubtful(nodes, 11, 2, false), "but not lost");
+    ok(nodes_doubtful(nodes, 12, 2, false), "what nobody else has may be lost");
+    ok(nodes_doubtful(nodes, 12, 1, true), "for files opened earlier, too");
+    ok(!nodes_doubtful(nodes, 12, 3, true), "files opened later are not concerned");
+    nodes_restart(nodes, 80);
+    ok(nodes_doubtful(nodes, 12, 2, true), "the next term does not make it good");
+    nodes_change(nodes, 10, 90);
+
     ok(nodes_first_read(nodes, 10), "a first read");
     ok(!nodes_first_read(nodes, 10), "is the first only once");
     nodes_change(nodes, 10, 91);
