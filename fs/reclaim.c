@@ -33,13 +33,14 @@ static void wait_ms(struct reclaim *reclaim, int64_t ms) {
     pthread_cond_timedwait(&reclaim->changed, &reclaim->mutex, &until);
 }
 
-/* Takes a batch off the queue, but for what is in use again. Mutex held. */
+/* Takes a batch off the queue, but for what is in use again: that is marked, so that it is queued when it is forgotten.
+ * Mutex held. */
 static size_t take(struct reclaim *reclaim, uint64_t *batch) {
     size_t count = 0;
 
     while (count < BATCH && reclaim->count > 0) {
         uint64_t ino = reclaim->queue[--reclaim->count];
-        if (!nodes_known(reclaim->nodes, ino))
+        if (nodes_orphan(reclaim->nodes, ino))
             batch[count++] = ino;
     }
     return count;
