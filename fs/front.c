@@ -373,6 +373,9 @@ void front_become_primary(struct front *front) {
         struct position position;
         store_position(front->store, &position);
         park_reset(front->volume->local, position.durable);
+        /* What became durable in between was told before the reset. */
+        store_position(front->store, &position);
+        park_advance(front->volume->local, PARK_DURABLE, position.durable);
         nodes_restart(front->nodes, position.lsn);
         atomic_store(&front->names_lsn, position.lsn);
         /* Until now nothing was answered with a lifetime, so what is dropped here does not come back. */
@@ -413,5 +416,6 @@ void front_become_standby(struct front *front) {
         if (front->entry_timeout < ENTRY_TIMEOUT)
             usleep((useconds_t)(ENTRY_TIMEOUT_SHORT * 1e6)); /* the entries that cannot be dropped are old then */
         notify_everything(front->notify); /* not waited for: the kernel may hold it up until parked replies are sent */
+        park_give_up(front->volume->local, -EIO); /* what waits for the disk here may be undone before */
     }
 }

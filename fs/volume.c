@@ -75,8 +75,10 @@ void volume_undone(void *context, const struct record *record) {
 
 void volume_durable(void *context, uint64_t lsn) {
     struct volume *volume = context;
+    struct position position;
 
-    park_advance(volume->local, PARK_DURABLE, lsn);
+    store_position(volume->store, &position); /* records may have been undone since it was told */
+    park_advance(volume->local, PARK_DURABLE, MIN(lsn, position.durable));
     if (volume->replicator) {
         replicator_durable(volume->replicator, lsn);
     } else {
