@@ -282,12 +282,19 @@ static struct store *judge_open(const char *image) {
     return store;
 }
 
+static int torn; /* findings of judge_check that a cut explains */
+
 static void judge_finding(void *context, const char *sentence) {
-    fprintf(stderr, "# check %s: %s\n", (const char *)context, sentence);
+    /* A cut may tear the slot that was being written; check cannot tell that from rot and says so. */
+    if (strncmp(sentence, "one of the two slots", 20) == 0 && strcmp(context, "after the cut") == 0)
+        torn++;
+    else
+        fprintf(stderr, "# check %s: %s\n", (const char *)context, sentence);
 }
 
 static void judge_check(const char *image, const char *when) {
-    int found = check_store(image, CHECK_DATA, judge_finding, (void *)(uintptr_t)when);
+    torn = 0;
+    int found = check_store(image, CHECK_DATA, judge_finding, (void *)(uintptr_t)when) - torn;
     if (found != 0)
         fail("check %s: %d", when, found);
 }
