@@ -177,9 +177,10 @@ cleanup() {
     exit $status
 }
 trap cleanup EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
+# A plan would make what was interrupted look whole.
+trap 'echo "Bail out! interrupted"; tap_ended=1; exit 129' HUP
+trap 'echo "Bail out! interrupted"; tap_ended=1; exit 130' INT
+trap 'echo "Bail out! interrupted, or out of time (BATON_TEST_TIMEOUT)"; tap_ended=1; exit 143' TERM
 
 # ---- network: namespaces a, b and witness on one bridge ----
 declare -A address=([a]=10.77.0.1 [b]=10.77.0.2 [witness]=10.77.0.3)

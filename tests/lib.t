@@ -42,5 +42,6 @@ else
     skip 1 "no ping here"
 fi
 is "$(grep -c 'not reached' <<<"$out")" 0 "an interrupt ends the test"
+like "$out" "Bail out! interrupted" "... which says so"
 is "$(left_behind "$out")" "" "... and leaves nothing behind"
 ok "... no process either" process_gone "$(sed -n 's/^# pid //p' <<<"$out")"
