@@ -1,5 +1,5 @@
 /* The store under power cuts. A random workload runs on a store, recorded; it is killed, started again, killed again
- * before its first checkpoint. Then the power is cut at random instants of all that, and from each image the store must
+ * before its first checkpoint; now and then a flush fails instead. Then the power is cut at random instants of all that, and from each image the store must
  * open, at an exact prefix: nothing that was called durable is missing, the chain is the one that the workload saw at
  * that LSN, every file is as it was then, and the store can be worked with.
  *
@@ -444,12 +444,18 @@ static void round_of_cuts(unsigned count, uint64_t *random) {
     mkdir(paths.store, 0700);
     snprintf(seed, sizeof seed, "%" PRIu64, story.seed);
     for (unsigned i = 0; i < GENERATIONS; i++) {
-        uint64_t kill_at = i + 1 == GENERATIONS ? 0 : 500 + test_random(random) % 4000;
+        bool last = i + 1 == GENERATIONS, refuse = !last && test_random(random) % 3 == 0;
+        uint64_t kill_at = last || refuse ? 0 : 500 + test_random(random) % 4000;
+        uint64_t fail_sync = refuse ? 20 + test_random(random) % 60 : 0;
         snprintf(generation, sizeof generation, "%u", i);
-        snprintf(steps, sizeof steps, "%u", i + 1 == GENERATIONS ? 400 : 5000);
-        int status = recorded_run(paths.store, paths.log, kill_at, 0,
+        snprintf(steps, sizeof steps, "%u", last ? 400 : 5000);
+        int status = recorded_run(paths.store, paths.log, kill_at, fail_sync,
                                   (const char *[]){"workload", paths.store, seed, generation, steps, NULL});
-        is_int(kill_at > 0 ? 137 : 0, status, "start %u %s", i, kill_at > 0 ? "was killed at work" : "ended its work");
+        if (refuse)
+            ok(status != 0 && status < 126, "start %u ended itself when flush %" PRIu64 " failed (status %d)", i, fail_sync,
+               status);
+        else
+            is_int(last ? 0 : 137, status, "start %u %s", i, last ? "ended its work" : "was killed at work");
     }
     cuts(&story, &paths, count, random);
     story_free(&story);
