@@ -315,10 +315,10 @@ void front_stop(struct front *front) {
         pthread_join(front->workers[i].thread, NULL);
     if (front->rings)
         rings_stop(front->rings);
+    notify_stop(front->notify);
     /* What the last requests parked. */
     park_give_up(front->volume->park, -EIO);
     park_give_up(front->volume->local, -EIO);
-    notify_stop(front->notify);
     front_free(front);
 }
 

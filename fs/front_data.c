@@ -44,14 +44,42 @@ void front_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, s
         reply_error(request, -EINVAL);
         return;
     }
+    if (!(file->flags & O_DIRECT))
+        nodes_cached(front->nodes, ino); /* before it is read: see direct_written */
     ssize_t length = op_read(front->store, ino, buffer, MIN(size, TRANSFER_MAX), (uint64_t)offset);
     if (length < 0) {
         reply_inode_error(request, (int)length);
         return;
     }
     if (!(file->flags & O_NOATIME))
-        touch_atime(front, ino);
+        touch_atime(front, ino, false);
     fuse_reply_buf(request, (const char *)buffer, (size_t)length);
+}
+
+/* A write that went past the kernel's page cache: what that holds of the range is old. The kernel drops it before the
+ * write only, so a read in between may have brought it back. It is dropped once more before the answer, by the notifier,
+ * because a worker that waited for a page whose READ is to be answered might be the last one. */
+struct direct_write {
+    struct told told;
+    struct reply reply;
+    uint64_t lsn;
+};
+
+static void direct_dropped(struct told *told) {
+    struct direct_write *write = (struct direct_write *)told;
+    reply_after(&write->reply, WAIT_WRITE, write->lsn);
+    free(write);
+}
+
+static void direct_written(const struct reply *reply, uint64_t ino, uint64_t offset, uint64_t lsn) {
+    struct direct_write *write = malloc(sizeof *write);
+
+    if (!write) {
+        reply_error(reply->request, -ENOMEM);
+        return;
+    }
+    *write = (struct direct_write){.told.done = direct_dropped, .reply = *reply, .lsn = lsn};
+    notify_data_then(reply->front->notify, ino, offset, reply->written, &write->told);
 }
 
 void front_write(fuse_req_t request, fuse_ino_t ino, const char *bytes, size_t size, off_t offset,
@@ -75,9 +103,13 @@ void front_write(fuse_req_t request, fuse_ino_t ino, const char *bytes, size_t s
     }
     if (lsn)
         nodes_change(reply.front->nodes, ino, lsn);
+    if (!(file->flags & O_DIRECT))
+        nodes_cached(reply.front->nodes, ino);
     reply.written = size;
     if (from_cache) /* never parked: a few of them would stop all reading through the page cache */
         reply_now(&reply);
+    else if ((file->flags & O_DIRECT) && nodes_is_cached(reply.front->nodes, ino))
+        direct_written(&reply, ino, (uint64_t)offset, lsn);
     else
         reply_after(&reply, WAIT_WRITE, lsn);
 }

@@ -144,7 +144,7 @@ static void list(fuse_req_t request, uint64_t ino, size_t size, off_t offset, co
         return;
     }
     if (from == 0)
-        touch_atime(front, ino);
+        touch_atime(front, ino, true);
     if (fuse_reply_buf(request, (const char *)listing.buffer, listing.used) && plus)
         forget_listing(&listing);
 }
@@ -170,8 +170,7 @@ void front_opendir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi
     atomic_init(&open->end, UINT64_MAX); /* an exporter may go on where another open had come to */
     file->fh = (uint64_t)(uintptr_t)open;
     open->term = atomic_load(&front->term);
-    file->cache_readdir = primary;
-    file->keep_cache = primary;
+    file->cache_readdir = file->keep_cache = primary && !(front->mount_flags & MS_STRICTATIME);
     if (fuse_reply_open(request, file)) /* interrupted: no RELEASEDIR will come */
         free(open);
 }

@@ -26,7 +26,12 @@ static const struct mount_option {
     {"noatime", MS_NOATIME, 0},
     {"diratime", 0, MS_NODIRATIME},
     {"nodiratime", MS_NODIRATIME, 0},
-    {"relatime", MS_RELATIME, MS_NOATIME},
+    {"relatime", MS_RELATIME, MS_NOATIME | MS_STRICTATIME},
+    {"norelatime", 0, MS_RELATIME},
+    {"strictatime", MS_STRICTATIME, MS_NOATIME | MS_RELATIME},
+    {"nostrictatime", 0, MS_STRICTATIME},
+    {"lazytime", 0, 0}, /* times are written lazily anyway: with the next batch */
+    {"nolazytime", 0, 0},
     {"sync", MS_SYNCHRONOUS, 0},
     {"async", 0, MS_SYNCHRONOUS},
     {"dirsync", MS_DIRSYNC, 0},
@@ -46,7 +51,7 @@ static int parse_options(struct front *front, char *why, size_t why_room) {
         if (i == count) {
             snprintf(why, why_room,
                      "mount option \"%s\" is unknown; known are ro, dev, suid, exec, atime, diratime, sync, "
-                     "their opposites with \"no\", and relatime",
+                     "their opposites with \"no\", relatime and strictatime",
                      word);
             return -EINVAL;
         }

@@ -265,6 +265,6 @@ void front_readlink(fuse_req_t request, fuse_ino_t ino) {
         reply_inode_error(request, length);
         return;
     }
-    touch_atime(front, ino);
+    touch_atime(front, ino, false);
     fuse_reply_buf(request, target, (size_t)length);
 }

@@ -112,7 +112,7 @@ void lookup_undone(struct front *front, uint64_t ino);
 /* An inode has no name any more. */
 void lost_last_name(struct front *front, uint64_t ino);
 void names_changed(struct front *front, uint64_t lsn);
-void touch_atime(struct front *front, uint64_t ino);
+void touch_atime(struct front *front, uint64_t ino, bool directory);
 void open_flags(struct front *front, struct fuse_file_info *file);
 /* fsync through a file or directory that was opened in that term. */
 void fsync_opened(fuse_req_t request, uint64_t ino, bool data_only, uint64_t term);

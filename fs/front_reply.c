@@ -165,16 +165,21 @@ void names_changed(struct front *front, uint64_t lsn) {
         ;
 }
 
-void touch_atime(struct front *front, uint64_t ino) {
-    if (!(front->mount_flags & MS_NOATIME) && atomic_load(&front->writable) && nodes_first_read(front->nodes, ino))
-        op_touch_atime(front->store, ino); /* an access time that cannot be noted is no reason to fail a read */
+void touch_atime(struct front *front, uint64_t ino, bool directory) {
+    bool always = (front->mount_flags & MS_STRICTATIME) != 0;
+
+    if ((front->mount_flags & MS_NOATIME) || (directory && (front->mount_flags & MS_NODIRATIME)))
+        return;
+    /* An access time that cannot be noted is no reason to fail a read. */
+    if (atomic_load(&front->writable) && (nodes_first_read(front->nodes, ino) || always))
+        op_touch_atime(front->store, ino, always);
 }
 
 void open_flags(struct front *front, struct fuse_file_info *file) {
     bool primary = atomic_load(&front->writable);
 
     file->fh = atomic_load(&front->term);
-    file->keep_cache = primary;
+    file->keep_cache = primary && !(front->mount_flags & MS_STRICTATIME); /* what the cache gives is not seen here */
     /* close has to wait for what was written through this file; nobody else's close does. */
     file->noflush = (file->flags & O_ACCMODE) == O_RDONLY || !primary ||
                     front->volume->config.acknowledge == ACKNOWLEDGE_NEVER;

@@ -19,6 +19,7 @@ struct node {
 #define NODE_ORPHAN 1u
 #define NODE_READ 2u /* its access time is up to date */
 #define NODE_LOST 4u /* the doubt is whether anybody else has them, not only whether on disk */
+#define NODE_CACHED 8u
 
 struct shard {
     pthread_mutex_t mutex;
@@ -256,6 +257,24 @@ bool nodes_first_read(struct nodes *nodes, uint64_t ino) {
         node->flags = (uint16_t)(node->flags | NODE_READ);
     shard_unlock(shard);
     return first;
+}
+
+void nodes_cached(struct nodes *nodes, uint64_t ino) {
+    struct shard *shard = shard_lock(nodes, ino);
+    struct node *node = find(shard, ino);
+
+    if (node)
+        node->flags |= NODE_CACHED;
+    shard_unlock(shard);
+}
+
+bool nodes_is_cached(struct nodes *nodes, uint64_t ino) {
+    struct shard *shard = shard_lock(nodes, ino);
+    struct node *node = find(shard, ino);
+    bool cached = node && (node->flags & NODE_CACHED);
+
+    shard_unlock(shard);
+    return cached;
 }
 
 uint64_t *nodes_list(struct nodes *nodes, int64_t *count) {

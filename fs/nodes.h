@@ -43,6 +43,10 @@ bool nodes_doubtful(struct nodes *nodes, uint64_t ino, uint64_t opened, bool dur
 /* True if its access time may have to be brought up to date: the first read since it was looked up or changed. */
 bool nodes_first_read(struct nodes *nodes, uint64_t ino);
 
+/* The kernel's page cache gets (or may have) data of it. */
+void nodes_cached(struct nodes *nodes, uint64_t ino);
+bool nodes_is_cached(struct nodes *nodes, uint64_t ino);
+
 /* All that are known, the root among them. Allocated; NULL and -ENOMEM in *count if there is no memory. */
 uint64_t *nodes_list(struct nodes *nodes, int64_t *count);
 

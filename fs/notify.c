@@ -13,6 +13,7 @@ struct item {
     uint64_t ino;
     int64_t offset; /* -1: attributes only */
     int64_t length; /* 0: to the end */
+    struct told *told;
 };
 
 struct notify {
@@ -81,6 +82,8 @@ static void *notify_main(void *context) {
             tell_everything(notify);
         else
             tell_inode(notify, &item);
+        if (item.told)
+            item.told->done(item.told);
         pthread_mutex_lock(&notify->mutex);
         notify->busy = false;
         if (notify->in == notify->out && !notify->everything)
@@ -109,12 +112,21 @@ int notify_start(int fd, struct nodes *nodes, struct notify **out) {
     return 0;
 }
 
+/* Empties the queue but for those that somebody waits for. Mutex held. */
+static void drop_items(struct notify *notify) {
+    uint64_t to = notify->out;
+    for (uint64_t at = notify->out; at < notify->in; at++)
+        if (notify->items[at % QUEUE_ITEMS].told)
+            notify->items[to++ % QUEUE_ITEMS] = notify->items[at % QUEUE_ITEMS];
+    notify->in = to;
+}
+
 void notify_stop(struct notify *notify) {
     if (!notify)
         return;
     pthread_mutex_lock(&notify->mutex);
     notify->stopping = true;
-    notify->in = notify->out;
+    drop_items(notify); /* those that are left are told, to nobody, and answered */
     notify->everything = false;
     pthread_cond_signal(&notify->queued);
     pthread_mutex_unlock(&notify->mutex);
@@ -130,7 +142,7 @@ static bool merges(struct notify *notify, struct item item) {
     if (notify->in == notify->out)
         return false;
     struct item *last = &notify->items[(notify->in - 1) % QUEUE_ITEMS];
-    if (last->ino != item.ino)
+    if (last->ino != item.ino || last->told || item.told)
         return false;
     if (item.offset < 0)
         return true;
@@ -145,25 +157,41 @@ static bool merges(struct notify *notify, struct item item) {
 }
 
 static void queue(struct notify *notify, struct item item) {
-    if (!nodes_known(notify->nodes, item.ino))
+    bool kept = true;
+
+    if (!nodes_known(notify->nodes, item.ino)) {
+        if (item.told)
+            item.told->done(item.told);
         return;
+    }
     pthread_mutex_lock(&notify->mutex);
-    if (!notify->everything && !merges(notify, item)) {
+    if (notify->stopping) {
+        kept = false;
+    } else if ((!notify->everything || item.told) && !merges(notify, item)) {
         if (notify->in - notify->out == QUEUE_ITEMS) {
             notify->everything = true;
-            notify->out = notify->in;
-        } else {
-            notify->items[notify->in++ % QUEUE_ITEMS] = item;
+            drop_items(notify);
         }
+        kept = notify->in - notify->out < QUEUE_ITEMS;
+        if (kept && (!notify->everything || item.told))
+            notify->items[notify->in++ % QUEUE_ITEMS] = item;
     }
     pthread_cond_signal(&notify->queued);
     pthread_mutex_unlock(&notify->mutex);
+    if (!kept && item.told)
+        item.told->done(item.told);
 }
 
 void notify_data(struct notify *notify, uint64_t ino, uint64_t offset, uint64_t length) {
     if (offset > INT64_MAX || length > INT64_MAX - offset)
         offset = length = 0;
     queue(notify, (struct item){.ino = ino, .offset = (int64_t)offset, .length = (int64_t)length});
+}
+
+void notify_data_then(struct notify *notify, uint64_t ino, uint64_t offset, uint64_t length, struct told *told) {
+    if (offset > INT64_MAX || length > INT64_MAX - offset)
+        offset = length = 0;
+    queue(notify, (struct item){.ino = ino, .offset = (int64_t)offset, .length = (int64_t)length, .told = told});
 }
 
 void notify_attributes(struct notify *notify, uint64_t ino) {
@@ -173,7 +201,7 @@ void notify_attributes(struct notify *notify, uint64_t ino) {
 void notify_everything(struct notify *notify) {
     pthread_mutex_lock(&notify->mutex);
     notify->everything = true;
-    notify->out = notify->in;
+    drop_items(notify);
     pthread_cond_signal(&notify->queued);
     pthread_mutex_unlock(&notify->mutex);
 }

@@ -19,6 +19,12 @@ void notify_stop(struct notify *notify);
 /* The attributes of an inode, and its data from `offset` for `length` bytes (0: to the end). Ignored for inodes that the
  * kernel does not know. */
 void notify_data(struct notify *notify, uint64_t ino, uint64_t offset, uint64_t length);
+/* The same, and `told` is called when the kernel has dropped it, in the notifier's thread or, if it cannot be queued, at
+ * once. The caller owns `told` again then. */
+struct told {
+    void (*done)(struct told *told);
+};
+void notify_data_then(struct notify *notify, uint64_t ino, uint64_t offset, uint64_t length, struct told *told);
 void notify_attributes(struct notify *notify, uint64_t ino);
 /* All entries, then the attributes and data of all inodes. */
 void notify_everything(struct notify *notify);

@@ -70,7 +70,8 @@ struct set_attributes {
                                     caller is not in the file's group */
 int op_setattr(struct store *store, const struct caller *caller, uint64_t ino, const struct set_attributes *set,
                struct attributes *out, uint64_t *lsn);
-int op_touch_atime(struct store *store, uint64_t ino); /* relatime rule; nothing if it need not change */
+/* A read: sets the access time, by the relatime rule (nothing if it need not change) unless `always` (strictatime). */
+int op_touch_atime(struct store *store, uint64_t ino, bool always);
 int op_getxattr(struct store *store, uint64_t ino, const char *name, void *buffer, size_t room); /* length; room 0: ask */
 int op_listxattr(struct store *store, uint64_t ino, bool trusted, void *buffer, size_t room);
 int op_setxattr(struct store *store, const struct caller *caller, uint64_t ino, const char *name, const void *value,

@@ -122,7 +122,7 @@ int op_setattr(struct store *store, const struct caller *caller, uint64_t ino, c
     return error ? error : op_getattr(store, ino, out);
 }
 
-int op_touch_atime(struct store *store, uint64_t ino) {
+int op_touch_atime(struct store *store, uint64_t ino, bool always) {
     struct record record = {.head.type = RECORD_SETATTR, .head.ino = ino, .flags = SET_ATIME | SET_KEEP_CTIME};
     struct inode_row row;
     uint64_t lsn;
@@ -130,7 +130,7 @@ int op_touch_atime(struct store *store, uint64_t ino) {
 
     store_lock(store);
     int error = op_inode(store, ino, &row);
-    bool stale = !error && (file_time_compare(row.atime, row.mtime) <= 0 ||
+    bool stale = !error && (always || file_time_compare(row.atime, row.mtime) <= 0 ||
                             file_time_compare(row.atime, row.ctime) <= 0 || row.atime.seconds < day_ago);
     store_unlock(store);
     if (!stale)
