@@ -26,13 +26,15 @@
 
 static const char usage[] =
     "usage: batond --config FILE --node NAME [options]\n"
-    "Serves a volume on this node: its store, its mount, its replication. Runs until SIGTERM or until it is unmounted.\n"
+    "Serves a volume on this node: its store, its mount, its replication. Runs until SIGTERM or until it is "
+    "unmounted.\n"
     "  -c, --config FILE      the volume's config file, the same on every node\n"
     "  -n, --node NAME        which of its nodes this is\n"
     "  -k, --secret-key FILE  this node's secret key (FILE.NAME.key beside the config file)\n"
     "  -m, --mount DIR        mount here instead of where the config says; \"none\": do not mount\n"
     "  -o, --options LIST     mount options instead of the config's\n"
-    "      --orphan-grace TIME  how long files that were unlinked in earlier epochs are kept for clients that have them\n"
+    "      --orphan-grace TIME  how long files that were unlinked in earlier epochs are kept for clients that have "
+    "them\n"
     "                         open (90s)\n"
     "  -b, --background       return when the mount answers, log to the system's journal\n"
     "  -v, --verbose          log more\n"
@@ -44,13 +46,17 @@ struct options {
 };
 
 static int parse_arguments(int argc, char **argv, struct options *options) {
-    static const struct option known[] = {
-        {"config", required_argument, NULL, 'c'},     {"node", required_argument, NULL, 'n'},
-        {"secret-key", required_argument, NULL, 'k'}, {"mount", required_argument, NULL, 'm'},
-        {"options", required_argument, NULL, 'o'},    {"background", no_argument, NULL, 'b'},
-        {"verbose", no_argument, NULL, 'v'},          {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},          {"orphan-grace", required_argument, NULL, 'g'},
-        {0}};
+    static const struct option known[] = {{"config", required_argument, NULL, 'c'},
+                                          {"node", required_argument, NULL, 'n'},
+                                          {"secret-key", required_argument, NULL, 'k'},
+                                          {"mount", required_argument, NULL, 'm'},
+                                          {"options", required_argument, NULL, 'o'},
+                                          {"background", no_argument, NULL, 'b'},
+                                          {"verbose", no_argument, NULL, 'v'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {"version", no_argument, NULL, 'V'},
+                                          {"orphan-grace", required_argument, NULL, 'g'},
+                                          {0}};
     int option;
 
     while ((option = getopt_long(argc, argv, "c:n:k:m:o:bvhV", known, NULL)) != -1) {
@@ -131,8 +137,8 @@ static int configure(struct volume *volume, const struct options *options) {
     log_identify(prefix);
     struct node_config *self = &config->nodes[volume->self - config->nodes];
     if (options->mount)
-        error = copy_text(self->mount, sizeof self->mount, strcmp(options->mount, "none") ? options->mount : "",
-                          "--mount");
+        error =
+            copy_text(self->mount, sizeof self->mount, strcmp(options->mount, "none") ? options->mount : "", "--mount");
     if (!error && options->mount_options)
         error = copy_text(config->options, sizeof config->options, options->mount_options, "--options");
     if (!error && config->node_count > 1 && config->transport == TRANSPORT_CURVE) {

@@ -9,8 +9,8 @@
 #include <sys/ioctl.h>
 #include <sys/statvfs.h>
 
-/* What the kernel knows of names, on the primary. A kernel that cannot drop all entries at once at a change of role gets
- * them for a second only, and the change of role waits so long. */
+/* What the kernel knows of names, on the primary. A kernel that cannot drop all entries at once at a change of role
+ * gets them for a second only, and the change of role waits so long. */
 #define ENTRY_TIMEOUT 86400.0
 #define ENTRY_TIMEOUT_SHORT 1.0
 
@@ -55,9 +55,9 @@ static const struct fuse_lowlevel_ops operations = {
 
 void front_init(void *userdata, struct fuse_conn_info *connection) {
     const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_EXPORT_SUPPORT |
-                            FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL | FUSE_CAP_READDIRPLUS |
-                            FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_DIO |
-                            FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA;
+                            FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
+                            FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS |
+                            FUSE_CAP_EXPLICIT_INVAL_DATA;
     /* Pages are dropped when records say so (notify.c), not when a time looks different: on the primary it does after
      * each write of one's own. No ioctls: without the capability the kernel answers ENOTTY by itself. */
     const unsigned unwanted = FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_IOCTL_DIR | FUSE_CAP_HANDLE_KILLPRIV;
@@ -389,8 +389,8 @@ void front_become_primary(struct front *front) {
     end_hold(front);
 }
 
-/* The lines stand still when a primary ceases: what lies beyond them nobody answers for, whatever the next primary has of
- * it. Who has such a file open must not hear later that it is safe. The gate is closed. */
+/* The lines stand still when a primary ceases: what lies beyond them nobody answers for, whatever the next primary has
+ * of it. Who has such a file open must not hear later that it is safe. The gate is closed. */
 static void doubt_unacknowledged(struct front *front) {
     struct volume *volume = front->volume;
     bool to_disk = volume->config.acknowledge != ACKNOWLEDGE_NEVER && volume->config.fsync == FSYNC_DISK;

@@ -33,8 +33,8 @@ static struct set_attributes wanted(const struct stat *to, int mask) {
     return set;
 }
 
-/* Before a fallocate by one who may not keep set-id bits the kernel sends a change that sets nothing, and leaves it to us
- * that set-gid without group execution goes too if the caller is not in the group. */
+/* Before a fallocate by one who may not keep set-id bits the kernel sends a change that sets nothing, and leaves it to
+ * us that set-gid without group execution goes too if the caller is not in the group. */
 static bool outside_group(fuse_req_t request, const struct caller *caller, uint64_t ino) {
     struct attributes attributes;
     gid_t groups[256];

@@ -57,8 +57,8 @@ void front_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, s
 }
 
 /* A write that went past the kernel's page cache: what that holds of the range is old. The kernel drops it before the
- * write only, so a read in between may have brought it back. It is dropped once more before the answer, by the notifier,
- * because a worker that waited for a page whose READ is to be answered might be the last one. */
+ * write only, so a read in between may have brought it back. It is dropped once more before the answer, by the
+ * notifier, because a worker that waited for a page whose READ is to be answered might be the last one. */
 struct direct_write {
     struct told told;
     struct reply reply;
@@ -86,8 +86,8 @@ void front_write(fuse_req_t request, fuse_ino_t ino, const char *bytes, size_t s
                  struct fuse_file_info *file) {
     struct reply reply = reply_to(request, REPLY_WRITE);
     bool from_cache = file->writepage; /* its place was settled when the page became dirty */
-    unsigned flags = (note.kill_priv ? WRITE_KILL_PRIV : 0) |
-                     (!from_cache && (file->flags & O_APPEND) ? WRITE_APPEND : 0);
+    unsigned flags =
+        (note.kill_priv ? WRITE_KILL_PRIV : 0) | (!from_cache && (file->flags & O_APPEND) ? WRITE_APPEND : 0);
     uint64_t lsn = 0;
 
     if (reply_refused(request))
@@ -182,8 +182,8 @@ void front_lseek(fuse_req_t request, fuse_ino_t ino, off_t offset, int whence, s
         fuse_reply_lseek(request, found);
 }
 
-void front_copy(fuse_req_t request, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_file,
-                fuse_ino_t to, off_t to_offset, struct fuse_file_info *to_file, size_t length, int flags) {
+void front_copy(fuse_req_t request, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_file, fuse_ino_t to,
+                off_t to_offset, struct fuse_file_info *to_file, size_t length, int flags) {
     struct reply reply = reply_to(request, REPLY_WRITE);
     uint64_t lsn = 0;
 
@@ -197,8 +197,7 @@ void front_copy(fuse_req_t request, fuse_ino_t from, off_t from_offset, struct f
     }
     /* The reply has 32 bits for the length; callers ask again for the rest. */
     length = MIN(length, (size_t)1 << 30);
-    int64_t copied =
-        op_copy(reply.front->store, from, (uint64_t)from_offset, to, (uint64_t)to_offset, length, &lsn);
+    int64_t copied = op_copy(reply.front->store, from, (uint64_t)from_offset, to, (uint64_t)to_offset, length, &lsn);
     if (copied < 0) {
         reply_inode_error(request, (int)copied);
         return;

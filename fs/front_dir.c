@@ -90,21 +90,17 @@ static int add_entry(void *context, const struct directory_entry *entry) {
 static bool add_dots(struct listing *listing, uint64_t ino, uint64_t offset) {
     struct attributes parent;
 
-    if (offset < BEHIND_DOT && !add(listing, &(struct directory_entry){.cookie = BEHIND_DOT,
-                                                                      .ino = ino,
-                                                                      .type = S_IFDIR,
-                                                                      .name = ".",
-                                                                      .name_length = 1}))
+    if (offset < BEHIND_DOT &&
+        !add(listing, &(struct directory_entry){
+                          .cookie = BEHIND_DOT, .ino = ino, .type = S_IFDIR, .name = ".", .name_length = 1}))
         return false;
     if (offset >= BEHIND_DOTS)
         return true;
     if (op_lookup_parent(listing->front->store, ino, &parent))
         parent.ino = ino; /* a directory that has been removed */
-    return add(listing, &(struct directory_entry){.cookie = BEHIND_DOTS,
-                                                  .ino = parent.ino,
-                                                  .type = S_IFDIR,
-                                                  .name = "..",
-                                                  .name_length = 2}) != NULL;
+    return add(listing,
+               &(struct directory_entry){
+                   .cookie = BEHIND_DOTS, .ino = parent.ino, .type = S_IFDIR, .name = "..", .name_length = 2}) != NULL;
 }
 
 /* The listing did not reach the kernel: it does not know those inodes. */

@@ -61,7 +61,8 @@ static int parse_options(struct front *front, char *why, size_t why_room) {
     return 0;
 }
 
-/* A daemon that died leaves its mount, where everything is ENOTCONN but for what the kernel has cached: so no stat(). */
+/* A daemon that died leaves its mount, where everything is ENOTCONN but for what the kernel has cached: so no stat().
+ */
 static void clear_dead(const char *path) {
     struct statvfs ignored;
 

@@ -229,8 +229,8 @@ void front_rmdir(fuse_req_t request, fuse_ino_t parent, const char *name) {
         reply_removed(request, parent, ino, true, lsn);
 }
 
-void front_rename(fuse_req_t request, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
-                  const char *new_name, unsigned flags) {
+void front_rename(fuse_req_t request, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
+                  unsigned flags) {
     struct front *front = front_of(request);
     struct reply reply = reply_to(request, REPLY_OK);
     uint64_t victim = 0, lsn = 0;

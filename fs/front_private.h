@@ -25,8 +25,8 @@
 struct worker {
     struct front *front;
     pthread_t thread;
-    int fd;             /* a clone of the device: requests read here are answered here */
-    uint8_t *buffer;    /* TRANSFER_MAX bytes for what a reply carries */
+    int fd;              /* a clone of the device: requests read here are answered here */
+    uint8_t *buffer;     /* TRANSFER_MAX bytes for what a reply carries */
     uint8_t *own_buffer; /* of a ring's thread: `buffer` when it is not the request's own payload */
 };
 
@@ -34,10 +34,10 @@ struct front {
     struct volume *volume;
     struct store *store;
     struct fuse_session *session;
-    int fd;       /* /dev/fuse */
+    int fd;              /* /dev/fuse */
     struct rings *rings; /* NULL: all requests come through /dev/fuse */
     bool rings_agreed;   /* the kernel takes them */
-    int ended_fd; /* eventfd: readable when the session has ended */
+    int ended_fd;        /* eventfd: readable when the session has ended */
     char mount[1024];
     bool mounted;
     unsigned long mount_flags; /* MS_… */
@@ -48,12 +48,12 @@ struct front {
     unsigned worker_count, worker_started;
     atomic_uint worker_running;
     pthread_rwlock_t gate;
-    atomic_bool writable;      /* primary: changes are let in, and the kernel may cache */
+    atomic_bool writable;       /* primary: changes are let in, and the kernel may cache */
     _Atomic uint64_t names_lsn; /* the last change of names: fsync of a file includes it */
-    atomic_uint term;        /* grows when this mount ceases to be the primary's; a file's handle: the term of its open */
+    atomic_uint term; /* grows when this mount ceases to be the primary's; a file's handle: the term of its open */
     atomic_uint names_doubt; /* the last term at whose end names_lsn was not acknowledged; 0: none */
-    double entry_timeout;      /* on the primary, seconds */
-    uint64_t kernel_flags;     /* of the INIT request */
+    double entry_timeout;    /* on the primary, seconds */
+    uint64_t kernel_flags;   /* of the INIT request */
     pthread_mutex_t held_mutex;
     struct held *held, **held_end; /* changes that arrived during a hold, in their order */
     atomic_bool holding;
@@ -62,9 +62,9 @@ struct front {
 /* ---- The request that this thread is processing: what libfuse 3.14 does not hand on ---- */
 struct note {
     uint32_t opcode;
-    int fd;            /* where it came from and its reply goes: a device, or a place in a ring (front_ring.h) */
-    bool kill_priv;    /* WRITE, OPEN, CREATE, SETATTR: clear set-id bits and capability */
-    bool tmpfile;      /* CREATE: it was a TMPFILE */
+    int fd;             /* where it came from and its reply goes: a device, or a place in a ring (front_ring.h) */
+    bool kill_priv;     /* WRITE, OPEN, CREATE, SETATTR: clear set-id bits and capability */
+    bool tmpfile;       /* CREATE: it was a TMPFILE */
     bool acl_kill_sgid; /* SETXATTR */
 };
 extern _Thread_local struct note note;
@@ -136,8 +136,8 @@ void front_symlink(fuse_req_t request, const char *target, fuse_ino_t parent, co
 void front_link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent, const char *name);
 void front_unlink(fuse_req_t request, fuse_ino_t parent, const char *name);
 void front_rmdir(fuse_req_t request, fuse_ino_t parent, const char *name);
-void front_rename(fuse_req_t request, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
-                  const char *new_name, unsigned flags);
+void front_rename(fuse_req_t request, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
+                  unsigned flags);
 void front_readlink(fuse_req_t request, fuse_ino_t ino);
 
 void front_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file);
@@ -160,8 +160,8 @@ void front_fsync(fuse_req_t request, fuse_ino_t ino, int data_only, struct fuse_
 void front_fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset, off_t length,
                      struct fuse_file_info *file);
 void front_lseek(fuse_req_t request, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *file);
-void front_copy(fuse_req_t request, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_file,
-                fuse_ino_t to, off_t to_offset, struct fuse_file_info *to_file, size_t length, int flags);
+void front_copy(fuse_req_t request, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_file, fuse_ino_t to,
+                off_t to_offset, struct fuse_file_info *to_file, size_t length, int flags);
 
 void front_opendir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file);
 void front_readdir(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *file);

@@ -39,8 +39,8 @@ static size_t look_at(struct front *front, uint8_t *request, size_t length) {
     switch (head->opcode) {
     case FUSE_INIT:
         if (body_has(head, length, sizeof(struct fuse_init_in)))
-            front->kernel_flags =
-                ((struct fuse_init_in *)body)->flags | (uint64_t)((struct fuse_init_in *)body)->flags2 << 32;
+            front->kernel_flags = ((struct fuse_init_in *)body)->flags | (uint64_t)((struct fuse_init_in *)body)->flags2
+                                                                             << 32;
         break;
     case FUSE_WRITE:
         if (body_has(head, length, sizeof(struct fuse_write_in)))

@@ -181,6 +181,6 @@ void open_flags(struct front *front, struct fuse_file_info *file) {
     file->fh = atomic_load(&front->term);
     file->keep_cache = primary && !(front->mount_flags & MS_STRICTATIME); /* what the cache gives is not seen here */
     /* close has to wait for what was written through this file; nobody else's close does. */
-    file->noflush = (file->flags & O_ACCMODE) == O_RDONLY || !primary ||
-                    front->volume->config.acknowledge == ACKNOWLEDGE_NEVER;
+    file->noflush =
+        (file->flags & O_ACCMODE) == O_RDONLY || !primary || front->volume->config.acknowledge == ACKNOWLEDGE_NEVER;
 }

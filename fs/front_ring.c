@@ -10,11 +10,12 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-#define ENTRIES 64u     /* requests that a queue may have under way: parked ones keep theirs, and reads need some. The
-                         kernel takes the one that was free last, so the memory of the others is not touched. */
+#define ENTRIES                                                                                                        \
+    64u /* requests that a queue may have under way: parked ones keep theirs, and reads need some. The                 \
+         kernel takes the one that was free last, so the memory of the others is not touched. */
 #define PROCESSORS_MAX 64
 #define WAKE_TAG UINT64_MAX
-#define GUARD 4096u     /* room before the payload, for the head: libfuse wants both in one piece */
+#define GUARD 4096u /* room before the payload, for the head: libfuse wants both in one piece */
 #define PARAMETER "/sys/module/fuse/parameters/enable_uring"
 
 /* The kernel's interface (include/uapi/linux/fuse.h, 7.42); Debian 12's headers are older. */

@@ -11,8 +11,7 @@ void front_setxattr(fuse_req_t request, fuse_ino_t ino, const char *name, const 
         reply_error(request, -E2BIG);
         return;
     }
-    int error =
-        op_setxattr(reply.front->store, &caller, ino, name, value, size, flags, note.acl_kill_sgid, &lsn);
+    int error = op_setxattr(reply.front->store, &caller, ino, name, value, size, flags, note.acl_kill_sgid, &lsn);
     if (error) {
         reply_inode_error(request, error);
         return;

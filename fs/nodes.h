@@ -29,12 +29,12 @@ bool nodes_known(struct nodes *nodes, uint64_t ino);
 void nodes_change(struct nodes *nodes, uint64_t ino, uint64_t lsn);
 /* The last record that changed it, or a later one. */
 uint64_t nodes_changed(struct nodes *nodes, uint64_t ino);
-/* A new term as primary begins after record `lsn`: any inode may have been changed by any record up to there, and none by
- * a later one (those of an earlier term have been undone). */
+/* A new term as primary begins after record `lsn`: any inode may have been changed by any record up to there, and none
+ * by a later one (those of an earlier term have been undone). */
 void nodes_restart(struct nodes *nodes, uint64_t lsn);
 
-/* A term as primary has ended. What records beyond `received` changed may be lost; what those beyond `durable` changed may
- * be on too few disks. Terms are counted from 1. */
+/* A term as primary has ended. What records beyond `received` changed may be lost; what those beyond `durable` changed
+ * may be on too few disks. Terms are counted from 1. */
 void nodes_doubt(struct nodes *nodes, uint64_t received, uint64_t durable, unsigned term);
 /* True if a file opened in term `opened` may have lost what was written through it; `durable`: or not have it on all
  * disks. It stays so for that open file; one that is opened later is not concerned. */

@@ -16,11 +16,11 @@ int notify_start(int fd, struct nodes *nodes, struct notify **notify);
 /* When the connection has ended: nothing blocks any more. */
 void notify_stop(struct notify *notify);
 
-/* The attributes of an inode, and its data from `offset` for `length` bytes (0: to the end). Ignored for inodes that the
- * kernel does not know. */
+/* The attributes of an inode, and its data from `offset` for `length` bytes (0: to the end). Ignored for inodes that
+ * the kernel does not know. */
 void notify_data(struct notify *notify, uint64_t ino, uint64_t offset, uint64_t length);
-/* The same, and `told` is called when the kernel has dropped it, in the notifier's thread or, if it cannot be queued, at
- * once. The caller owns `told` again then. */
+/* The same, and `told` is called when the kernel has dropped it, in the notifier's thread or, if it cannot be queued,
+ * at once. The caller owns `told` again then. */
 struct told {
     void (*done)(struct told *told);
 };
@@ -31,7 +31,8 @@ void notify_everything(struct notify *notify);
 /* Waits until what was queued before has been told. */
 void notify_drain(struct notify *notify);
 
-/* Can this kernel drop all entries at once (FUSE_NOTIFY_INC_EPOCH, Linux 6.16)? Otherwise entries must not live long. */
+/* Can this kernel drop all entries at once (FUSE_NOTIFY_INC_EPOCH, Linux 6.16)? Otherwise entries must not live long.
+ */
 bool notify_drops_entries(int fd);
 
 #endif

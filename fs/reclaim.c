@@ -7,8 +7,8 @@
 
 #define BATCH 64u
 #define QUEUE_MAX (1u << 20)
-#define GATHER_MS 20  /* an rm -rf gives many in that time */
-#define IDLE_MS 1000  /* pending trims are looked for so often */
+#define GATHER_MS 20 /* an rm -rf gives many in that time */
+#define IDLE_MS 1000 /* pending trims are looked for so often */
 
 struct reclaim {
     struct store *store;

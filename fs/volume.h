@@ -1,5 +1,5 @@
-/* A volume being served by this process: what batond's parts share. Made by batond's main, in this order: config, store,
- * park, front (FUSE), replicator, control; taken down in the reverse.
+/* A volume being served by this process: what batond's parts share. Made by batond's main, in this order: config,
+ * store, park, front (FUSE), replicator, control; taken down in the reverse.
  */
 #ifndef BATON_FS_VOLUME_H
 #define BATON_FS_VOLUME_H
@@ -29,7 +29,7 @@ struct volume {
     struct control *control;
     struct reg *reg;
     int64_t orphan_grace; /* ns: orphans of earlier epochs are kept so long */
-    _Atomic int role; /* enum role */
+    _Atomic int role;     /* enum role */
     atomic_bool stopping;
 };
 

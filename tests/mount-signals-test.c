@@ -1,5 +1,5 @@
-/* Callers that are interrupted by signals all the time: the kernel sends INTERRUPT for requests that wait, before, while
- * and after they are answered. Nobody hangs and no answer goes astray, whichever way requests come. */
+/* Callers that are interrupted by signals all the time: the kernel sends INTERRUPT for requests that wait, before,
+ * while and after they are answered. Nobody hangs and no answer goes astray, whichever way requests come. */
 #include "tests/rig.h"
 
 #include <errno.h>
