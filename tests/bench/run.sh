@@ -64,11 +64,15 @@ tree_make() {
         git -C "$WORK/tree" add -A &&
         git -C "$WORK/tree" -c user.name=bench -c user.email=bench@localhost commit -qm "the tree"
 }
+# libfuse's passthrough cannot set times of symlinks and of its root: that is no reason to leave the figure out.
+unpack() {
+    tar -xf "$WORK/tree.tar" -C "$1" 2>"$T/tar.err" || ! grep -v 'Cannot utime\|Exiting with failure' "$T/tar.err"
+}
 trees() {
     local time
     mkdir "$DIR/unpacked"
     drop_caches
-    time=$(seconds tar -xf "$WORK/tree.tar" -C "$DIR/unpacked") && figure "unpack a tree" "$(per_second $tree_files "$time")" files/s
+    time=$(seconds unpack "$DIR/unpacked") && figure "unpack a tree" "$(per_second $tree_files "$time")" files/s
     drop_caches
     time=$(seconds git clone -q --no-local "$WORK/tree" "$DIR/clone") && figure "git clone" "$(per_second $tree_files "$time")" files/s
     drop_caches
