@@ -83,6 +83,7 @@ struct replicator {
     uint64_t total; /* bytes of all records applied since the start */
     struct acks acks;
     struct register_value proposal; /* while acks.pending */
+    bool writing; /* …and it has been handed to the register: its outcome is unknown until that has answered */
     struct entry **ring; /* slot: lsn % RING_ENTRIES */
     uint64_t ring_first; /* oldest LSN in it; position.lsn + 1 if it is empty */
     uint64_t ring_bytes;
@@ -161,6 +162,8 @@ bool roles_in_set(const struct replicator *r, unsigned node); /* as the register
 /* A peer's position counts for the set unless the set has another incarnation of it; lock held. */
 void roles_count_ack(struct replicator *r, unsigned node);
 void set_consider(struct replicator *r); /* set.c: shrink, grow; the keeper's, role_lock held */
+/* A proposal that has not been handed to the register is taken back; no-op if there is none. lock held */
+void set_withdraw(struct replicator *r);
 uint32_t set_bits(const struct replicator *r, const struct register_value *value);
 void set_add_self(const struct replicator *r, struct register_value *value);
 /* What nodes that are in the set or fed have durably; *absent: every node, those that are away as last heard. lock held */

@@ -362,6 +362,8 @@ void primary_end_session(struct replicator *r, unsigned node, const char *format
         log_info("node %s is no longer fed: %s", peer->node->name, why);
     feed_end(&peer->feed, "%s", why);
     acks_forget(&r->acks, node);
+    if (peer->joining) /* what it had of the log counts in its session only */
+        set_withdraw(r);
     peer->joining = peer->blocked = false;
     ring_trim(r);
     pthread_cond_signal(&r->keep_work);

@@ -101,6 +101,7 @@ static void close_epoch(struct replicator *r) { /* lock held */
             feed_end(&r->peers[i].feed, "this node is not primary");
     if (r->acks.pending)
         acks_settle(&r->acks, false);
+    r->writing = false;
     for (unsigned i = 0; i < r->count; i++)
         r->peers[i].joining = false;
 }

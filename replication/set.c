@@ -6,8 +6,11 @@
  *
  * Growing: a streaming peer that is nearly up to date is proposed: from that moment every acknowledgement needs it too.
  * When its durable position has reached what the log was then, the register is written. So nothing acknowledged is
- * missing on it, whatever keeps arriving meanwhile. If it does not get there, the proposal, which nobody has written, is
- * withdrawn.
+ * missing on it, whatever keeps arriving meanwhile. If it does not get there, or its session ends, the proposal, which
+ * nobody has written, is withdrawn.
+ *
+ * A proposal that has been handed to the register (`writing`) may have been chosen, whatever the answer was: it is never
+ * withdrawn, but written again until its outcome is known.
  */
 #include "replication/parts.h"
 
@@ -112,6 +115,7 @@ static void write_proposal(struct replicator *r) {
     else if (rc == -ESTALE)
         r->value = expected;
     acks_settle(&r->acks, chosen);
+    r->writing = false;
     for (unsigned i = 0; i < r->count; i++)
         r->peers[i].joining = false;
     bool alone = acks_alone(&r->acks);
@@ -129,10 +133,13 @@ static void write_proposal(struct replicator *r) {
 static void propose(struct replicator *r, const struct register_value *next) { /* lock held */
     r->proposal = *next;
     r->proposal.version = r->value.version + 1;
+    r->writing = false;
     acks_propose(&r->acks, set_bits(r, next));
 }
 
-static void withdraw(struct replicator *r) { /* lock held: nobody has written it */
+void set_withdraw(struct replicator *r) {
+    if (!r->acks.pending || r->writing)
+        return;
     acks_settle(&r->acks, false);
     for (unsigned i = 0; i < r->count; i++)
         r->peers[i].joining = false;
@@ -157,8 +164,7 @@ static bool shrink(struct replicator *r, int64_t now) {
     }
     if (next.member_count == r->value.member_count)
         return false;
-    if (r->acks.pending)
-        withdraw(r);
+    set_withdraw(r);
     propose(r, &next);
     return true;
 }
@@ -185,7 +191,7 @@ static bool grow(struct replicator *r, int64_t now) {
             return true;
         }
         if (peer->feed.state != FEED_STREAMING || now - peer->join_since > JOIN_PATIENCE)
-            withdraw(r);
+            set_withdraw(r);
         return false;
     }
     for (unsigned i = 0; i < r->count && !r->acks.pending; i++) {
@@ -200,17 +206,17 @@ static bool grow(struct replicator *r, int64_t now) {
 
 void set_consider(struct replicator *r) {
     int64_t now = clock_boot();
+    uint64_t lines[PARK_LINES];
     repl_lock(r);
-    bool write = false;
-    if (r->role == ROLE_PRIMARY && r->acks.active) {
-        bool open = r->acks.pending && joining_node(r) < 0; /* written, outcome unknown */
-        write = open || shrink(r, now) || grow(r, now);
-    }
-    uint64_t acknowledged = r->acks.lines[PARK_RECEIVED];
+    bool primary = r->role == ROLE_PRIMARY && r->acks.active;
+    if (primary)
+        r->writing = r->writing || shrink(r, now) || grow(r, now); /* the first one: its outcome is unknown still */
+    bool write = primary && r->writing;
+    primary_lines(r, lines); /* a withdrawn proposal may have been all that they waited for */
     repl_unlock(r);
-    if (!write)
-        return;
-    if (store_sync(r->store, acknowledged) == 0)
+    if (primary)
+        primary_advance(r, lines);
+    if (write && store_sync(r->store, lines[PARK_RECEIVED]) == 0)
         write_proposal(r);
 }
 
