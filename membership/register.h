@@ -47,8 +47,8 @@ int register_compare(const struct register_value *a, const struct register_value
 /* The file engine. An absent file reads as version 0; a damaged one is an error with a sentence. change() wants `next`
  * to be above `expected`. */
 int register_file_open(const char *path, struct reg **reg, char *why, size_t why_room);
-/* What `baton format` writes beside a new store (an older register there goes): version 1, epoch 0, `primary` is to
- * start as primary. */
+/* What `baton format` writes beside a new store (an older register there goes): version 1, epoch 0. `primary` is to start
+ * as primary; NULL: nobody, the node waits until it hears of one. */
 int register_file_first(const char *path, const char *primary, char *why, size_t why_room);
 /* STORE.register */
 void register_file_path(const char *store_path, char *path, size_t room);

@@ -244,7 +244,7 @@ int register_file_open(const char *path, struct reg **reg, char *why, size_t why
 int register_file_first(const char *path, const char *primary, char *why, size_t why_room) {
     struct register_value value = {.version = 1};
     bool unknown;
-    snprintf(value.primary, sizeof value.primary, "%s", primary);
+    snprintf(value.primary, sizeof value.primary, "%s", primary ? primary : "");
     int rc = store_value(path, &value, &unknown);
     if (rc)
         snprintf(why, why_room, "the register %s cannot be written: %s", path, strerror(-rc));

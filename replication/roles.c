@@ -16,7 +16,7 @@
 #define DRAIN_PATIENCE (10000 * MS) /* of a switchover */
 #define SWITCH_PATIENCE (5000 * MS)
 #define KEEPER_TICK (50 * MS)
-#define HOLD_SAVE (5000 * MS) /* how often the position that every node has is noted in the store */
+#define HOLD_SAVE (1000 * MS) /* how often the position that every node has is noted in the store */
 
 static const char *own_name(const struct replicator *r) {
     return r->config->nodes[r->self].name;
@@ -195,9 +195,11 @@ static void take_over_value(struct replicator *r) {
     struct reg *reg = r->volume->reg;
     int rc = reg->engine->change(reg, &expected, &next);
     repl_lock(r);
-    if (rc == 0 || (rc == -ESTALE && register_compare(&expected, &next) == 0))
+    if (rc == 0 || (rc == -ESTALE && register_compare(&expected, &next) == 0)) {
+        if (!r->value.primary[0])
+            r->trouble[0] = 0;
         r->value = next;
-    else
+    } else
         log_error("the register could not be brought up to date: %s", strerror(-rc));
     pthread_cond_broadcast(&r->news);
     repl_unlock(r);
@@ -454,10 +456,9 @@ static bool unfit_to_start(struct replicator *r, int64_t since) {
 
 int roles_start(struct replicator *r, char *why, size_t room) {
     repl_lock(r);
-    bool first = r->value.version == 0 && r->position.lsn == 0 && r->self == 0;
-    bool named = strcmp(r->value.primary, own_name(r)) == 0 || first;
-    if (!named && r->value.version == 0)
-        snprintf(r->trouble, sizeof r->trouble, "this node has no register and does not know who is primary");
+    bool named = strcmp(r->value.primary, own_name(r)) == 0;
+    if (!r->value.primary[0])
+        snprintf(r->trouble, sizeof r->trouble, "this node has not heard who is primary since its store was made");
     repl_unlock(r);
     if (!named)
         return 0;

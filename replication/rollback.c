@@ -69,6 +69,15 @@ void rollback_probe(struct replicator *r, struct link_message *message) {
     repl_unlock(r);
 }
 
+/* Every node had the records up to here on its disk once: whoever lacks one of them now is not this volume's newest copy,
+ * but a store that was emptied, restored or replaced, whatever epoch it has come to. */
+static bool had_by_all(struct replicator *r, uint64_t fork) {
+    repl_lock(r);
+    bool had = fork < r->hold_told;
+    repl_unlock(r);
+    return had;
+}
+
 /* The last LSN at which both histories are one. */
 static int find_fork(struct replicator *r, unsigned node, uint64_t hint, const uint8_t hint_chain[CHAIN_SIZE],
                      const struct position *own, uint64_t *fork) {
@@ -127,6 +136,15 @@ static void roll_back(struct replicator *r, unsigned node, uint64_t fork, const 
         log_warning("%s", text);
 }
 
+static void refuse(struct replicator *r, unsigned node, uint64_t fork, const struct position *own) {
+    char text[WIRE_TEXT];
+    const char *name = r->config->nodes[node].name;
+    snprintf(text, sizeof text, "node %.60s is primary but lacks records %" PRIu64 " to %" PRIu64 " of this store, some of "
+             "which every node had: nothing is taken back. If this copy is to stay, stop node %.60s and promote this one "
+             "with --force; if the other, move this store away and format anew", name, fork + 1, own->lsn, name);
+    trouble(r, text);
+}
+
 void rollback_consider(struct replicator *r) {
     struct position own;
     uint8_t hint_chain[CHAIN_SIZE];
@@ -150,6 +168,8 @@ void rollback_consider(struct replicator *r) {
     int rc = find_fork(r, node, hint, hint_chain, &own, &fork);
     if (rc == -ENOENT)
         trouble(r, "this store's history and the primary's have no common point that both still know");
+    else if (rc == 0 && (fork == 0 || had_by_all(r, fork)))
+        refuse(r, node, fork, &own);
     else if (rc == 0 && fork < own.lsn)
         roll_back(r, node, fork, &own);
 }

@@ -255,9 +255,11 @@ volume_set() {
 
 volume_format() {
     local node
+    local first=--first # a starts as primary
     for node in a b; do
-        "$BATON" format --config "$CONFIG" --node "$node" >"$T/.out" 2>&1 ||
+        "$BATON" format --config "$CONFIG" --node "$node" $first >"$T/.out" 2>&1 ||
             bail "baton format failed: $(cat "$T/.out")"
+        first=
     done
 }
 

@@ -1,4 +1,5 @@
 #include "tests/pair.h"
+#include "membership/register.h"
 #include "tests/tap.h"
 
 #include <arpa/inet.h>
@@ -56,6 +57,10 @@ void pair_make(struct pair *pair, enum transport transport) {
         struct store_options options = {.history_bytes = 1ull << 30};
         if (store_format(node->store, config->volume_id, config->volume, config->created, &options, why, sizeof why))
             bail("format: %s", why);
+        char path[1100];
+        register_file_path(node->store, path, sizeof path);
+        if (register_file_first(path, i == 0 ? node->name : NULL, why, sizeof why))
+            bail("register: %s", why);
     }
 }
 

@@ -18,14 +18,18 @@ static int make_parents(const char *path) {
 }
 
 static int run(int argc, char **argv) {
-    static const struct option options[] = {TOOL_OPTIONS, {NULL, 0, NULL, 0}};
+    static const struct option options[] = {TOOL_OPTIONS, {"first", no_argument, NULL, OPTION_OWN}, {NULL, 0, NULL, 0}};
     static struct tool tool;
     char path[1100], why[1024] = "";
+    bool first = false;
     int option;
 
     tool.command = &command_format;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
-        tool_option(&tool, option, optarg);
+        if (option == OPTION_OWN)
+            first = true;
+        else
+            tool_option(&tool, option, optarg);
     if (optind < argc)
         return usage(&command_format, "\"%s\" is too much", argv[optind]);
     if (tool_load(&tool) != 0 || make_parents(tool.self->store) != 0)
@@ -34,27 +38,32 @@ static int run(int argc, char **argv) {
                      sizeof why) != 0)
         return fail("%s", why);
     register_file_path(tool.self->store, path, sizeof path);
-    if (register_file_first(path, tool.config.nodes[0].name, why, sizeof why) != 0)
+    first = first || tool.config.node_count == 1;
+    if (register_file_first(path, first ? tool.self->name : NULL, why, sizeof why) != 0)
         return fail("%s", why);
     if (tool.json) {
-        json_t *line = json_pack("{s:s, s:s, s:s, s:s}", "volume", tool.config.volume, "node", tool.self->name, "store",
-                                 tool.self->store, "primary", tool.config.nodes[0].name);
+        json_t *line = json_pack("{s:s, s:s, s:s, s:b}", "volume", tool.config.volume, "node", tool.self->name, "store",
+                                 tool.self->store, "first", first);
         print_json(line);
         json_decref(line);
     } else {
-        printf("Made an empty store for node %s of volume %s in %s.\n", tool.self->name, tool.config.volume,
-               tool.self->store);
+        printf("Made an empty store for node %s of volume %s in %s.\n%s\n", tool.self->name, tool.config.volume,
+               tool.self->store,
+               first ? "It begins the volume: this node starts as primary."
+                     : "It waits for a primary to fill it from (for a new volume, one node is formatted with --first).");
     }
     return EXIT_SUCCESS;
 }
 
 const struct command command_format = {
     "format", "make a node's empty store",
-    "usage: baton format --config FILE --node NAME\n"
+    "usage: baton format --config FILE --node NAME [--first]\n"
     "\n"
     "Makes an empty store in the directory that the config file names for the node; it must be empty or absent. All\n"
     "stores of a volume begin equal. Do it once on each node, before batond starts there for the first time.\n"
     "\n"
+    "  --first         for a new volume, on one node: it starts as primary. Never for a node of a volume that has data\n"
+    "                  elsewhere, say after its disk was replaced: without --first it waits for a primary to feed it\n"
     "  --config FILE   the volume's config file; without it /etc/baton/VOLUME.conf (--volume), or the only one there\n"
     "  --node NAME     the node; without it the one that has this host's name\n"
     "  --json          print what was made as JSON\n",

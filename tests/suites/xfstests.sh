@@ -38,7 +38,7 @@ volume_make() { # NAME PORT
     "$BATON" create --config "$T/$1.conf" --volume "$1" \
         --node "a=tcp://${address[a]}:$2,store=$T/$1/a/store,mount=$T/$1/mount" \
         --node "b=tcp://${address[b]}:$2,store=$T/$1/b/store,mount=$T/$1/standby" >"$T/.out" 2>&1 || bail "$(cat "$T/.out")"
-    "$BATON" format --config "$T/$1.conf" --node a >"$T/.out" && "$BATON" format --config "$T/$1.conf" --node b >"$T/.out" || bail "no stores"
+    "$BATON" format --config "$T/$1.conf" --node a --first >"$T/.out" && "$BATON" format --config "$T/$1.conf" --node b >"$T/.out" || bail "no stores"
     standby_start "$1" --mount none # xfstests wants to see each volume mounted once
 }
 volume_make tested 7400
