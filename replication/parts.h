@@ -79,6 +79,7 @@ struct replicator {
     bool beat_now; /* the talker shall not wait for the next heartbeat's time */
     int64_t primary_since;
     struct register_value value; /* the register as this node knows it */
+    bool set_heard; /* …and its set is what a primary said to this process in a session, or what it had as primary */
     struct wire_position position;
     uint64_t total; /* bytes of all records applied since the start */
     struct acks acks;

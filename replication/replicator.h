@@ -30,7 +30,8 @@ void replicator_need(struct replicator *replicator, enum park_line line, uint64_
 
 /* Role changes; each returns when done, or a negative errno with a sentence. */
 /* Becomes primary. Refused (-EBUSY) without force while the primary answers; -ESTALE without force if this store is
- * not in the in-sync set. */
+ * not in the in-sync set, or has not heard from a primary since the process started: the set that it knows may be an old
+ * one. (A standby that runs but is cut off from a primary that goes on without it cannot tell, either.) */
 int replicator_promote(struct replicator *replicator, bool force, char *why, size_t why_room);
 /* On the primary: hands over to `node` under load: stops new changes, drains, makes everything durable there, writes
  * the register, lets the peer start its epoch, becomes its standby. On any failure before the register is written this

@@ -89,6 +89,7 @@ static void open_epoch(struct replicator *r, const struct register_value *next, 
     r->ring_first = position->lsn + 1;
     r->primary_since = clock_boot();
     r->role = ROLE_PRIMARY;
+    r->set_heard = true;
     repl_unlock(r);
 }
 
@@ -404,6 +405,11 @@ static int may_promote(struct replicator *r, char *why, size_t room) {
     } else if (!register_is_member(&r->value, own_name(r), r->incarnation)) {
         snprintf(why, room, "this store is not in the in-sync set (it may lack what was acknowledged since LSN %" PRIu64
                  "); promote a member of the set, or this one with --force if that loss is accepted", r->position.lsn);
+        rc = -ESTALE;
+    } else if (!r->set_heard) {
+        snprintf(why, room, "this node has not heard from a primary since it started, so another one may have gone on "
+                 "without it (this store ends at LSN %" PRIu64 "); start the other node, or promote this one with --force "
+                 "if it is sure that nothing newer exists, or if that loss is accepted", r->position.lsn);
         rc = -ESTALE;
     }
     repl_unlock(r);

@@ -93,7 +93,10 @@ static void hear_beat(struct replicator *r, const struct link_message *message) 
     peer->heard = now;
     peer->beat = *beat;
     feed_heard(&peer->feed, session, now);
-    if (follow_heard(&r->follow, message->node, session, now))
+    bool present = follow_heard(&r->follow, message->node, session, now);
+    if (present && beat->role == ROLE_PRIMARY && register_compare(&beat->value, &r->value) >= 0)
+        r->set_heard = true;
+    if (present)
         follow_behind(&r->follow, beat->position.lsn, now);
     if (register_compare(&beat->value, &r->value) > 0 &&
         (!r->value_heard || register_compare(&beat->value, &r->heard_value) > 0)) {
