@@ -31,7 +31,7 @@ bool follow_primary(struct follow *follow, unsigned node, epoch_t epoch, int64_t
             return true;
         }
         /* The same node in a new epoch: what it streamed before is void until a login says how it fits. */
-        if (node == follow->primary && epoch != follow->epoch) {
+        if (node == follow->primary && epoch > follow->epoch) {
             follow_end(follow, now, "the primary began a new epoch");
             return true;
         }

@@ -87,7 +87,9 @@ static bool follow_session(struct replicator *r, struct reception *reception) {
             dial(r, reception, session, primary, epoch, next);
         repl_lock(r);
         r->receiving = session;
+        r->beat_now = r->beat_now || r->follow.state == FOLLOW_SEARCHING;
         pthread_cond_broadcast(&r->news);
+        talk_kick(r);
     }
     if (!session)
         repl_sleep(r, &r->receive_work, 100 * MS);
@@ -119,6 +121,10 @@ static int take_records(struct replicator *r, const struct frame *frame, uint64_
     uint32_t skip = 0;
     repl_lock(r);
     int rc = follow_records(&r->follow, frame->head.session, frame->head.epoch, records, &skip, clock_boot());
+    if (rc == 0 && frame->head.epoch < r->value.epoch) {
+        follow_end(&r->follow, clock_boot(), "the primary has an older epoch than this node has heard of");
+        rc = -EPIPE;
+    }
     if (rc == 0)
         *want = MAX(*want, r->follow.want);
     repl_unlock(r);

@@ -110,9 +110,15 @@ static void hear_beat(struct replicator *r, const struct link_message *message) 
             pthread_cond_signal(&r->keep_work);
         }
     }
+    /* First the session that is void now ends; the next one begins when the receiver has let go of it, at the primary's
+     * next word (which the receiver asks for). */
     if (r->role == ROLE_STANDBY && !r->changing && beat->role == ROLE_PRIMARY && beat->value.epoch >= r->value.epoch &&
-        receiver_idle(r) && follow_primary(&r->follow, message->node, beat->value.epoch, now))
-        begin_session(r, message->node, beat->value.epoch);
+        follow_primary(&r->follow, message->node, beat->value.epoch, now)) {
+        if (receiver_idle(r))
+            begin_session(r, message->node, beat->value.epoch);
+        else
+            pthread_cond_signal(&r->receive_work);
+    }
     pthread_cond_broadcast(&r->news);
 }
 
