@@ -98,6 +98,9 @@ struct replicator {
     bool switch_heard;
     struct wire_switch switch_asked;
     unsigned switch_from;
+    epoch_t switch_refused; /* said no to this handover (and all older ones): that stays so */
+    epoch_t switch_told;    /* the handover whose answer is being waited for, and from whom */
+    unsigned switch_to;
     bool switch_answered;
     struct wire_text switch_answer;
     struct letter outbox[OUTBOX];

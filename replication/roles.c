@@ -215,6 +215,8 @@ static int judge_switch(struct replicator *r, const struct wire_switch *asked, c
     bool newer = value->epoch > r->value.epoch || register_compare(value, &r->value) == 0;
     if (r->role == ROLE_PRIMARY && value->epoch == r->value.epoch)
         rc = 0; /* asked again: done already */
+    else if (value->epoch <= r->switch_refused)
+        snprintf(why, room, "it has said no to this handover before");
     else if (r->role == ROLE_PRIMARY || !newer)
         snprintf(why, room, "the register here has moved on");
     else if (strcmp(value->primary, own_name(r)) != 0 || EPOCH_NODE(value->epoch) != r->config->nodes[r->self].number ||
@@ -243,7 +245,9 @@ static void take_switch(struct replicator *r) {
         rc = become_primary(r, &asked.value, true, reply.switched.text, WIRE_TEXT);
     reply.switched.error = (uint32_t)-rc;
     repl_lock(r);
-    reply.head.epoch = r->value.epoch;
+    if (rc) /* the one that asked goes on by itself now: no later word may change this answer */
+        r->switch_refused = MAX(r->switch_refused, asked.value.epoch);
+    reply.head.epoch = asked.value.epoch;
     talk_post(r, from, &reply);
     repl_unlock(r);
 }
@@ -273,6 +277,8 @@ static int tell_switch(struct replicator *r, unsigned node, const struct wire_sw
     int rc = -ETIMEDOUT;
     repl_lock(r);
     r->switch_answered = false;
+    r->switch_told = change->value.epoch;
+    r->switch_to = node;
     while (clock_boot() < deadline && !r->switch_answered && !atomic_load(&r->stopping)) {
         talk_post(r, node, &frame);
         repl_wait(r, &r->news, clock_boot() + 200 * MS);
@@ -286,6 +292,7 @@ static int tell_switch(struct replicator *r, unsigned node, const struct wire_sw
         snprintf(why, room, "node %s has been named primary but has not said that it is; see its status, or promote one",
                  r->peers[node].node->name);
     }
+    r->switch_told = 0;
     repl_unlock(r);
     return rc;
 }

@@ -180,9 +180,11 @@ static void handle(struct replicator *r, struct link_message *message, bool boun
         pthread_cond_signal(&r->keep_work);
         break;
     case WIRE_SWITCHED:
-        r->switch_answer = frame->switched;
-        r->switch_answered = true;
-        pthread_cond_broadcast(&r->news);
+        if (r->switch_told && frame->head.epoch == r->switch_told && message->node == r->switch_to) {
+            r->switch_answer = frame->switched;
+            r->switch_answered = true;
+            pthread_cond_broadcast(&r->news);
+        }
         break;
     default:
         break;

@@ -36,7 +36,7 @@ enum wire_type {
     WIRE_ACK = 5,      /* standby: received, durable */
     WIRE_BYE = 6,      /* either: this session ends, and why */
     WIRE_SWITCH = 7,   /* primary: be the primary; the register says so */
-    WIRE_SWITCHED = 8, /* the new primary: done, or a sentence */
+    WIRE_SWITCHED = 8, /* the new primary: done, or a sentence; head.epoch: of the value that it was asked to take */
     WIRE_TYPE_END
 };
 
