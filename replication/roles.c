@@ -265,6 +265,8 @@ static int drain(struct replicator *r, unsigned node, int64_t deadline) {
     while (rc == 0 && (acks_line(&r->acks, PARK_DURABLE) < position.lsn || r->peers[node].feed.durable < position.lsn))
         if (!r->acks.active || r->peers[node].feed.state != FEED_STREAMING)
             rc = -ENOTCONN;
+        else if (atomic_load(&r->stopping))
+            rc = -ESHUTDOWN;
         else if (!repl_wait(r, &r->news, MIN(deadline, clock_boot() + 100 * MS)) && clock_boot() >= deadline)
             rc = -ETIMEDOUT;
     repl_unlock(r);
