@@ -18,6 +18,7 @@ struct link {
     void *context;
     void *bound[LINK_PORTS];
     pthread_t zap;
+    void *zap_socket; /* the thread's own from its start on */
     bool zap_runs;
     atomic_int_fast64_t complained_garbage;
     int64_t complained_stranger; /* the ZAP thread's */
@@ -65,8 +66,7 @@ static void zap_reply(void *socket, const char *request, size_t request_length, 
 
 static void *zap_thread(void *argument) {
     struct link *link = argument;
-    void *socket = zmq_socket(link->context, ZMQ_REP);
-    PROMISE(socket && zmq_bind(socket, ZAP_ENDPOINT) == 0);
+    void *socket = link->zap_socket;
     for (;;) {
         char parts[ZAP_PARTS][256];
         size_t lengths[ZAP_PARTS] = {0};
@@ -195,6 +195,9 @@ int link_open(const struct config *config, unsigned self, const char *secret, st
                 rc = -EINVAL;
             }
         if (rc == 0) {
+            /* Bound before anything listens: without a handler ZeroMQ would let everybody in. */
+            link->zap_socket = zmq_socket(link->context, ZMQ_REP);
+            PROMISE(link->zap_socket && zmq_bind(link->zap_socket, ZAP_ENDPOINT) == 0);
             PROMISE(pthread_create(&link->zap, NULL, zap_thread, link) == 0);
             link->zap_runs = true;
         }
