@@ -40,6 +40,10 @@ struct reg {
     const struct register_engine *engine;
 };
 
+/* change(), and a look when the outcome is unknown. 0: `next` is chosen; -ESTALE: another one is, and stands in `expected`;
+ * -EINPROGRESS: unknown still, `next` may become the value at any time; other errors: `expected` is the value still. */
+int register_settle(struct reg *reg, struct register_value *expected, const struct register_value *next);
+
 /* Values are ordered by (epoch, version): a forced promotion on one side starts a higher epoch, and every node that hears
  * of it takes that value over. <0, 0, >0. */
 int register_compare(const struct register_value *a, const struct register_value *b);

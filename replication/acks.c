@@ -46,6 +46,12 @@ void acks_settle(struct acks *acks, bool chosen) {
     acks->pending = false;
 }
 
+void acks_adopt(struct acks *acks, uint32_t set) {
+    PROMISE(set & BIT(acks->self));
+    acks->set = set;
+    acks->pending = false;
+}
+
 static uint64_t line_of(const struct acks *acks, uint32_t set, enum park_line line) {
     bool alone = set == BIT(acks->self);
     const uint64_t *positions = line == PARK_DURABLE || alone ? acks->durable : acks->received;

@@ -37,6 +37,8 @@ void acks_forget(struct acks *acks, unsigned node);
 /* A change of the set: proposed before it is written, settled when the outcome is known. */
 void acks_propose(struct acks *acks, uint32_t set);
 void acks_settle(struct acks *acks, bool chosen);
+/* The register turned out to have this set, which this node had not proposed or had given up. */
+void acks_adopt(struct acks *acks, uint32_t set);
 
 /* Moves the lines as far as the positions allow, and returns the one that is asked for. */
 uint64_t acks_line(struct acks *acks, enum park_line line);

@@ -63,6 +63,14 @@ static void resume_standby(struct replicator *r) {
     talk_kick(r);
 }
 
+/* The register has another value than this node knew. */
+static void adopt(struct replicator *r, const struct register_value *found) {
+    repl_lock(r);
+    if (register_compare(found, &r->value) > 0)
+        r->value = *found;
+    repl_unlock(r);
+}
+
 static void next_epoch(struct replicator *r, const struct position *position, unsigned node,
                        struct register_value *next) {
     uint64_t counter = MAX(EPOCH_COUNTER(r->value.epoch), EPOCH_COUNTER(position->epoch));
@@ -129,9 +137,12 @@ static int become_primary(struct replicator *r, const struct register_value *giv
     repl_unlock(r);
     int rc = EPOCH_COUNTER(next.epoch) > EPOCH_COUNTER_MAX ? -ERANGE : 0;
     if (rc == 0 && register_compare(&next, &expected) != 0) /* a given value may have arrived by heartbeat before */
-        rc = reg->engine->change(reg, &expected, &next);
+        rc = register_settle(reg, &expected, &next);
     if (rc) {
-        snprintf(why, why_room, "the register could not be changed: %s", strerror(-rc));
+        snprintf(why, why_room, "the register could not be changed: %s%s", strerror(-rc),
+                 rc == -ESTALE ? " (it has moved on; look at the status, and try again)" : "");
+        if (rc == -ESTALE)
+            adopt(r, &expected);
         resume_standby(r);
         return rc;
     }
@@ -193,15 +204,16 @@ static void take_over_value(struct replicator *r) {
         return;
     if (primary)
         step_down(r);
-    struct reg *reg = r->volume->reg;
-    int rc = reg->engine->change(reg, &expected, &next);
+    bool knew_none = !expected.primary[0];
+    int rc = register_settle(r->volume->reg, &expected, &next);
     repl_lock(r);
-    if (rc == 0 || (rc == -ESTALE && register_compare(&expected, &next) == 0)) {
-        if (!r->value.primary[0])
+    if (rc == 0 || rc == -ESTALE) {
+        if (knew_none)
             r->trouble[0] = 0;
-        r->value = next;
-    } else
+        r->value = rc ? expected : next;
+    } else {
         log_error("the register could not be brought up to date: %s", strerror(-rc));
+    }
     pthread_cond_broadcast(&r->news);
     repl_unlock(r);
 }
@@ -313,6 +325,27 @@ static void go_on_as_primary(struct replicator *r) {
     }
 }
 
+/* The register did not take the handover. Only if it surely still names this node may this node go on. */
+static void handover_failed(struct replicator *r, int rc, const struct register_value *found, char *why, size_t room) {
+    bool own = rc != -EINPROGRESS && strcmp(found->primary, own_name(r)) == 0;
+    snprintf(why, room, "the register could not be changed: %s; this node %s", strerror(-rc),
+             own ? "goes on" : "is primary no more; when the register answers, promote the one that shall be it");
+    if (rc == -ESTALE)
+        adopt(r, found);
+    if (own) {
+        go_on_as_primary(r);
+        return;
+    }
+    repl_lock(r);
+    close_epoch(r);
+    repl_unlock(r);
+    atomic_store(&r->volume->role, ROLE_STANDBY);
+    if (r->volume->front)
+        front_become_standby(r->volume->front);
+    park_give_up(r->volume->park, -EIO);
+    resume_standby(r);
+}
+
 static int hand_over(struct replicator *r, unsigned node, char *why, size_t room) {
     struct reg *reg = r->volume->reg;
     struct position position;
@@ -325,10 +358,9 @@ static int hand_over(struct replicator *r, unsigned node, char *why, size_t room
     memcpy(change.chain, position.chain, CHAIN_SIZE);
     acks_stop(&r->acks);
     repl_unlock(r);
-    int rc = reg->engine->change(reg, &expected, &next);
+    int rc = register_settle(reg, &expected, &next);
     if (rc) {
-        snprintf(why, room, "the register could not be changed: %s; this node goes on", strerror(-rc));
-        go_on_as_primary(r);
+        handover_failed(r, rc, &expected, why, room);
         return rc;
     }
     repl_lock(r);

@@ -94,13 +94,26 @@ static const char *why_out(const struct replicator *r, const struct register_mem
     return "the config has no such node any more";
 }
 
+/* Another value than this node knew is in the register. One of its own epoch says what the set is; one of another epoch
+ * says that this node is primary no more: it acknowledges nothing from here on, the rest is the keeper's. lock held */
+static void obey(struct replicator *r, const struct register_value *found) {
+    if (r->role == ROLE_PRIMARY && found->epoch == r->value.epoch) {
+        r->value = *found;
+        acks_adopt(&r->acks, set_bits(r, found));
+    } else if (register_compare(found, &r->value) > 0) {
+        acks_stop(&r->acks);
+        r->heard_value = *found;
+        r->value_heard = true;
+        pthread_cond_signal(&r->keep_work);
+    }
+}
+
 /* Writes r->proposal, which is pending. The outcome may stay unknown: then it stays pending, and is tried again. */
 static void write_proposal(struct replicator *r) {
     struct register_value expected = r->value, proposal = r->proposal;
-    struct reg *reg = r->volume->reg;
     uint64_t lines[PARK_LINES];
-    int rc = reg->engine->change(reg, &expected, &proposal);
-    bool chosen = rc == 0 || (rc == -ESTALE && register_compare(&expected, &proposal) == 0);
+    int rc = register_settle(r->volume->reg, &expected, &proposal);
+    bool chosen = rc == 0;
     repl_lock(r);
     if (!chosen && rc != -ESTALE && rc != -EINVAL) {
         if (!r->trouble[0])
@@ -112,9 +125,9 @@ static void write_proposal(struct replicator *r) {
     r->trouble[0] = 0;
     if (chosen)
         r->value = proposal;
-    else if (rc == -ESTALE)
-        r->value = expected;
     acks_settle(&r->acks, chosen);
+    if (rc == -ESTALE)
+        obey(r, &expected);
     r->writing = false;
     for (unsigned i = 0; i < r->count; i++)
         r->peers[i].joining = false;

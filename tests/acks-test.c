@@ -137,6 +137,19 @@ static void shrinking_set_needs_the_disk(void) { /* TRAPS 22 */
     is_int(110, acks_line(&acks, PARK_RECEIVED), "what is on the disk");
 }
 
+static void a_set_that_was_found_counts(void) {
+    struct acks acks = {0};
+    acks_start(&acks, 0, 1, 100);
+    acks_propose(&acks, 3);
+    acks_settle(&acks, false); /* given up, but it had been chosen: */
+    acks_adopt(&acks, 3);
+    acks_own_received(&acks, 101);
+    acks_own_durable(&acks, 101);
+    is_int(100, acks_line(&acks, PARK_DURABLE), "a set that the register has counts, whoever proposed it");
+    acks_peer(&acks, 1, 101, 101);
+    is_int(101, acks_line(&acks, PARK_DURABLE), "as soon as its other member has it, too, it is acknowledged");
+}
+
 static void no_role_no_line(void) {
     struct acks acks = {0};
     acks_start(&acks, 0, 1, 5);
@@ -150,6 +163,7 @@ int main(void) {
     plan_lazy();
     growing_set_needs_both();
     shrinking_set_needs_the_disk();
+    a_set_that_was_found_counts();
     no_role_no_line();
     random_schedules();
     return 0;
