@@ -112,11 +112,16 @@ void park_advance(struct park *park, enum park_line line, uint64_t lsn) {
 }
 
 void park_reset(struct park *park, uint64_t lsn) {
+    struct parked *waiting[PARK_LINES];
+
     park_lock(park);
-    PROMISE(park->count == 0);
-    for (unsigned line = 0; line < PARK_LINES; line++)
+    for (unsigned line = 0; line < PARK_LINES; line++) {
+        waiting[line] = take(park, &park->lines[line], UINT64_MAX);
         atomic_store(&park->lines[line].position, lsn);
+    }
     park_unlock(park);
+    for (unsigned line = 0; line < PARK_LINES; line++)
+        answer(waiting[line], -EIO);
 }
 
 void park_give_up(struct park *park, int error) {

@@ -22,7 +22,7 @@ struct park *park_create(void);
 void park_free(struct park *park); /* gives up what waits with -EIO */
 void park_wait(struct park *park, enum park_line line, struct parked *parked);
 void park_advance(struct park *park, enum park_line line, uint64_t lsn); /* never goes back but by park_reset */
-void park_reset(struct park *park, uint64_t lsn); /* a new role: both lines stand at lsn; nothing may be waiting */
+void park_reset(struct park *park, uint64_t lsn); /* a new role: both lines stand at lsn; gives up what waits, -EIO */
 void park_give_up(struct park *park, int error);  /* answers all that waits */
 /* Waits in this thread until `lsn` is reached. 0, or -ETIMEDOUT, or the error of a give-up. */
 int park_sync(struct park *park, enum park_line line, uint64_t lsn, int64_t timeout_ns);

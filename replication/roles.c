@@ -146,7 +146,6 @@ static int become_primary(struct replicator *r, const struct register_value *giv
         resume_standby(r);
         return rc;
     }
-    park_give_up(r->volume->park, -EIO); /* nothing waits on a standby */
     park_reset(r->volume->park, position.lsn);
     open_epoch(r, &next, &position);
     rc = store_start_epoch(r->store, next.epoch, own_name(r));

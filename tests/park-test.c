@@ -60,6 +60,21 @@ static void test_order(void) {
     is_int(-EIO, a.error, "freeing gives up");
 }
 
+static void test_reset(void) {
+    struct park *park = park_create();
+    struct waiter received, durable;
+
+    wait_for(park, PARK_RECEIVED, &received, 5);
+    wait_for(park, PARK_DURABLE, &durable, 9);
+    park_reset(park, 7);
+    ok(received.answers == 1 && durable.answers == 1, "a reset answers who waits, once");
+    is_int(-EIO, received.error, "with an error, although its new position is beyond one's LSN");
+    is_int(-EIO, durable.error, "both of them");
+    is_int(0, park_count(park), "nobody waits");
+    is_int(7, park_position(park, PARK_DURABLE), "it stands where it was told");
+    park_free(park);
+}
+
 static void *advance_later(void *context) {
     for (uint64_t lsn = 1; lsn <= 100; lsn++)
         park_advance(context, PARK_DURABLE, lsn);
@@ -121,6 +136,7 @@ static void test_threads(void) {
 int main(void) {
     plan_lazy();
     test_order();
+    test_reset();
     test_sync();
     test_threads();
     return 0;
