@@ -194,7 +194,7 @@ static int start(struct volume *volume) {
     if (volume->self->mount[0])
         error = front_start(volume, &volume->front, why, sizeof why);
     if (!error && volume->config.node_count > 1)
-        error = replicator_start(volume, &volume->replicator, why, sizeof why);
+        error = replicator_start(volume, why, sizeof why);
     else if (!error)
         error = volume_serve_alone(volume, why, sizeof why);
     if (!error) {

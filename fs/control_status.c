@@ -32,8 +32,9 @@ static json_t *quick(struct volume *volume) {
     json_object_set_new(line, "mounted", json_boolean(volume->front != NULL));
     if (volume->park != NULL)
         json_object_set_new(line, "waiting", json_integer((json_int_t)park_count(volume->park)));
-    if (volume->replicator != NULL)
-        json_object_set_new(line, "replication", replicator_status(volume->replicator));
+    struct replicator *replicator = atomic_load(&volume->replicator);
+    if (replicator != NULL)
+        json_object_set_new(line, "replication", replicator_status(replicator));
     return line;
 }
 

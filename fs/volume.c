@@ -49,8 +49,9 @@ void volume_wait(struct volume *volume, enum volume_wait kind, uint64_t lsn, str
 
     parked->lsn = need.lsn;
     if (park_position(need.park, need.line) < need.lsn) {
-        if (volume->replicator && need.park == volume->park)
-            replicator_need(volume->replicator, need.line, need.lsn);
+        struct replicator *replicator = atomic_load(&volume->replicator);
+        if (replicator && need.park == volume->park)
+            replicator_need(replicator, need.line, need.lsn);
         else
             store_want_durable(volume->store, need.lsn);
     }
@@ -59,9 +60,10 @@ void volume_wait(struct volume *volume, enum volume_wait kind, uint64_t lsn, str
 
 void volume_applied(void *context, const struct record *record, struct entry *entry) {
     struct volume *volume = context;
+    struct replicator *replicator = atomic_load(&volume->replicator);
 
-    if (volume->replicator) /* first: while it travels, there is time for the rest */
-        replicator_applied(volume->replicator, entry);
+    if (replicator) /* first: while it travels, there is time for the rest */
+        replicator_applied(replicator, entry);
     if (volume->front)
         front_applied(volume->front, record);
 }
@@ -75,12 +77,13 @@ void volume_undone(void *context, const struct record *record) {
 
 void volume_durable(void *context, uint64_t lsn) {
     struct volume *volume = context;
+    struct replicator *replicator = atomic_load(&volume->replicator);
     struct position position;
 
     store_position(volume->store, &position); /* records may have been undone since it was told */
     park_advance(volume->local, PARK_DURABLE, MIN(lsn, position.durable));
-    if (volume->replicator) {
-        replicator_durable(volume->replicator, lsn);
+    if (replicator) {
+        replicator_durable(replicator, lsn);
     } else {
         park_advance(volume->park, PARK_RECEIVED, lsn);
         park_advance(volume->park, PARK_DURABLE, lsn);

@@ -25,7 +25,7 @@ struct volume {
     struct park *park;   /* over the in-sync set: the replicator advances it, or volume.c if there is no replicator */
     struct park *local;  /* PARK_DURABLE: this node's own disk; volume.c advances it */
     struct front *front; /* NULL: no mount */
-    struct replicator *replicator; /* NULL: the only node of its volume */
+    struct replicator *_Atomic replicator; /* NULL: the only node of its volume, or none runs */
     struct control *control;
     struct reg *reg;
     int64_t orphan_grace; /* ns: orphans of earlier epochs are kept so long */

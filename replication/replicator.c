@@ -77,16 +77,18 @@ static struct replicator *make(struct volume *volume) {
 }
 
 static void unmake(struct replicator *r) {
+    repl_lock(r);
+    struct link *link = r->link;
+    primary_ring_clear(r);
+    r->role = ROLE_STANDBY; /* who applies a record meanwhile, in a thread of the store's or the mount's, sends nothing */
+    r->link = NULL;
+    repl_unlock(r);
     for (unsigned i = 0; i < r->count; i++)
         link_hang_up(r->peers[i].dealer);
-    if (r->link)
-        link_close(r->link);
+    if (link)
+        link_close(link);
     if (r->wake >= 0)
         close(r->wake);
-    repl_lock(r);
-    primary_ring_clear(r);
-    r->role = ROLE_STANDBY;
-    repl_unlock(r);
 }
 
 /* The store's threads may be in a call of its watch: the structure stays for them, until the next one of this volume's
@@ -156,7 +158,7 @@ static void start_threads(struct replicator *r) {
     r->threads = sizeof all / sizeof *all;
 }
 
-int replicator_start(struct volume *volume, struct replicator **out, char *why, size_t room) {
+int replicator_start(struct volume *volume, char *why, size_t room) {
     struct replicator *r = make(volume);
     if (!r)
         return -ENOMEM;
@@ -178,13 +180,11 @@ int replicator_start(struct volume *volume, struct replicator **out, char *why, 
     replicator_read_position(r);
     roles_hold_load(r);
     follow_start(&r->follow, r->lease, clock_boot());
-    *out = volume->replicator = r; /* the epoch's record is applied before this returns */
+    atomic_store(&volume->replicator, r); /* the epoch's record is applied before this returns */
     start_threads(r);
     rc = roles_start(r, why, room);
-    if (rc) {
+    if (rc)
         replicator_stop(r);
-        *out = volume->replicator = NULL;
-    }
     return rc;
 }
 
@@ -230,7 +230,7 @@ void replicator_stop(struct replicator *r) {
         r->volume->reg->engine->close(r->volume->reg);
         r->volume->reg = NULL;
     }
-    r->volume->replicator = NULL;
+    atomic_store(&r->volume->replicator, NULL);
     unmake(r);
     retire(r);
 }

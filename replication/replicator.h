@@ -13,10 +13,10 @@
 struct volume;
 struct replicator;
 
-/* Opens the register (STORE.register → volume->reg), asks the peers who is primary, takes this node's role (calls
+/* Sets volume->replicator, opens the register (STORE.register → volume->reg), asks the peers who is primary, takes this node's role (calls
  * front_become_primary if it is that), starts the threads. replicator_stop closes the register again. Either is called
  * when store, park and front are there; front may be NULL. */
-int replicator_start(struct volume *volume, struct replicator **replicator, char *why, size_t why_room);
+int replicator_start(struct volume *volume, char *why, size_t why_room);
 void replicator_stop(struct replicator *replicator);
 
 /* New record (lock held): be quick. */

@@ -78,7 +78,7 @@ void pair_start(struct pair *pair, unsigned node) {
     volume->park = park_create();
     volume->local = park_create();
     volume_watch(volume);
-    if (replicator_start(volume, &volume->replicator, why, sizeof why))
+    if (replicator_start(volume, why, sizeof why))
         bail("node %s: %s", volume->self->name, why);
 }
 
