@@ -1,5 +1,6 @@
 #include "replication/link.h"
 
+#include <arpa/inet.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -41,6 +42,23 @@ static int node_of_key(const struct link *link, const uint8_t key[32]) {
     return -1;
 }
 
+/* In the clear, what a node says of itself proves nothing; but nobody who has another address gets that far. */
+static int node_of_address(const struct link *link, const char *address) {
+    char host[64];
+    uint8_t here[16] = {0}, there[16];
+    uint16_t port;
+    int family = strchr(address, ':') ? AF_INET6 : AF_INET;
+    if (inet_pton(family, address, here) != 1)
+        return -1;
+    for (unsigned i = 0; i < link->config->node_count; i++) {
+        memset(there, 0, sizeof there);
+        if (config_address(link->config->nodes[i].address, host, &port) == 0 && inet_pton(family, host, there) == 1 &&
+            memcmp(here, there, sizeof here) == 0)
+            return (int)i;
+    }
+    return -1;
+}
+
 static void complain_stranger(struct link *link, const char *address, const uint8_t *key) {
     char text[KEY_TEXT] = "none";
     link->strangers++;
@@ -49,8 +67,12 @@ static void complain_stranger(struct link *link, const char *address, const uint
         return;
     if (key)
         zmq_z85_encode(text, key, 32);
-    log_warning("refused a connection from %s: its key %s is none of this volume's nodes (%llu refused since the last "
-                "such line)", address, text, (unsigned long long)link->strangers);
+    if (secured(link))
+        log_warning("refused a connection from %s: its key %s is none of this volume's nodes (%llu refused since the last "
+                    "such line)", address, text, (unsigned long long)link->strangers);
+    else
+        log_warning("refused a connection from %s: that is no address of this volume's nodes (%llu refused since the last "
+                    "such line)", address, (unsigned long long)link->strangers);
     link->complained_stranger = now;
     link->strangers = 0;
 }
@@ -89,6 +111,8 @@ static void *zap_thread(void *argument) {
         bool curve = part == ZAP_PARTS && strcmp(parts[ZAP_MECHANISM], "CURVE") == 0 && lengths[ZAP_KEY] == 32;
         const uint8_t *key = curve ? (const uint8_t *)parts[ZAP_KEY] : NULL;
         int node = curve ? node_of_key(link, key) : -1;
+        if (!secured(link) && part > ZAP_MECHANISM && strcmp(parts[ZAP_MECHANISM], "NULL") == 0)
+            node = node_of_address(link, parts[ZAP_ADDRESS]);
         if (node < 0)
             complain_stranger(link, part > ZAP_ADDRESS ? parts[ZAP_ADDRESS] : "somewhere", key);
         zap_reply(socket, parts[ZAP_REQUEST], lengths[ZAP_REQUEST], node < 0 ? NULL : link->config->nodes[node].name);
@@ -114,7 +138,8 @@ static void *make_socket(struct link *link, int type, enum link_port port) {
     bool bulk_in = port == LINK_RECORDS && type == ZMQ_DEALER;
     set_int(socket, ZMQ_LINGER, 0);
     set_int(socket, ZMQ_SNDHWM, 4096); /* credit keeps below that */
-    set_int(socket, ZMQ_RCVHWM, port == LINK_RECORDS ? 4096 : 1024);
+    /* Nobody sends records to a primary: what comes there is not read, and does not pile up. */
+    set_int(socket, ZMQ_RCVHWM, port != LINK_RECORDS ? 1024 : bulk_in ? 4096 : 4);
     int64_t most = bulk_in ? (int64_t)WIRE_RECORDS_BYTES : WIRE_CONTROL_MAX;
     PROMISE(zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &most, sizeof most) == 0);
     set_u64(socket, ZMQ_AFFINITY, port == LINK_RECORDS ? IO_RECORDS : IO_CONTROL);
@@ -157,9 +182,9 @@ static int bind_port(struct link *link, enum link_port port, int64_t deadline, c
     set_int(socket, ZMQ_IPV6, is_ipv6(node));
     set_int(socket, ZMQ_ROUTER_MANDATORY, 1);
     set_int(socket, ZMQ_RCVTIMEO, 100);
+    PROMISE(zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, "baton", 5) == 0);
     if (secured(link)) {
         set_int(socket, ZMQ_CURVE_SERVER, 1);
-        PROMISE(zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, "baton", 5) == 0);
         if (zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, link->secret, KEY_TEXT) < 0) {
             snprintf(why, why_room, "node %s: its secret key is no CURVE key", node->name);
             return -EINVAL;
@@ -188,19 +213,18 @@ int link_open(const struct config *config, unsigned self, const char *secret, st
     PROMISE(link->context);
     zmq_ctx_set(link->context, ZMQ_IO_THREADS, 2);
     int rc = 0;
-    if (secured(link)) {
+    if (secured(link))
         for (unsigned i = 0; i < config->node_count; i++)
             if (!zmq_z85_decode(link->keys[i], config->nodes[i].public_key)) {
                 snprintf(why, why_room, "node %s: its public-key is no CURVE key", config->nodes[i].name);
                 rc = -EINVAL;
             }
-        if (rc == 0) {
-            /* Bound before anything listens: without a handler ZeroMQ would let everybody in. */
-            link->zap_socket = zmq_socket(link->context, ZMQ_REP);
-            PROMISE(link->zap_socket && zmq_bind(link->zap_socket, ZAP_ENDPOINT) == 0);
-            PROMISE(pthread_create(&link->zap, NULL, zap_thread, link) == 0);
-            link->zap_runs = true;
-        }
+    if (rc == 0) {
+        /* Bound before anything listens: without a handler ZeroMQ would let everybody in. */
+        link->zap_socket = zmq_socket(link->context, ZMQ_REP);
+        PROMISE(link->zap_socket && zmq_bind(link->zap_socket, ZAP_ENDPOINT) == 0);
+        PROMISE(pthread_create(&link->zap, NULL, zap_thread, link) == 0);
+        link->zap_runs = true;
     }
     int64_t deadline = clock_boot() + BIND_PATIENCE;
     for (enum link_port port = 0; rc == 0 && port < LINK_PORTS; port++)
@@ -240,8 +264,9 @@ struct link_route link_route_of(uint64_t session) {
 }
 
 void *link_dial(struct link *link, unsigned node, enum link_port port, uint64_t session, int receive_timeout_ms) {
-    const struct node_config *peer = &link->config->nodes[node];
-    char text[160];
+    const struct node_config *peer = &link->config->nodes[node], *self = &link->config->nodes[link->self];
+    char text[160], via[320], host[64];
+    uint16_t ignored;
     void *socket = endpoint(peer, port, text) == 0 ? make_socket(link, ZMQ_DEALER, port) : NULL;
     if (!socket)
         return NULL;
@@ -259,7 +284,13 @@ void *link_dial(struct link *link, unsigned node, enum link_port port, uint64_t 
              zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, public_key, KEY_TEXT) < 0 ||
              zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, link->secret, KEY_TEXT) < 0;
     }
-    if (rc || zmq_connect(socket, text) < 0) {
+    /* From the address that the other end expects. */
+    if (!secured(link) && is_ipv6(self) == is_ipv6(peer) && config_address(self->address, host, &ignored) == 0) {
+        snprintf(via, sizeof via, is_ipv6(self) ? "tcp://[%s]:0;%s" : "tcp://%s:0;%s", host, text + strlen("tcp://"));
+    } else {
+        snprintf(via, sizeof via, "%s", text);
+    }
+    if (rc || zmq_connect(socket, via) < 0) {
         log_error("node %s cannot be dialled at %s: %s", peer->name, text, zmq_strerror(errno));
         zmq_close(socket);
         return NULL;

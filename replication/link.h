@@ -6,7 +6,9 @@
  * that cannot go now is refused (-EAGAIN), one to a peer that has gone is -EHOSTUNREACH.
  *
  * With CURVE only the public keys of the config's nodes are let in; others are refused and logged, and a frame must
- * carry the number of the node whose key the connection has. In the clear, the number must be one of the config's.
+ * carry the number of the node whose key the connection has. In the clear, only the addresses of the config's nodes are
+ * let in, and the number must be one of the config's. What is left to those who are let in: a message of endless parts,
+ * each within its bound, is gathered by ZeroMQ in memory before it is handed out.
  *
  * A socket is used by one thread at a time (the caller's lock, or one owner).
  */

@@ -64,6 +64,10 @@ import ctypes
 xxh = ctypes.CDLL("libxxhash.so.0")
 xxh.XXH32.restype = ctypes.c_uint32
 print(xxh.XXH32(b"b", 1, 0) & 0xffff)')
+ok "somebody with an address of no node's sends to a" \
+    in_node witness timeout 60 python3 "$T/hostile.py" 10.77.0.1 7400 "$id" "$number" $RANDOM
+ok "and is refused" grep -q "refused a connection from 10.77.0.3: that is no address" "$T/a.log"
+fails "with all its frames" grep -q "dropped a frame" "$T/a.log"
 ok "hostile frames are sent to a" in_node b timeout 60 python3 "$T/hostile.py" 10.77.0.1 7400 "$id" "$number" $RANDOM
 ok "and to b" in_node a timeout 60 python3 "$T/hostile.py" 10.77.0.2 7400 "$id" "$number" $RANDOM
 ok "they are logged" grep -q "dropped a frame from" "$T/a.log"
