@@ -19,7 +19,8 @@ static void open_session(struct feed *feed, uint64_t session, const struct wire_
                           .durable = login->position.durable,
                           .window = MIN(login->window, FEED_WINDOW_BYTES),
                           .login_time = now,
-                          .heard = now};
+                          .heard = now,
+                          .progress = now};
     memcpy(feed->incarnation, login->incarnation, sizeof feed->incarnation);
 }
 
@@ -76,6 +77,8 @@ int feed_ack(struct feed *feed, uint64_t session, const struct wire_ack *ack, in
     if (ack->received >= feed->next || ack->received < feed->received || ack->durable < feed->durable ||
         ack->durable > ack->received)
         return -EBADMSG;
+    if (ack->received > feed->received || ack->durable > feed->durable)
+        feed->progress = now;
     feed->received = ack->received;
     feed->durable = ack->durable;
     while (feed->sent_count && feed->sent[feed->sent_first].last <= ack->received) {
@@ -91,6 +94,13 @@ bool feed_heard(struct feed *feed, uint64_t session, int64_t now) {
         return false;
     feed->heard = now;
     return true;
+}
+
+bool feed_stuck(struct feed *feed, int64_t now, int64_t patience) {
+    bool asked = feed->sent_count > 0 || MIN(feed->want_sent, feed->received) > feed->durable;
+    if (feed->state != FEED_STREAMING || !asked)
+        feed->progress = now;
+    return now - feed->progress > patience;
 }
 
 void feed_end(struct feed *feed, const char *format, ...) {

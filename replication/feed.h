@@ -37,6 +37,7 @@ struct feed {
     uint64_t in_flight; /* bytes */
     int64_t login_time;
     int64_t heard; /* the last frame of this session */
+    int64_t progress; /* when it last acknowledged something, or nothing was asked of it */
     uint64_t total_bytes; /* sent in this session */
     struct feed_sent sent[FEED_WINDOW_FRAMES]; /* a ring */
     unsigned sent_first, sent_count;
@@ -62,6 +63,9 @@ void feed_sent(struct feed *feed, uint64_t last, uint64_t bytes);
 int feed_ack(struct feed *feed, uint64_t session, const struct wire_ack *ack, int64_t now);
 /* A heartbeat or another sign of life in `session`: true if that is the present one. */
 bool feed_heard(struct feed *feed, uint64_t session, int64_t now);
+/* It lives but has not acknowledged anything of what was sent, or made nothing durable of what was wanted, for so long.
+ * To be called now and then: it also notes when nothing is asked of the peer. */
+bool feed_stuck(struct feed *feed, int64_t now, int64_t patience);
 /* Ends the session with a sentence. */
 void feed_end(struct feed *feed, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

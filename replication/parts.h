@@ -31,6 +31,7 @@
 #define FRAMES_AT_ONCE 2u /* with so many on their way a frame waits until it is full or one is acknowledged */
 #define JOIN_LAG_RECORDS 4096u    /* a peer is proposed for the set when it is no further behind than this */
 #define JOIN_PATIENCE (5000 * MS)
+#define STUCK_LEASES 10 /* lease times without any progress end a session, too; a large record on a slow line takes its time */
 #define OUTBOX 16u
 
 struct peer {

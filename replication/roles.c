@@ -84,8 +84,12 @@ static void next_epoch(struct replicator *r, const struct position *position, un
     memcpy(next->start_chain, position->chain, CHAIN_SIZE);
 }
 
-static void open_epoch(struct replicator *r, const struct register_value *next, const struct position *position) {
+/* `again`: after a handover that came to nothing. What waits for an acknowledgement goes on waiting: the lines stay where
+ * they were. */
+static void open_epoch(struct replicator *r, const struct register_value *next, const struct position *position,
+                       bool again) {
     repl_lock(r);
+    uint64_t lines[PARK_LINES] = {r->acks.lines[0], r->acks.lines[1]};
     r->value = *next;
     for (unsigned i = 0; i < r->count; i++)
         if (i != r->self && r->peers[i].feed.state != FEED_ABSENT)
@@ -94,6 +98,8 @@ static void open_epoch(struct replicator *r, const struct register_value *next, 
     r->acks.durable[r->self] = position->durable;
     acks_start(&r->acks, r->self, set_bits(r, next), position->lsn);
     acks_own_durable(&r->acks, position->durable);
+    if (again)
+        memcpy(r->acks.lines, lines, sizeof lines);
     r->ring_first = position->lsn + 1;
     r->primary_since = clock_boot();
     r->role = ROLE_PRIMARY;
@@ -115,8 +121,11 @@ static void close_epoch(struct replicator *r) { /* lock held */
         r->peers[i].joining = false;
 }
 
-/* `given`: the value that makes it primary (a switchover's), else one is made from `members`. role_lock held. */
-static int become_primary(struct replicator *r, const struct register_value *given, bool keep_members, char *why,
+enum start { START_ANEW, START_PROMOTED, START_HANDED_OVER, START_AGAIN };
+
+/* `given`: the value that makes it primary (START_HANDED_OVER), else one is made; a promotion begins with this store as
+ * the only member, another start keeps the set. role_lock held. */
+static int become_primary(struct replicator *r, enum start start, const struct register_value *given, char *why,
                           size_t why_room) {
     struct reg *reg = r->volume->reg;
     struct position position;
@@ -130,7 +139,7 @@ static int become_primary(struct replicator *r, const struct register_value *giv
     struct register_value expected = r->value, next = given ? *given : r->value;
     if (!given) {
         next_epoch(r, &position, r->self, &next);
-        if (!keep_members)
+        if (start == START_PROMOTED)
             next.member_count = 0;
         set_add_self(r, &next);
     }
@@ -146,8 +155,9 @@ static int become_primary(struct replicator *r, const struct register_value *giv
         resume_standby(r);
         return rc;
     }
-    park_reset(r->volume->park, position.lsn);
-    open_epoch(r, &next, &position);
+    if (start != START_AGAIN)
+        park_reset(r->volume->park, position.lsn);
+    open_epoch(r, &next, &position, start == START_AGAIN);
     rc = store_start_epoch(r->store, next.epoch, own_name(r));
     if (rc) {
         snprintf(why, why_room, "the store cannot begin epoch %" PRIu64 ": %s", EPOCH_COUNTER(next.epoch), strerror(-rc));
@@ -253,7 +263,7 @@ static void take_switch(struct replicator *r) {
     struct frame reply = {.head = {.type = WIRE_SWITCHED}};
     int rc = judge_switch(r, &asked, reply.switched.text, WIRE_TEXT);
     if (rc > 0)
-        rc = become_primary(r, &asked.value, true, reply.switched.text, WIRE_TEXT);
+        rc = become_primary(r, START_HANDED_OVER, &asked.value, reply.switched.text, WIRE_TEXT);
     reply.switched.error = (uint32_t)-rc;
     repl_lock(r);
     if (rc) /* the one that asked goes on by itself now: no later word may change this answer */
@@ -317,10 +327,11 @@ static void go_on_as_primary(struct replicator *r) {
     close_epoch(r);
     repl_unlock(r);
     atomic_store(&r->volume->role, ROLE_STANDBY);
-    if (become_primary(r, NULL, true, why, sizeof why)) {
+    if (become_primary(r, START_AGAIN, NULL, why, sizeof why)) {
         log_error("this node could not go on as primary: %s", why);
         if (r->volume->front)
             front_become_standby(r->volume->front);
+        park_give_up(r->volume->park, -EIO);
     }
 }
 
@@ -462,7 +473,7 @@ int replicator_promote(struct replicator *r, bool force, char *why, size_t room)
     if (rc == 0 || (force && rc != -EALREADY)) {
         if (rc)
             log_warning("promoted by force, although: %s", why);
-        rc = become_primary(r, NULL, false, why, room);
+        rc = become_primary(r, START_PROMOTED, NULL, why, room);
     }
     PROMISE(pthread_mutex_unlock(&r->role_lock) == 0);
     return rc;
@@ -517,7 +528,7 @@ int roles_start(struct replicator *r, char *why, size_t room) {
     if (!fit && r->trouble[0])
         log_warning("%s", r->trouble);
     repl_unlock(r);
-    int rc = fit ? become_primary(r, NULL, true, why, room) : 0;
+    int rc = fit ? become_primary(r, START_ANEW, NULL, why, room) : 0;
     PROMISE(pthread_mutex_unlock(&r->role_lock) == 0);
     return rc;
 }

@@ -233,6 +233,9 @@ static void check_feeds(struct replicator *r, int64_t now) { /* lock held */
             continue;
         if (now - peer->feed.heard > r->lease)
             primary_end_session(r, i, "it was silent for %" PRId64 " ms", (now - peer->feed.heard) / MS);
+        else if (feed_stuck(&peer->feed, now, STUCK_LEASES * r->lease))
+            primary_end_session(r, i, "it lives, but has acknowledged nothing for %" PRId64 " s",
+                                (now - peer->feed.progress) / (1000 * MS));
         peer->blocked = false; /* tried again */
     }
     primary_pump(r);

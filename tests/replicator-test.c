@@ -179,6 +179,34 @@ static void rollback_of_a_lost_tail(struct pair *pair) {
     is_int(300000, seen[1], "with their data");
 }
 
+/* Promoted by force while the primary lives: that one hears of the higher epoch and becomes a standby by itself. */
+static void stepping_down(struct pair *pair) {
+    char why[512] = "";
+    unsigned old = (unsigned)(atomic_load(&pair->nodes[1].role) == ROLE_PRIMARY), other = 1 - old;
+    is_int(0, replicator_promote(pair->nodes[other].replicator, true, why, sizeof why), "promoted by force %s", why);
+    ok(pair_wait_role(pair, old, ROLE_STANDBY, 5), "the old one has become a standby");
+    is_int(-EROFS, pair_create_file(pair, old, "no", NULL), "it takes no changes");
+    ok(pair_wait_link(pair, other, "working", 15), "in sync");
+    is_int(0, pair_create_file(pair, other, "under the new one", NULL), "the new one takes changes");
+    same_state(pair, "after stepping down");
+}
+
+/* Both stop and start, in either order: the role stays where it was. */
+static void both_start_again(struct pair *pair) {
+    unsigned primary = (unsigned)(atomic_load(&pair->nodes[1].role) == ROLE_PRIMARY);
+    for (unsigned round = 0; round < 2; round++) {
+        pair_stop(pair, round);
+        pair_stop(pair, 1 - round);
+        pair_start(pair, round);
+        pair_start(pair, 1 - round);
+        is_int(ROLE_PRIMARY, atomic_load(&pair->nodes[primary].role), "primary again");
+        is_int(ROLE_STANDBY, atomic_load(&pair->nodes[1 - primary].role), "standby again");
+        ok(pair_wait_link(pair, primary, "working", 15), "in sync");
+        is_int(0, pair_create_file(pair, primary, round ? "again 1" : "again 0", NULL), "changes are taken");
+        same_state(pair, "after both started again");
+    }
+}
+
 static void all(enum transport transport) {
     struct pair *pair = calloc(1, sizeof *pair);
     pair_make(pair, transport);
@@ -187,6 +215,8 @@ static void all(enum transport transport) {
     promotion(pair);
     switchover_under_load(pair);
     rollback_of_a_lost_tail(pair);
+    stepping_down(pair);
+    both_start_again(pair);
     pair_stop(pair, 0);
     pair_stop(pair, 1);
     free(pair);

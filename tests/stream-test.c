@@ -197,6 +197,27 @@ static void refusals(void) {
     is_int(-EBADMSG, feed_ack(&feed, 4, &ack, 0), "it cannot go back");
 }
 
+static void a_peer_that_does_nothing(void) {
+    struct feed *feed = calloc(1, sizeof *feed);
+    uint8_t chain[CHAIN_SIZE];
+    struct wire_login login = {.window = 1 << 20};
+    struct feed_ground ground = {.own = {.lsn = 9, .first = 1}, .chain_at = chain};
+    struct wire_answer answer;
+    chain_of(0, chain);
+    memcpy(login.position.chain, chain, CHAIN_SIZE);
+    feed_login(feed, 1, &login, &ground, 0, &answer);
+    ok(!feed_stuck(feed, 100000 * MS, 1000 * MS), "nothing is asked of it: it is not stuck");
+    feed_sent(feed, 9, 1000);
+    ok(!feed_stuck(feed, 100500 * MS, 1000 * MS), "it has a second for an answer");
+    ok(feed_stuck(feed, 101500 * MS, 1000 * MS), "none came");
+    struct wire_ack ack = {.received = 9};
+    feed_ack(feed, 1, &ack, 101600 * MS);
+    feed->want_sent = 9;
+    ok(!feed_stuck(feed, 102000 * MS, 1000 * MS), "it has received all, and has a second to sync it");
+    ok(feed_stuck(feed, 103000 * MS, 1000 * MS), "it did not");
+    free(feed);
+}
+
 static void records_of_another_epoch(void) {
     struct follow follow;
     struct wire_records records = {.first = 11, .count = 1};
@@ -225,6 +246,7 @@ int main(void) {
     plan_lazy();
     refusals();
     records_of_another_epoch();
+    a_peer_that_does_nothing();
     links_that_lose();
     return 0;
 }
