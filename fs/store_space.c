@@ -50,7 +50,11 @@ static void space_judge(struct store *store) {
     int64_t now = clock_boot();
     if (full != store->space_short && now - store->space_told > TELL_NS) {
         store->space_told = now;
-        if (full)
+        if (full && store->disk_free >= enough)
+            log_warning("store %s: no room can be allocated ahead for the database: history is given up, and if that is "
+                        "not enough new work gets ENOSPC until space is freed",
+                        store->path);
+        else if (full)
             log_warning("store %s: the disk is nearly full (%llu MiB left, the reserve is %llu MiB): history is given "
                         "up, and if that is not enough new work gets ENOSPC until space is freed",
                         store->path, (unsigned long long)(store->disk_free >> 20),
