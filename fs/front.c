@@ -227,6 +227,8 @@ static int parts_create(struct front *front) {
     front->nodes = nodes_create();
     front->ended_fd = eventfd(0, EFD_CLOEXEC);
     front->held_end = &front->held;
+    atomic_store(&front->parked, 1);
+    PROMISE(sem_init(&front->none_parked, 0, 0) == 0);
     PROMISE(pthread_mutex_init(&front->held_mutex, NULL) == 0);
     PROMISE(pthread_rwlockattr_init(&attributes) == 0);
     /* A change of role does not wait for ever behind requests that keep coming. */
@@ -256,6 +258,7 @@ static void front_free(struct front *front) {
     nodes_free(front->nodes);
     pthread_rwlock_destroy(&front->gate);
     pthread_mutex_destroy(&front->held_mutex);
+    sem_destroy(&front->none_parked);
     free(front);
 }
 
@@ -302,10 +305,15 @@ int front_start(struct volume *volume, struct front **out, char *why, size_t why
 void front_unmount(struct front *front) {
     if (front->mounted)
         mount_detach(front);
+    if (front->reclaim)
+        reclaim_close(front->reclaim); /* the replicator goes next, and could not hand on its records */
 }
 
 void front_stop(struct front *front) {
     front_unmount(front);
+    pthread_rwlock_wrlock(&front->gate);
+    atomic_store(&front->writable, false); /* nothing replicates any more */
+    pthread_rwlock_unlock(&front->gate);
     if (atomic_load(&front->holding))
         end_hold(front);
     reclaim_stop(front->reclaim);
@@ -319,6 +327,10 @@ void front_stop(struct front *front) {
     /* What the last requests parked. */
     park_give_up(front->volume->park, -EIO);
     park_give_up(front->volume->local, -EIO);
+    /* What the store's or the replicator's threads took off before is on its way still. */
+    reply_done(front);
+    while (sem_wait(&front->none_parked) < 0)
+        PROMISE(errno == EINTR);
     front_free(front);
 }
 

@@ -17,6 +17,7 @@
 
 #include <fuse_lowlevel.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <sys/mount.h>
 
 #define TRANSFER_MAX (1u << 20) /* bytes of one READ or WRITE */
@@ -57,6 +58,10 @@ struct front {
     pthread_mutex_t held_mutex;
     struct held *held, **held_end; /* changes that arrived during a hold, in their order */
     atomic_bool holding;
+    /* Replies that are parked, or being given by whoever advances the park, and one for the front itself. The last one
+     * says that it has gone. */
+    atomic_size_t parked;
+    sem_t none_parked;
 };
 
 /* ---- The request that this thread is processing: what libfuse 3.14 does not hand on ---- */
@@ -99,6 +104,8 @@ struct reply reply_to(fuse_req_t request, enum reply_kind kind);
  * up in nodes; that is taken back if the reply does not arrive. */
 void reply_after(struct reply *reply, enum volume_wait wait, uint64_t lsn);
 void reply_now(struct reply *reply);
+/* One that counts in front->parked has been given. */
+void reply_done(struct front *front);
 void reply_error(fuse_req_t request, int error);       /* a negative errno, or 0 */
 void reply_inode_error(fuse_req_t request, int error); /* the same, of an operation by number: -ENOENT is ESTALE */
 /* Answers with EROFS and returns true if changes are not let in. */

@@ -111,14 +111,21 @@ static void reply_failed(struct reply *reply, int error) {
     note.fd = before;
 }
 
+void reply_done(struct front *front) {
+    if (atomic_fetch_sub(&front->parked, 1) == 1)
+        sem_post(&front->none_parked);
+}
+
 static void acknowledged(struct parked *parked, int error) {
     struct reply *reply = (struct reply *)parked;
+    struct front *front = reply->front;
 
     if (error)
         reply_failed(reply, error);
     else
         reply_now(reply);
     free(reply);
+    reply_done(front);
 }
 
 void reply_after(struct reply *reply, enum volume_wait wait, uint64_t lsn) {
@@ -135,6 +142,7 @@ void reply_after(struct reply *reply, enum volume_wait wait, uint64_t lsn) {
     }
     *later = *reply;
     later->parked.done = acknowledged;
+    atomic_fetch_add(&reply->front->parked, 1);
     volume_wait(volume, wait, lsn, &later->parked);
 }
 

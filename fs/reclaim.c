@@ -19,7 +19,7 @@ struct reclaim {
     uint64_t *queue;
     size_t count, room;
     bool scan; /* look through the store's orphans: after the grace time, and when the queue was full */
-    bool active, busy, stopping;
+    bool active, busy, closed, stopping;
     _Atomic int64_t grace_until; /* clock_boot() */
 };
 
@@ -165,19 +165,30 @@ void reclaim_stop(struct reclaim *reclaim) {
 void reclaim_resume(struct reclaim *reclaim, int64_t grace_ns) {
     pthread_mutex_lock(&reclaim->mutex);
     atomic_store(&reclaim->grace_until, clock_boot() + grace_ns);
-    reclaim->active = true;
+    reclaim->active = !reclaim->closed;
     reclaim->scan = true;
     pthread_cond_broadcast(&reclaim->changed);
     pthread_mutex_unlock(&reclaim->mutex);
 }
 
-void reclaim_pause(struct reclaim *reclaim) {
-    pthread_mutex_lock(&reclaim->mutex);
+static void pause_locked(struct reclaim *reclaim) {
     reclaim->active = false;
     reclaim->count = 0; /* whoever is primary next finds them in the store */
     pthread_cond_broadcast(&reclaim->changed);
     while (reclaim->busy)
         pthread_cond_wait(&reclaim->changed, &reclaim->mutex);
+}
+
+void reclaim_pause(struct reclaim *reclaim) {
+    pthread_mutex_lock(&reclaim->mutex);
+    pause_locked(reclaim);
+    pthread_mutex_unlock(&reclaim->mutex);
+}
+
+void reclaim_close(struct reclaim *reclaim) {
+    pthread_mutex_lock(&reclaim->mutex);
+    reclaim->closed = true;
+    pause_locked(reclaim);
     pthread_mutex_unlock(&reclaim->mutex);
 }
 

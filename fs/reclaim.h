@@ -18,6 +18,8 @@ void reclaim_stop(struct reclaim *reclaim);
 void reclaim_resume(struct reclaim *reclaim, int64_t grace_ns);
 /* Returns when no reclaiming is under way, and none begins. */
 void reclaim_pause(struct reclaim *reclaim);
+/* The same, and for good: whoever resumes it does so in vain. The structure stays until reclaim_stop. */
+void reclaim_close(struct reclaim *reclaim);
 /* Nobody here uses the orphan `ino`. Any thread, never blocks long. */
 void reclaim_queue(struct reclaim *reclaim, uint64_t ino);
 /* The grace time is over: orphans that nobody here uses may be gone any moment. */

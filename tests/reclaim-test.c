@@ -1,5 +1,5 @@
 /* Unlinked files that are queued to be freed: one that somebody comes back to in that moment, by its file handle, is kept
- * and freed when it is forgotten. */
+ * and freed when it is forgotten. When the mount goes, nothing more is freed. */
 #include "fs/reclaim.h"
 #include "tests/fixture.h"
 
@@ -47,6 +47,12 @@ int main(void) {
     if (ok(nodes_forget(nodes, came_back, 1), "forgotten, it is known to be an orphan"))
         reclaim_queue(reclaim, came_back);
     ok(goes(store, came_back), "and goes");
+    reclaim_close(reclaim);
+    reclaim_resume(reclaim, 0);
+    uint64_t late = orphan(store, "c");
+    reclaim_queue(reclaim, late);
+    usleep(100000); /* time enough for a wrong reclaim */
+    ok(!gone(store, late), "when it is closed nothing goes, whoever resumes it");
     reclaim_stop(reclaim);
     nodes_free(nodes);
     store_close(store);
