@@ -242,6 +242,17 @@ static void serve(struct volume *volume, int signals) {
         log_info("stopping: %s is no longer mounted", volume->self->mount);
 }
 
+/* Every peer, and every stranger that knocks, takes descriptors; shells give 1024. */
+static void raise_descriptors(void) {
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= limit.rlim_max)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        log_warning("the limit of open files stays as it is: %s", strerror(errno));
+}
+
 static int block_signals(void) {
     sigset_t set;
 
@@ -318,6 +329,7 @@ int main(int argc, char **argv) {
     if (options.background)
         parent = go_background();
     int signals = block_signals();
+    raise_descriptors();
     int error = start(&volume);
     if (!error) {
         say_ready(&volume, parent);

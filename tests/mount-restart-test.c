@@ -1,5 +1,6 @@
 /* The daemon's life: killed it loses nothing that was acknowledged and leaves a dead mount that the next start clears;
  * unmounting from outside ends it; a second one on the store, or a mount inside the store, is refused. */
+#include "fs/base.h"
 #include "tests/rig.h"
 
 #include <errno.h>
@@ -9,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -94,13 +96,27 @@ static bool option_shown(const char *option) {
     return found;
 }
 
+static void test_descriptors(void) {
+    struct rlimit limit;
+
+    is_int(0, prlimit(rig_pid(), RLIMIT_NOFILE, NULL, &limit), "batond's limit of open files");
+    ok(limit.rlim_cur == limit.rlim_max, "is as high as it may be");
+}
+
 int main(void) {
     int status = -1;
 
+    struct rlimit low;
+
     plan_lazy();
+    if (getrlimit(RLIMIT_NOFILE, &low) < 0)
+        bail("getrlimit: %s", strerror(errno));
+    low.rlim_cur = MIN(low.rlim_max, 512);
+    setrlimit(RLIMIT_NOFILE, &low);
     rig_create("acknowledge = close");
     if (!rig_start(""))
         bail("batond does not start");
+    test_descriptors();
     ok(option_shown(" fuse.baton rig "), "the mount's source shows the volume's name");
     for (int round = 1; round <= 3; round++)
         test_kill(round);
