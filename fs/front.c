@@ -290,6 +290,11 @@ int front_start(struct volume *volume, struct front **out, char *why, size_t why
         error = -errno;
         snprintf(why, why_room, "the mount at %s does not answer: %s", front->mount, strerror(-error));
     }
+    if (front->rings && rings_error(front->rings)) { /* unmounted perhaps, so that something else has answered */
+        error = rings_error(front->rings);
+        snprintf(why, why_room, "the mount at %s cannot be served by io_uring: %s; set request-loop = device",
+                 front->mount, strerror(-error));
+    }
     if (error) {
         front_unmount(front);
         front_stop(front);

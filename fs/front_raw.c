@@ -147,8 +147,8 @@ static ssize_t raw_writev(int fd, struct iovec *parts, int count, void *userdata
     extend_init(front, parts, count);
     ssize_t done = writev(fd, parts, count);
     /* From here on the kernel holds all requests back until every queue has registered. */
-    if (done >= 0 && front->rings_agreed && rings_start(front->rings) != 0)
-        log_error("the mount %s: cannot start the threads of its queues; set request-loop = device", front->mount);
+    if (done >= 0 && front->rings_agreed)
+        rings_start(front->rings);
     return done;
 }
 

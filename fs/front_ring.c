@@ -16,6 +16,7 @@
 #define PROCESSORS_MAX 64
 #define WAKE_TAG UINT64_MAX
 #define GUARD 4096u /* room before the payload, for the head: libfuse wants both in one piece */
+#define POSSIBLE "/sys/devices/system/cpu/possible"
 #define PARAMETER "/sys/module/fuse/parameters/enable_uring"
 
 /* The kernel's interface (include/uapi/linux/fuse.h, 7.42); Debian 12's headers are older. */
@@ -56,6 +57,7 @@ struct ring {
     unsigned queue;
     pthread_t thread;
     bool started;
+    bool used; /* a request has come through it: it is registered */
     struct worker worker; /* for this_worker: the buffer for what a reply carries */
     struct ring_entry entries[ENTRIES];
     int wake_fd;
@@ -63,19 +65,51 @@ struct ring {
     pthread_mutex_t mutex;
     struct ring_entry *answered;
     bool ended;
+    unsigned lost; /* entries that the kernel does not take any more */
 };
 
 struct rings {
     struct front *front;
     unsigned count;
     struct ring *list;
+    atomic_int error;
 };
 
 static _Thread_local struct ring *this_ring;
 
+unsigned processors_listed(const char *list) {
+    unsigned count = 0;
+
+    while (*list && *list != '\n') {
+        char *end;
+        unsigned long first = strtoul(list, &end, 10), last = first;
+        if (end == list)
+            return 0;
+        if (*end == '-') {
+            list = end + 1;
+            last = strtoul(list, &end, 10);
+            if (end == list || last < first || last > UINT16_MAX)
+                return 0;
+        }
+        count += (unsigned)(last - first + 1);
+        list = *end == ',' ? end + 1 : end;
+        if (*end && *end != ',' && *end != '\n')
+            return 0;
+    }
+    return count;
+}
+
+/* The kernel has a queue for each processor that may ever be there, plugged in or not. */
+static unsigned processors_possible(void) {
+    char list[256] = "";
+    AUTO_CLOSE int fd = open(POSSIBLE, O_RDONLY | O_CLOEXEC);
+
+    return fd >= 0 && read(fd, list, sizeof list - 1) > 0 ? processors_listed(list) : 0;
+}
+
 bool rings_possible(bool enable) {
     char state = 'N';
-    long processors = sysconf(_SC_NPROCESSORS_CONF);
+    unsigned processors = processors_possible();
     if (processors < 1 || processors > PROCESSORS_MAX)
         return false;
     AUTO_CLOSE int fd = open(PARAMETER, enable ? O_RDWR | O_CLOEXEC : O_RDONLY | O_CLOEXEC);
@@ -163,6 +197,29 @@ static void request_take(struct ring *ring, struct ring_entry *entry) {
     free(copy);
 }
 
+/* Who waits in the mount would wait for ever. */
+static void fail(struct rings *rings, int error) {
+    int none = 0;
+
+    if (!atomic_compare_exchange_strong(&rings->error, &none, error))
+        return;
+    log_error("the mount %s: a queue of it cannot be served: %s", rings->front->mount, strerror(-error));
+    umount2(rings->front->mount, MNT_FORCE); /* ends the connection, also where it cannot unmount */
+}
+
+int rings_error(const struct rings *rings) {
+    return atomic_load(&rings->error);
+}
+
+/* False if there is none left, or it was to register first. */
+static bool lost(struct ring *ring, int error) {
+    log_warning("a queue of the mount %s lost a place: %s", ring->rings->front->mount, strerror(-error));
+    if (ring->used && ++ring->lost < ENTRIES)
+        return true;
+    fail(ring->rings, error);
+    return false;
+}
+
 static bool completions(struct ring *ring) {
     struct io_uring_cqe *cqe;
     bool ended = false;
@@ -175,16 +232,30 @@ static bool completions(struct ring *ring) {
             commit_answered(ring);
             ask_wake(ring);
         } else if (result == 0) {
+            ring->used = true;
             request_take(ring, &ring->entries[tag]);
         } else if (result == -ENOTCONN || result == -ECONNABORTED || result == -ECANCELED || result == -ENODEV) {
             ended = true;
         } else if (result == -EAGAIN || result == -EINTR) {
             ask_register(ring, &ring->entries[tag]);
-        } else {
-            log_debug("a queue of the mount %s lost an entry: %s", ring->rings->front->mount, strerror(-result));
+        } else if (!lost(ring, result)) {
+            ended = true;
         }
     }
     return !ended;
+}
+
+static void serve(struct ring *ring) {
+    for (unsigned i = 0; i < ENTRIES; i++)
+        ask_register(ring, &ring->entries[i]);
+    ask_wake(ring);
+    do {
+        int rc = io_uring_submit_and_wait(&ring->uring, 1);
+        if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY) {
+            fail(ring->rings, rc);
+            return;
+        }
+    } while (completions(ring));
 }
 
 static void *ring_main(void *context) {
@@ -198,19 +269,10 @@ static void *ring_main(void *context) {
     this_ring = ring;
     this_worker = &ring->worker;
     /* Made disabled, so that this thread becomes the only submitter. */
-    syscall(SYS_io_uring_register, ring->uring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
-    for (unsigned i = 0; i < ENTRIES; i++)
-        ask_register(ring, &ring->entries[i]);
-    ask_wake(ring);
-    for (;;) {
-        int rc = io_uring_submit_and_wait(&ring->uring, 1);
-        if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY) {
-            log_error("the mount %s: io_uring fails: %s", ring->rings->front->mount, strerror(-rc));
-            break;
-        }
-        if (!completions(ring))
-            break;
-    }
+    if (syscall(SYS_io_uring_register, ring->uring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0)
+        fail(ring->rings, -errno);
+    else
+        serve(ring);
     pthread_mutex_lock(&ring->mutex);
     ring->ended = true;
     pthread_mutex_unlock(&ring->mutex);
@@ -304,7 +366,7 @@ int rings_create(struct front *front, struct rings **out) {
     struct rings *rings = calloc(1, sizeof *rings);
     if (!rings)
         return -ENOMEM;
-    unsigned count = (unsigned)sysconf(_SC_NPROCESSORS_CONF);
+    unsigned count = processors_possible();
     rings->front = front;
     rings->list = calloc(count, sizeof *rings->list);
     int rc = rings->list ? 0 : -ENOMEM;
@@ -320,14 +382,15 @@ int rings_create(struct front *front, struct rings **out) {
     return 0;
 }
 
-int rings_start(struct rings *rings) {
+void rings_start(struct rings *rings) {
     for (unsigned i = 0; i < rings->count; i++) {
         int rc = pthread_create(&rings->list[i].thread, NULL, ring_main, &rings->list[i]);
-        if (rc)
-            return -rc;
+        if (rc) {
+            fail(rings, -rc);
+            return;
+        }
         rings->list[i].started = true;
     }
-    return 0;
 }
 
 void rings_stop(struct rings *rings) {

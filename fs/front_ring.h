@@ -17,12 +17,17 @@
 struct front;
 struct rings;
 
+/* How many processors a list of the kernel's names ("0-3,8"); 0 if it is no such list. */
+unsigned processors_listed(const char *list);
 /* Is it there, and enabled in the kernel? `enable`: switches it on (root). */
 bool rings_possible(bool enable);
 /* Before INIT: makes the rings. */
 int rings_create(struct front *front, struct rings **rings);
-/* After the reply to INIT: the queues register and their threads start. */
-int rings_start(struct rings *rings);
+/* After the reply to INIT: the queues register and their threads start. Until all have registered the kernel holds every
+ * request back; so if one cannot, and if one is lost later, the connection is ended. */
+void rings_start(struct rings *rings);
+/* Why that happened: a negative errno, or 0. */
+int rings_error(const struct rings *rings);
 /* After the connection has ended. */
 void rings_stop(struct rings *rings);
 void rings_free(struct rings *rings);
