@@ -144,6 +144,9 @@ mounts_below() { # newest first
     awk -v below="$1/" 'index($5 "/", below) == 1 { print $5 }' /proc/self/mountinfo | tac
 }
 
+# Of this shell: the number of one that has ended may be another process's by now.
+is_child() { [ "$(awk '/^PPid:/ { print $2 }' "/proc/$1/status" 2>/dev/null)" = $$ ]; }
+
 cleanup() {
     local status=$? node pid mount hook
     trap '' INT TERM HUP
@@ -155,7 +158,7 @@ cleanup() {
         eval "$hook"
     done
     for pid in ${test_pids[@]+"${test_pids[@]}"}; do
-        kill -KILL "$pid" 2>/dev/null
+        is_child "$pid" && kill -KILL "$pid" 2>/dev/null
     done
     for node in ${node_pid[@]+"${!node_pid[@]}"}; do
         kill -KILL "${node_pid[$node]}" 2>/dev/null && wait "${node_pid[$node]}" 2>/dev/null

@@ -111,7 +111,7 @@ END
     mfssetgoal -r 2 "$DIR" >/dev/null
     wait_until 20 touch "$DIR/probe" && rm -f "$DIR/probe"
     PIDS="$(pgrep -f "$base/master.cfg") $(pgrep -f "$base/chunks") $(pgrep -f "$base/mount")"
-    test_pids+=($PIDS)
+    cleanup_hooks+=("kill -KILL ${PIDS//$'\n'/ } 2>/dev/null") # daemons, no children of the shell
 }
 down_moosefs() {
     local i
