@@ -349,6 +349,24 @@ int front_ended_fd(const struct front *front) {
 }
 
 /* ---- Roles ---- */
+/* Who opened a directory here while this was the primary's mount has its listing cached for as long as it is open. */
+static void listings_changed(struct front *front, const struct record *record) {
+    if (atomic_load(&front->term) == 1)
+        return; /* never primary */
+    switch (record->head.type) {
+    case RECORD_RENAME:
+        notify_data(front->notify, record->new_parent, 0, 0);
+        /* fall through */
+    case RECORD_CREATE:
+    case RECORD_LINK:
+    case RECORD_UNLINK:
+        notify_data(front->notify, record->parent, 0, 0);
+        break;
+    default:
+        break;
+    }
+}
+
 void front_applied(struct front *front, const struct record *record) {
     const struct record_head *head = &record->head;
 
@@ -370,12 +388,14 @@ void front_applied(struct front *front, const struct record *record) {
         notify_attributes(front->notify, head->ino); /* the kernel keeps ACLs */
         break;
     default: /* entries and attributes are asked for each time */
+        listings_changed(front, record);
         break;
     }
 }
 
 void front_undone(struct front *front, const struct record *record) {
     notify_data(front->notify, record->head.ino, 0, 0);
+    listings_changed(front, record);
 }
 
 void front_hold(struct front *front) {

@@ -86,6 +86,35 @@ is "$(cat "$b/file")" three "what is written is read"
 ok "a comes back" start_node a
 shows "$a/file" three "and shows what b did"
 ok "roles are changed back" "$BATON" switchover --config "$CONFIG" --node b --to a
+# A directory that is opened by a while it is the primary, and stays open.
+cat >"$T/lister.py" <<'PY'
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+for line in sys.stdin:
+    names = [os.listdir(fd) for i in range(2)][1] # the second one out of the cache, if there is one
+    print(" ".join(sorted(names)), flush=True)
+PY
+coproc lister { exec python3 "$T/lister.py" "$a/directory"; }
+lister_pid=$lister_PID
+test_pids+=("$lister_pid")
+listed() { # into $names
+    echo list >&"${lister[1]}"
+    read -r -t 20 -u "${lister[0]}" names
+}
+listed_is() { listed && [ "$names" = "$1" ]; }
+ok "an open directory is listed" listed_is "1 3 4"
+wait_until 20 eval '[ "$(status_of a replication link)" = working ]'
+ok "roles change" "$BATON" switchover --config "$CONFIG" --node a --to b
+ok "it is listed on the standby" listed_is "1 3 4"
+touch "$b/directory/5"
+ok "where a name that came later is seen" wait_until 10 listed_is "1 3 4 5"
+mv "$b/directory/1" "$b/one"
+ok "and one that went is not" wait_until 10 listed_is "3 4 5"
+eval "exec ${lister[1]}>&-" # it ends
+wait "$lister_pid"
+wait_until 20 eval '[ "$(status_of b replication link)" = working ]'
+ok "roles change again" "$BATON" switchover --config "$CONFIG" --node b --to a
+
 ok "a takes changes" bash -c "echo four >'$a/file'"
 shows "$b/file" four "b, whose kernel had cached as a primary's, shows them"
 rm "$a/after"
