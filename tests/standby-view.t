@@ -85,6 +85,8 @@ is "$(cat "$b/file")" three "what is written is read"
 
 ok "a comes back" start_node a
 shows "$a/file" three "and shows what b did"
+in_sync() { [ "$(status_of b replication link)" = working ]; }
+wait_until 20 in_sync
 ok "roles are changed back" "$BATON" switchover --config "$CONFIG" --node b --to a
 # A directory that is opened by a while it is the primary, and stays open.
 cat >"$T/lister.py" <<'PY'
