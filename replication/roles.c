@@ -84,12 +84,25 @@ static void next_epoch(struct replicator *r, const struct position *position, un
     memcpy(next->start_chain, position->chain, CHAIN_SIZE);
 }
 
-/* `again`: after a handover that came to nothing. What waits for an acknowledgement goes on waiting: the lines stay where
- * they were. */
+enum start { START_ANEW, START_PROMOTED, START_HANDED_OVER, START_AGAIN };
+
+/* How far this node knows that the whole set has everything on its disk, at the start of an epoch. What lies beyond, older
+ * than the epoch or not, is acknowledged when the members have told that they have it, or when they are out of the set. */
+static uint64_t known_line(struct replicator *r, enum start start, const struct position *position) {
+    repl_lock(r);
+    uint64_t hold = MIN(r->hold_told, position->durable);
+    repl_unlock(r);
+    return start == START_HANDED_OVER ? position->lsn : hold; /* a handover is drained before */
+}
+
+/* START_AGAIN is after a handover that came to nothing. What waits for an acknowledgement goes on waiting: the lines stay
+ * where they were. */
 static void open_epoch(struct replicator *r, const struct register_value *next, const struct position *position,
-                       bool again) {
+                       enum start start, uint64_t line) {
     repl_lock(r);
     uint64_t lines[PARK_LINES] = {r->acks.lines[0], r->acks.lines[1]};
+    if (start != START_AGAIN)
+        lines[0] = lines[1] = line;
     r->value = *next;
     for (unsigned i = 0; i < r->count; i++)
         if (i != r->self && r->peers[i].feed.state != FEED_ABSENT)
@@ -98,8 +111,7 @@ static void open_epoch(struct replicator *r, const struct register_value *next, 
     r->acks.durable[r->self] = position->durable;
     acks_start(&r->acks, r->self, set_bits(r, next), position->lsn);
     acks_own_durable(&r->acks, position->durable);
-    if (again)
-        memcpy(r->acks.lines, lines, sizeof lines);
+    memcpy(r->acks.lines, lines, sizeof lines);
     r->ring_first = position->lsn + 1;
     r->primary_since = clock_boot();
     r->role = ROLE_PRIMARY;
@@ -120,8 +132,6 @@ static void close_epoch(struct replicator *r) { /* lock held */
     for (unsigned i = 0; i < r->count; i++)
         r->peers[i].joining = false;
 }
-
-enum start { START_ANEW, START_PROMOTED, START_HANDED_OVER, START_AGAIN };
 
 /* `given`: the value that makes it primary (START_HANDED_OVER), else one is made; a promotion begins with this store as
  * the only member, another start keeps the set. role_lock held. */
@@ -155,9 +165,10 @@ static int become_primary(struct replicator *r, enum start start, const struct r
         resume_standby(r);
         return rc;
     }
+    uint64_t line = known_line(r, start, &position);
     if (start != START_AGAIN)
-        park_reset(r->volume->park, position.lsn);
-    open_epoch(r, &next, &position, start == START_AGAIN);
+        park_reset(r->volume->park, line);
+    open_epoch(r, &next, &position, start, line);
     rc = store_start_epoch(r->store, next.epoch, own_name(r));
     if (rc) {
         snprintf(why, why_room, "the store cannot begin epoch %" PRIu64 ": %s", EPOCH_COUNTER(next.epoch), strerror(-rc));

@@ -191,6 +191,23 @@ static void stepping_down(struct pair *pair) {
     same_state(pair, "after stepping down");
 }
 
+/* A primary that starts again knows its own disk only: what its last moments made is not acknowledged before the other
+ * member has told that it has it, or is out of the set. */
+static void nothing_is_known_of_the_set(struct pair *pair) {
+    unsigned primary = (unsigned)(atomic_load(&pair->nodes[1].role) == ROLE_PRIMARY), other = 1 - primary;
+    struct position last;
+    is_int(0, pair_create_file(pair, primary, "the last one", NULL), "a last change");
+    store_position(pair->nodes[primary].store, &last);
+    pair_stop(pair, primary);
+    pair_stop(pair, other);
+    pair_start(pair, primary);
+    is_int(ROLE_PRIMARY, atomic_load(&pair->nodes[primary].role), "primary again");
+    ok(!volume_settled(&pair->nodes[primary], WAIT_FSYNC, last.lsn), "that the set has it on disk is not known");
+    is_int(0, pair_wait_for(pair, primary, WAIT_FSYNC, last.lsn, 20), "when the other one is out of the set, it is");
+    pair_start(pair, other);
+    ok(pair_wait_link(pair, primary, "working", 15), "in sync");
+}
+
 /* Both stop and start, in either order: the role stays where it was. */
 static void both_start_again(struct pair *pair) {
     unsigned primary = (unsigned)(atomic_load(&pair->nodes[1].role) == ROLE_PRIMARY);
@@ -217,6 +234,7 @@ static void all(enum transport transport) {
     rollback_of_a_lost_tail(pair);
     stepping_down(pair);
     both_start_again(pair);
+    nothing_is_known_of_the_set(pair);
     pair_stop(pair, 0);
     pair_stop(pair, 1);
     free(pair);
