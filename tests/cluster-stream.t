@@ -24,7 +24,7 @@ make_tree() {
         for i in $(seq 300); do echo "file $i" >"$a/d/f$i"; done &&
         head -c 5000000 /dev/urandom >"$a/d/large" &&
         ln "$a/d/f1" "$a/d/e/link" && ln -s ../f2 "$a/d/e/symlink" && mkfifo "$a/d/fifo" &&
-        truncate -s 10G "$a/d/sparse" && echo end >>"$a/d/sparse" &&
+        truncate -s 1G "$a/d/sparse" && echo end >>"$a/d/sparse" &&
         chmod 4711 "$a/d/f3" && chown 12:34 "$a/d/f4" && touch -d '2001-02-03 04:05:06.789012345' "$a/d/f5" &&
         setfattr -n user.note -v "a note" "$a/d/f6" && mv "$a/d/f7" "$a/d/e/moved" && rm "$a/d/f8"
 }
