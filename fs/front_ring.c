@@ -10,9 +10,13 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-#define ENTRIES                                                                                                        \
-    64u /* requests that a queue may have under way: parked ones keep theirs, and reads need some. The                 \
-         kernel takes the one that was free last, so the memory of the others is not touched. */
+/* Requests that a queue may have under way. Parked ones keep their place, and reads need some: more places are made
+ * when fewer than ENTRIES_FREE are left. The kernel takes the one that was free last, so the memory of the others is
+ * not touched. Once ENTRIES_MAX callers of one processor wait for the peer, who reads there waits, too. */
+#define ENTRIES_FIRST 64u
+#define ENTRIES_FREE 24u
+#define ENTRIES_STEP 64u
+#define ENTRIES_MAX 1024u
 #define PROCESSORS_MAX 64
 #define WAKE_TAG UINT64_MAX
 #define GUARD 4096u /* room before the payload, for the head: libfuse wants both in one piece */
@@ -59,7 +63,9 @@ struct ring {
     bool started;
     bool used; /* a request has come through it: it is registered */
     struct worker worker; /* for this_worker: the buffer for what a reply carries */
-    struct ring_entry entries[ENTRIES];
+    struct ring_entry entries[ENTRIES_MAX];
+    unsigned made; /* … of them */
+    atomic_uint held; /* … have a request that is not answered */
     int wake_fd;
     uint64_t wake_count;
     pthread_mutex_t mutex;
@@ -125,10 +131,19 @@ bool rings_possible(bool enable) {
 
 /* ---- the queue's own thread ---- */
 
-static struct io_uring_sqe *command(struct ring *ring, struct ring_entry *entry, unsigned operation) {
+static struct io_uring_sqe *submission(struct ring *ring) {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
-    PROMISE(sqe != NULL); /* one an entry at most, and the wake */
+    if (!sqe) { /* it is full */
+        io_uring_submit(&ring->uring);
+        sqe = io_uring_get_sqe(&ring->uring);
+    }
+    PROMISE(sqe != NULL);
     memset(sqe, 0, 128);
+    return sqe;
+}
+
+static struct io_uring_sqe *command(struct ring *ring, struct ring_entry *entry, unsigned operation) {
+    struct io_uring_sqe *sqe = submission(ring);
     sqe->opcode = IORING_OP_URING_CMD;
     sqe->fd = ring->rings->front->fd;
     sqe->cmd_op = operation;
@@ -149,9 +164,7 @@ static void ask_commit(struct ring *ring, struct ring_entry *entry) {
 }
 
 static void ask_wake(struct ring *ring) {
-    struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
-    PROMISE(sqe != NULL);
-    memset(sqe, 0, 128);
+    struct io_uring_sqe *sqe = submission(ring);
     io_uring_prep_read(sqe, ring->wake_fd, &ring->wake_count, sizeof ring->wake_count, 0);
     sqe->user_data = WAKE_TAG;
 }
@@ -188,10 +201,11 @@ static void request_take(struct ring *ring, struct ring_entry *entry) {
         start = copy;
     }
     entry->unique = head.unique;
+    atomic_fetch_add(&ring->held, 1);
     atomic_store(&entry->asked, true);
     /* What a READ answers can be read straight into the place where the kernel takes it. */
     ring->worker.buffer = head.opcode == FUSE_READ ? entry->payload : ring->worker.own_buffer;
-    note.fd = RING_FD + (int)(ring->queue * ENTRIES + (unsigned)(entry - ring->entries));
+    note.fd = RING_FD + (int)(ring->queue * ENTRIES_MAX + (unsigned)(entry - ring->entries));
     raw_process(front, start, head.len);
     note.fd = -1;
     free(copy);
@@ -214,10 +228,33 @@ int rings_error(const struct rings *rings) {
 /* False if there is none left, or it was to register first. */
 static bool lost(struct ring *ring, int error) {
     log_warning("a queue of the mount %s lost a place: %s", ring->rings->front->mount, strerror(-error));
-    if (ring->used && ++ring->lost < ENTRIES)
+    if (ring->used && ++ring->lost < ring->made)
         return true;
     fail(ring->rings, error);
     return false;
+}
+
+static int entry_create(struct ring *ring) {
+    struct ring_entry *entry = &ring->entries[ring->made];
+    uint8_t *memory = mmap(NULL, 2 * GUARD + TRANSFER_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return -errno;
+    entry->ring = ring;
+    entry->header = (struct ring_header *)memory;
+    entry->payload = memory + 2 * GUARD;
+    entry->parts[0] = (struct iovec){entry->header, sizeof *entry->header};
+    entry->parts[1] = (struct iovec){entry->payload, TRANSFER_MAX};
+    ring->made++;
+    return 0;
+}
+
+/* More places. Without memory it goes on with those that are there. */
+static void grow(struct ring *ring, unsigned count) {
+    for (unsigned i = 0; i < count && ring->made < ENTRIES_MAX; i++) {
+        if (entry_create(ring))
+            return;
+        ask_register(ring, &ring->entries[ring->made - 1]);
+    }
 }
 
 static bool completions(struct ring *ring) {
@@ -234,6 +271,8 @@ static bool completions(struct ring *ring) {
         } else if (result == 0) {
             ring->used = true;
             request_take(ring, &ring->entries[tag]);
+            if (ring->made < atomic_load(&ring->held) + ENTRIES_FREE)
+                grow(ring, ENTRIES_STEP);
         } else if (result == -ENOTCONN || result == -ECONNABORTED || result == -ECANCELED || result == -ENODEV) {
             ended = true;
         } else if (result == -EAGAIN || result == -EINTR) {
@@ -246,7 +285,7 @@ static bool completions(struct ring *ring) {
 }
 
 static void serve(struct ring *ring) {
-    for (unsigned i = 0; i < ENTRIES; i++)
+    for (unsigned i = 0; i < ring->made; i++)
         ask_register(ring, &ring->entries[i]);
     ask_wake(ring);
     do {
@@ -285,9 +324,9 @@ static void *ring_main(void *context) {
 
 ssize_t ring_answer(struct rings *rings, int place, const struct iovec *parts, int count) {
     unsigned index = (unsigned)(place - RING_FD);
-    PROMISE(index < rings->count * ENTRIES);
-    struct ring *ring = &rings->list[index / ENTRIES];
-    struct ring_entry *entry = &ring->entries[index % ENTRIES];
+    PROMISE(index < rings->count * ENTRIES_MAX);
+    struct ring *ring = &rings->list[index / ENTRIES_MAX];
+    struct ring_entry *entry = &ring->entries[index % ENTRIES_MAX];
     struct fuse_out_header head;
     size_t length = 0;
 
@@ -299,6 +338,7 @@ ssize_t ring_answer(struct rings *rings, int place, const struct iovec *parts, i
         errno = ENOENT;
         return -1;
     }
+    atomic_fetch_sub(&ring->held, 1);
     for (int i = 1; i < count; i++) {
         PROMISE(length + parts[i].iov_len <= TRANSFER_MAX);
         if (parts[i].iov_base != entry->payload + length)
@@ -328,18 +368,6 @@ ssize_t ring_answer(struct rings *rings, int place, const struct iovec *parts, i
 
 /* ---- life ---- */
 
-static int entry_create(struct ring *ring, struct ring_entry *entry) {
-    uint8_t *memory = mmap(NULL, 2 * GUARD + TRANSFER_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        return -errno;
-    entry->ring = ring;
-    entry->header = (struct ring_header *)memory;
-    entry->payload = memory + 2 * GUARD;
-    entry->parts[0] = (struct iovec){entry->header, sizeof *entry->header};
-    entry->parts[1] = (struct iovec){entry->payload, TRANSFER_MAX};
-    return 0;
-}
-
 static int ring_create(struct rings *rings, unsigned queue) {
     struct ring *ring = &rings->list[queue];
     ring->rings = rings;
@@ -352,13 +380,15 @@ static int ring_create(struct rings *rings, unsigned queue) {
     ring->worker.own_buffer = aligned_alloc(BATON_BLOCK, TRANSFER_MAX);
     if (!ring->worker.own_buffer)
         return -ENOMEM;
-    int rc = io_uring_queue_init(2 * ENTRIES + 2, &ring->uring,
-                                 IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
-                                     IORING_SETUP_R_DISABLED);
+    struct io_uring_params parameters = {.flags = IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER |
+                                                  IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED |
+                                                  IORING_SETUP_CQSIZE,
+                                         .cq_entries = 2 * ENTRIES_MAX};
+    int rc = io_uring_queue_init_params(2 * ENTRIES_FIRST, &ring->uring, &parameters);
     if (rc < 0)
         return rc;
-    for (unsigned i = 0; rc == 0 && i < ENTRIES; i++)
-        rc = entry_create(ring, &ring->entries[i]);
+    for (unsigned i = 0; rc == 0 && i < ENTRIES_FIRST; i++)
+        rc = entry_create(ring);
     return rc;
 }
 
@@ -408,9 +438,8 @@ void rings_free(struct rings *rings) {
         struct ring *ring = &rings->list[i];
         if (ring->uring.ring_fd > 0)
             io_uring_queue_exit(&ring->uring);
-        for (unsigned e = 0; e < ENTRIES; e++)
-            if (ring->entries[e].header)
-                munmap(ring->entries[e].header, 2 * GUARD + TRANSFER_MAX);
+        for (unsigned e = 0; e < ring->made; e++)
+            munmap(ring->entries[e].header, 2 * GUARD + TRANSFER_MAX);
         free(ring->worker.own_buffer);
         if (ring->wake_fd >= 0)
             close(ring->wake_fd);

@@ -1,9 +1,9 @@
 #!/bin/bash
-# The peer is silent (stopped) and dozens of changes wait for it: reading goes on, for each way that requests come in,
+# The peer is silent (stopped) and hundreds of changes wait for it: reading goes on, for each way that requests come in,
 # and when the peer is back the changes are answered.
 . "$(dirname "$0")/lib.sh"
 
-WAITING=40
+WAITING=200
 network_up
 volume_create
 volume_set lease duration 60s # the primary does not go on alone meanwhile
