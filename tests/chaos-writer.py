@@ -49,6 +49,12 @@ def data():
     return rng.randbytes(rng.choice([10, 100, 4096, 5000, 20000, 150000]))
 
 
+def whole(written, content):
+    """A write whose second request is refused returns the length of the first: no error, but not acknowledged either."""
+    if written != len(content):
+        raise OSError(errno.EIO, f"{written} of {len(content)} bytes were written")
+
+
 def plan():
     """The next operation: a function to do it, and the state after it."""
     after = dict(files)
@@ -60,7 +66,7 @@ def plan():
 
         def do(folder):
             with open(os.path.join(folder, new), "wb", buffering=0) as file:
-                file.write(content)
+                whole(file.write(content), content)
                 if rng.random() < 0.2:
                     os.fsync(file.fileno())
     elif kind == "append":
@@ -69,7 +75,7 @@ def plan():
 
         def do(folder):
             with open(os.path.join(folder, existing), "ab", buffering=0) as file:
-                file.write(content)
+                whole(file.write(content), content)
     elif kind == "overwrite":
         content = data()
         at = rng.randrange(len(files[existing]) + 1)
@@ -79,7 +85,7 @@ def plan():
         def do(folder):
             descriptor = os.open(os.path.join(folder, existing), os.O_WRONLY)
             try:
-                os.pwrite(descriptor, content, at)
+                whole(os.pwrite(descriptor, content, at), content)
             finally:
                 os.close(descriptor)
     elif kind == "rename":
