@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
+#define DISCARD_MAX 8192 /* message parts thrown away in one go */
 #define ZAP_ENDPOINT "inproc://zeromq.zap.01"
 #define BIND_PATIENCE 10000000000ll
 #define LOG_EVERY 5000000000ll /* at most one line about strangers and garbage in so many ns */
@@ -122,6 +123,13 @@ out:
     return NULL;
 }
 
+/* Nobody sends records to a primary: what comes there is thrown away. */
+void link_discard(void *socket) {
+    uint8_t nothing[64];
+    for (unsigned i = 0; i < DISCARD_MAX && zmq_recv(socket, nothing, sizeof nothing, ZMQ_DONTWAIT) >= 0; i++)
+        ;
+}
+
 /* ---- Sockets --------------------------------------------------------------------------------------------------------- */
 
 static void set_int(void *socket, int option, int value) {
@@ -138,15 +146,18 @@ static void *make_socket(struct link *link, int type, enum link_port port) {
     bool bulk_in = port == LINK_RECORDS && type == ZMQ_DEALER;
     set_int(socket, ZMQ_LINGER, 0);
     set_int(socket, ZMQ_SNDHWM, 4096); /* credit keeps below that */
-    /* Nobody sends records to a primary: what comes there is not read, and does not pile up. */
-    set_int(socket, ZMQ_RCVHWM, port != LINK_RECORDS ? 1024 : bulk_in ? 4096 : 4);
+    set_int(socket, ZMQ_RCVHWM, bulk_in ? 4096 : 1024);
     int64_t most = bulk_in ? (int64_t)WIRE_RECORDS_BYTES : WIRE_CONTROL_MAX;
     PROMISE(zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &most, sizeof most) == 0);
     set_u64(socket, ZMQ_AFFINITY, port == LINK_RECORDS ? IO_RECORDS : IO_CONTROL);
-    /* A peer that vanishes without a word leaves a connection behind: ZeroMQ drops it after this; the sessions' own
-     * heartbeats are what counts. */
-    set_int(socket, ZMQ_HEARTBEAT_IVL, 2000);
-    set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, 10000);
+    /* A peer that vanishes without a word leaves a connection behind: TCP drops it after this; the sessions' own
+     * heartbeats are what counts. Not ZeroMQ's: libzmq 4.3.4 aborts ("!_io_error", stream_engine_base.cpp) when one is
+     * due on a connection that was lost while its queue here was full. */
+    set_int(socket, ZMQ_TCP_KEEPALIVE, 1);
+    set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, 2);
+    set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, 2);
+    set_int(socket, ZMQ_TCP_KEEPALIVE_CNT, 4);
+    set_int(socket, ZMQ_TCP_MAXRT, 10000);
     set_int(socket, ZMQ_HANDSHAKE_IVL, 5000);
     set_int(socket, ZMQ_RECONNECT_IVL, 100);
     set_int(socket, ZMQ_RECONNECT_IVL_MAX, 200);

@@ -63,4 +63,7 @@ int link_send(void *socket, const struct link_route *route, const void *bytes, s
 int link_send_frame(struct link *link, void *socket, const struct link_route *route, struct frame *frame);
 void link_fill_head(const struct link *link, struct wire_head *head);
 
+/* Throws away what came in on a socket that is only for sending. Under the lock that guards the socket. */
+void link_discard(void *socket);
+
 #endif

@@ -244,6 +244,7 @@ static void check_feeds(struct replicator *r, int64_t now) { /* lock held */
 static void tick(struct replicator *r, int64_t *next_beat) {
     int64_t now = clock_boot();
     repl_lock(r);
+    link_discard(link_bound(r->link, LINK_RECORDS));
     send_letters(r);
     if (r->role == ROLE_PRIMARY)
         check_feeds(r, now);
