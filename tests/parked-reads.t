@@ -34,8 +34,10 @@ check_loop() { # REQUEST-LOOP
     ok "attributes are read" timeout 10 taskset -c 0 stat "$a/reads.$loop/data"
     ok "statfs answers" timeout 10 taskset -c 0 df "$a"
     ok "a directory is listed" timeout 10 taskset -c 0 ls -l "$a/changes.$loop"
-    # The primary's side drops a connection on which nothing comes, with what was on its way in it.
+    # The primary's side drops a connection that answers nothing, with what was on its way in it.
+    network_cut b
     ok "the connections break" wait_until 40 no_connections
+    network_mend b
     is "$(jobs -pr | wc -l)" $((jobs_before + WAITING)) "all the changes wait"
     kill -CONT "${node_pid[b]}"
     ok "the peer is back and they are answered" wait_until 60 waiting_is "$jobs_before"
