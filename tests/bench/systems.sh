@@ -35,6 +35,7 @@ down_passthrough() {
 
 # ---- GlusterFS: two bricks on this disk, one client ----
 missing_gluster() { command -v glusterd >/dev/null || echo "glusterd (Debian: glusterfs-server)"; }
+gluster_gone() { [ -z "$(gluster_pids)" ]; }
 gluster_pids() { pgrep -f "$T/gluster" | tr '\n' ' '; }
 up_gluster() {
     local base=$T/gluster command
@@ -69,8 +70,7 @@ down_gluster() {
     for pid in $(gluster_pids); do
         kill "$pid" 2>/dev/null
     done
-    wait_until 20 test -z "\$(gluster_pids)"
-    sleep 1
+    wait_until 20 gluster_gone
     rm -rf "$T/gluster" "$WORK/gluster"
 }
 
