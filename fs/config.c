@@ -224,6 +224,15 @@ static bool set_request_loop(struct parse *parse, const char *value) {
     return true;
 }
 
+static bool set_cpu_idle(struct parse *parse, const char *value) {
+    static const char *const choices[] = {"auto", "sleep", NULL};
+    int chosen;
+    if (!choose(parse, "cpu-idle", value, choices, &chosen))
+        return false;
+    parse->config->cpu_idle = (enum cpu_idle)chosen;
+    return true;
+}
+
 static bool set_options(struct parse *parse, const char *value) {
     if (value[strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789_=,")] != '\0')
         return complain(parse, "mount-options = \"%s\": give options with commas between them and no spaces", value);
@@ -302,7 +311,8 @@ static bool set_duration(struct parse *parse, const char *value) {
 static const struct key_rule volume_keys[] = {
     {"name", set_name},           {"id", set_id},           {"created", set_created},
     {"acknowledge", set_acknowledge}, {"fsync", set_fsync}, {"transport", set_transport},
-    {"mount-options", set_options},   {"request-loop", set_request_loop}, {NULL, NULL}};
+    {"mount-options", set_options},   {"request-loop", set_request_loop}, {"cpu-idle", set_cpu_idle},
+    {NULL, NULL}};
 static const struct key_rule node_keys[] = {
     {"address", set_address}, {"public-key", set_public_key}, {"store", set_store}, {"mount", set_mount}, {NULL, NULL}};
 static const struct key_rule witness_keys[] = {{"address", set_address}, {"public-key", set_public_key}, {NULL, NULL}};

@@ -9,6 +9,7 @@
 enum acknowledge { ACKNOWLEDGE_CLOSE, ACKNOWLEDGE_WRITE, ACKNOWLEDGE_NEVER };
 enum fsync_mode { FSYNC_DISK, FSYNC_MEMORY };
 enum request_loop { REQUEST_LOOP_AUTO, REQUEST_LOOP_DEVICE, REQUEST_LOOP_IO_URING };
+enum cpu_idle { CPU_IDLE_AUTO, CPU_IDLE_SLEEP };
 enum transport { TRANSPORT_CURVE, TRANSPORT_CLEAR };
 
 #define CONFIG_NODES_MAX 7
@@ -32,7 +33,8 @@ struct config {
     enum acknowledge acknowledge;
     enum fsync_mode fsync;
     enum transport transport;
-    enum request_loop request_loop; /* how the kernel's requests come: auto: by io_uring if it is switched on */
+    enum request_loop request_loop; /* how the kernel's requests come: auto: by io_uring where it can */
+    enum cpu_idle cpu_idle; /* see replication/awake.h; sleep: never */
     char options[256];     /* mount options: [volume] mount-options = dev,suid,… */
     uint64_t history_seconds; /* [journal] history = 1h; 0: keep nothing that every node has */
     uint64_t limit_bytes;     /* [journal] limit = 8GiB: what is kept for nodes that are away */

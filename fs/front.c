@@ -188,17 +188,21 @@ static int workers_start(struct front *front, char *why, size_t why_room) {
     return 0;
 }
 
-/* The way requests come: by io_uring where the kernel has it and it is switched on, else through the device. */
+/* The way requests come: by io_uring where the kernel has it, else through the device. */
 static int rings_prepare(struct front *front, char *why, size_t why_room) {
     enum request_loop loop = front->volume->config.request_loop;
 
-    if (loop == REQUEST_LOOP_DEVICE || !rings_possible(loop == REQUEST_LOOP_IO_URING)) {
+    if (loop == REQUEST_LOOP_DEVICE || !rings_possible(loop == REQUEST_LOOP_IO_URING || rings_tried_out())) {
         if (loop != REQUEST_LOOP_IO_URING)
             return 0;
         snprintf(why, why_room, "request-loop = io_uring: this kernel has no FUSE over io_uring; set it to auto");
         return -EOPNOTSUPP;
     }
     int error = rings_create(front, &front->rings);
+    if (error && loop == REQUEST_LOOP_AUTO) {
+        log_info("the mount %s is served through /dev/fuse: its queues cannot be made: %s", front->mount, strerror(-error));
+        return 0;
+    }
     if (error)
         snprintf(why, why_room, "cannot make the queues of the mount %s: %s; set request-loop = device", front->mount,
                  strerror(-error));

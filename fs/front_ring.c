@@ -6,9 +6,11 @@
 #include <liburing.h>
 #include <linux/fuse.h>
 #include <sched.h>
+#include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 
 /* Requests that a queue may have under way. Parked ones keep their place, and reads need some: more places are made
  * when fewer than ENTRIES_FREE are left. The kernel takes the one that was free last, so the memory of the others is
@@ -21,6 +23,9 @@
 #define WAKE_TAG UINT64_MAX
 #define GUARD 4096u /* room before the payload, for the head: libfuse wants both in one piece */
 #define POSSIBLE "/sys/devices/system/cpu/possible"
+/* The first kernel that Baton's tests ran on over io_uring; the interface is there since 6.14. */
+#define TRIED_VERSION 6u
+#define TRIED_PATCH 18u
 #define PARAMETER "/sys/module/fuse/parameters/enable_uring"
 
 /* The kernel's interface (include/uapi/linux/fuse.h, 7.42); Debian 12's headers are older. */
@@ -111,6 +116,14 @@ static unsigned processors_possible(void) {
     AUTO_CLOSE int fd = open(POSSIBLE, O_RDONLY | O_CLOEXEC);
 
     return fd >= 0 && read(fd, list, sizeof list - 1) > 0 ? processors_listed(list) : 0;
+}
+
+bool rings_tried_out(void) {
+    struct utsname name;
+    unsigned version, patch;
+
+    return uname(&name) == 0 && sscanf(name.release, "%u.%u", &version, &patch) == 2 &&
+           (version > TRIED_VERSION || (version == TRIED_VERSION && patch >= TRIED_PATCH));
 }
 
 bool rings_possible(bool enable) {

@@ -98,7 +98,7 @@ int tail_open(struct tail *tail, int store_directory_fd, uint32_t size) {
     memset(tail, 0, sizeof *tail);
     tail->directory_fd = store_directory_fd;
     tail->size = size;
-    tail->buffer = malloc(TAIL_ENTRY_MAX);
+    tail->buffer = malloc(TAIL_ENTRY_MAX + TAIL_PAGE);
     if (!tail->buffer)
         return -ENOMEM;
     for (unsigned i = 0; i < TAIL_FILES_MAX; i++) {
@@ -263,7 +263,9 @@ int tail_rotate(struct tail *tail, uint64_t lsn, const uint8_t chain[CHAIN_SIZE]
     struct tail_page page = {.magic = TAIL_MAGIC, .version = 1, .seq = tail->seq + 1, .lsn = lsn};
     memcpy(page.chain, chain, CHAIN_SIZE);
     page.check = XXH3_64bits(&page, offsetof(struct tail_page, check));
-    int rc = pwrite_all(tail->files[index].fd, &page, sizeof page, 0);
+    memset(tail->buffer, 0, TAIL_PAGE);
+    memcpy(tail->buffer, &page, sizeof page);
+    int rc = pwrite_all(tail->files[index].fd, tail->buffer, TAIL_PAGE, 0);
     if (rc)
         return rc;
     tail->current = index;
@@ -282,6 +284,16 @@ uint32_t tail_need(uint32_t record_length, uint32_t payload_length, uint32_t pla
 
 bool tail_fits(const struct tail *tail, uint32_t need) {
     return tail->offset + need <= tail->size;
+}
+
+/* A write that ends within a page that has not been touched since the file was taken goes on with zeros to its end: the
+ * kernel would have to read from the disk what is there of old. */
+static uint32_t fill_page(struct tail *tail, uint32_t need) {
+    uint32_t end = tail->offset + need, page = end - end % TAIL_PAGE;
+    if (end == page || page < tail->offset || page + TAIL_PAGE > tail->size)
+        return need;
+    memset(tail->buffer + need, 0, page + TAIL_PAGE - end);
+    return page + TAIL_PAGE - tail->offset;
 }
 
 int tail_write(struct tail *tail, const struct entry *entry, const uint8_t *payload, uint32_t payload_length) {
@@ -306,7 +318,7 @@ int tail_write(struct tail *tail, const struct entry *entry, const uint8_t *payl
     head.check = XXH3_64bits_withSeed(tail->buffer + skip, need - skip, tail->seq);
     memcpy(tail->buffer, &head, sizeof head);
     struct tail_file *file = &tail->files[tail->current];
-    int rc = pwrite_all(file->fd, tail->buffer, need, tail->offset);
+    int rc = pwrite_all(file->fd, tail->buffer, fill_page(tail, need), tail->offset);
     if (rc)
         return rc;
     file->unsynced = true;

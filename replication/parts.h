@@ -17,6 +17,7 @@
 #include "fs/volume.h"
 #include "membership/register.h"
 #include "replication/acks.h"
+#include "replication/awake.h"
 #include "replication/feed.h"
 #include "replication/follow.h"
 #include "replication/link.h"
@@ -28,7 +29,7 @@
 #define RING_ENTRIES 16384u       /* records in memory for peers that are a little behind… */
 #define RING_BYTES (16u << 20)    /* …and bytes; who is further behind is fed from the journal */
 #define SEND_NOW_BYTES (64u << 10) /* frames made under the lock are closed at this size */
-#define FRAMES_AT_ONCE 2u /* with so many on their way a frame waits until it is full or one is acknowledged */
+#define FRAMES_AT_ONCE 1u /* with so many on their way a frame waits until it is full or one is acknowledged */
 #define JOIN_LAG_RECORDS 4096u    /* a peer is proposed for the set when it is no further behind than this */
 #define JOIN_PATIENCE (5000 * MS)
 #define STUCK_LEASES 10 /* lease times without any progress end a session, too; a large record on a slow line takes its time */
@@ -64,6 +65,7 @@ struct replicator {
     unsigned self, count;
     int64_t lease, beat_every; /* ns */
     struct link *link;
+    struct awake awake; /* the talker's */
     int wake; /* eventfd: the talker has something to send */
     pthread_t feeder, acknowledger, receiver, talker, keeper;
     unsigned threads;

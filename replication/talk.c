@@ -253,11 +253,19 @@ static void tick(struct replicator *r, int64_t *next_beat) {
         send_login(r);
     bool beat = now >= *next_beat || r->beat_now;
     r->beat_now = false;
+    uint64_t lsn = r->position.lsn;
+    /* A node alone waits for its disk, not for others. */
+    bool waits = r->config->cpu_idle == CPU_IDLE_AUTO && r->config->acknowledge != ACKNOWLEDGE_NEVER &&
+                 (r->role == ROLE_STANDBY || !acks_alone(&r->acks));
     if (beat) {
         send_beats(r);
         *next_beat = now + (r->follow.state == FOLLOW_SEARCHING ? MIN(r->beat_every, 100 * MS) : r->beat_every);
     }
     repl_unlock(r);
+    if (waits)
+        awake_tick(&r->awake, lsn, now);
+    else
+        awake_stop(&r->awake);
     if (beat) { /* durable positions travel with the heartbeats, whoever waits for them or not */
         PROMISE(pthread_mutex_lock(&r->ack_lock) == 0);
         r->ack_wanted = MAX(r->ack_wanted, r->ack_durable_told + 1);
@@ -280,6 +288,7 @@ void *talk_thread(void *argument) {
             nodes[count++] = (int)i;
         }
     int64_t next_beat = 0, next_tick = 0;
+    awake_start(&r->awake);
     while (!atomic_load(&r->stopping)) {
         if (zmq_poll(items, count, TICK_MS) < 0 && errno == ETERM)
             break;
@@ -301,5 +310,6 @@ void *talk_thread(void *argument) {
             next_tick = now + TICK_MS * MS;
         }
     }
+    awake_stop(&r->awake);
     return NULL;
 }

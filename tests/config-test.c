@@ -64,6 +64,7 @@ static void bad(void) {
     refused(HEAD, "has no place in it");
     refused(HEAD "acknowlege = close\n" NODE_A, ":5: unknown key \"acknowlege\" in [volume]; known are name, id,");
     refused(HEAD "acknowledge = soon\n" NODE_A, ":5: acknowledge = \"soon\" is not known; choose close, write or never");
+    refused(HEAD "cpu-idle = never\n", ":5: cpu-idle = \"never\" is not known; choose auto, sleep");
     refused(HEAD "transport = pigeon\n", ":5: transport = \"pigeon\" is not known; choose curve, clear");
     refused(HEAD "name = twice\n", ":5: name is given twice");
     refused(HEAD NODE_A NODE_A, "another [node a]");
