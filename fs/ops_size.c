@@ -164,6 +164,7 @@ struct range {
     uint16_t type;      /* RECORD_ALLOCATE, RECORD_PUNCH */
     uint64_t first, to; /* blocks; first moves on */
     uint64_t size;      /* ALLOCATE: the file reaches at least here afterwards; 0: keeps its size */
+    uint64_t limit;     /* PUNCH: TRY_AGAIN if the file is longer than this by now; 0: no matter */
 };
 
 /* One record's worth of the range. */
@@ -176,6 +177,8 @@ static int range_step(struct range *range, uint64_t *lsn) {
     if (error)
         return error;
     uint64_t end = MIN(range->to, range->first + EXTENT_UNWRITTEN_MAX);
+    if (range->limit && row.size > range->limit)
+        return TRY_AGAIN;
     if (range->type == RECORD_PUNCH) { /* holes take no rows, so any length will do */
         end = row.trim ? MIN(range->to, row.trim) : range->to;
         if (end <= range->first)
@@ -212,19 +215,24 @@ static int change_range(struct range range, uint64_t *lsn) {
     return error == TRY_NOTHING ? 0 : error;
 }
 
-/* Zeros [offset, end) but for the whole blocks in it, whose range is given back. A range that reaches the file's end
- * takes the last block as a whole: behind the end are zeros anyway. */
-static int zero_edges(struct store *store, uint64_t ino, uint64_t size, uint64_t offset, uint64_t end, uint64_t *first,
-                      uint64_t *to, uint64_t *lsn) {
+/* Zeros [offset, end), the whole blocks in it by giving them back. A range that reaches the file's end takes the last
+ * block as a whole, behind the end are zeros anyway; unless a write has made the file longer when the record is made:
+ * TRY_AGAIN. */
+static int zero_range(struct store *store, uint64_t ino, uint64_t size, uint64_t offset, uint64_t end, uint64_t *lsn) {
+    bool over_end = end >= size && end % BATON_BLOCK;
+    struct range range = {.store = store,
+                          .ino = ino,
+                          .type = RECORD_PUNCH,
+                          .first = FILE_BLOCKS(offset),
+                          .to = over_end ? FILE_BLOCKS(end) : end / BATON_BLOCK,
+                          .limit = over_end ? end : 0};
     int error = 0;
-    if (end >= size)
-        end = FILE_BLOCKS(end) * BATON_BLOCK;
-    *first = FILE_BLOCKS(offset);
-    *to = end / BATON_BLOCK;
     if (offset % BATON_BLOCK)
-        error = zero_part(store, ino, offset, MIN(end, *first * BATON_BLOCK) - offset, lsn);
-    if (!error && end % BATON_BLOCK && *to >= *first)
-        error = zero_part(store, ino, *to * BATON_BLOCK, end % BATON_BLOCK, lsn);
+        error = zero_part(store, ino, offset, MIN(end, range.first * BATON_BLOCK) - offset, lsn);
+    if (!error && !over_end && end % BATON_BLOCK && range.to >= range.first)
+        error = zero_part(store, ino, range.to * BATON_BLOCK, end % BATON_BLOCK, lsn);
+    if (!error && range.first < range.to)
+        error = change_range(range, lsn);
     return error;
 }
 
@@ -245,7 +253,7 @@ int op_fallocate(struct store *store, uint64_t ino, int mode, uint64_t offset, u
     bool keep = (mode & FALLOC_FL_KEEP_SIZE) != 0;
     int kind = mode & ~FALLOC_FL_KEEP_SIZE;
     struct inode_row row;
-    uint64_t end, first, to;
+    uint64_t end;
 
     *lsn = 0;
     if ((kind != 0 && kind != FALLOC_FL_PUNCH_HOLE && kind != FALLOC_FL_ZERO_RANGE) ||
@@ -258,13 +266,13 @@ int op_fallocate(struct store *store, uint64_t ino, int mode, uint64_t offset, u
     store_lock(store);
     int error = file_row(store, ino, &row);
     store_unlock(store);
-    struct range all = {store, ino, RECORD_ALLOCATE, offset / BATON_BLOCK, FILE_BLOCKS(end), keep ? 0 : end};
+    struct range all = {store, ino, RECORD_ALLOCATE, offset / BATON_BLOCK, FILE_BLOCKS(end), keep ? 0 : end, 0};
     if (!error && kind != FALLOC_FL_PUNCH_HOLE)
         error = check_room(store, ino, all.to - all.first);
     if (!error && kind != 0) {
-        error = zero_edges(store, ino, row.size, offset, end, &first, &to, lsn);
-        if (!error && first < to)
-            error = change_range((struct range){store, ino, RECORD_PUNCH, first, to, 0}, lsn);
+        error = zero_range(store, ino, row.size, offset, end, lsn);
+        if (error == TRY_AGAIN) /* not over the end any more, whatever its length is now */
+            error = zero_range(store, ino, UINT64_MAX, offset, end, lsn);
     }
     if (!error && kind != FALLOC_FL_PUNCH_HOLE)
         error = change_range(all, lsn);
