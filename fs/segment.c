@@ -18,6 +18,7 @@ int segments_open(struct segments *segments, int store_directory_fd, uint32_t bl
     for (unsigned i = 0; i < SEGMENT_FDS; i++)
         segments->fds[i].fd = -1;
     pthread_mutex_init(&segments->fd_lock, NULL);
+    behind_open(&segments->behind);
     segments->blocks = blocks;
     segments->directory_fd = openat(store_directory_fd, "data", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return segments->directory_fd < 0 ? -errno : 0;
@@ -32,6 +33,7 @@ void segments_close(struct segments *segments) {
     free(segments->list);
     free(segments->reserved);
     pthread_mutex_destroy(&segments->fd_lock);
+    behind_close(&segments->behind);
 }
 
 struct segment *segment_find(struct segments *segments, uint32_t number) {
@@ -521,24 +523,37 @@ int segments_trim_files(struct store *store) {
 
 /* ---- blocks (no lock) ---- */
 
+static int write_directly(struct store *store, struct place place, const uint8_t *bytes, size_t length) {
+    static const uint8_t zeros[BATON_BLOCK];
+    size_t whole = (size_t)place.count * BATON_BLOCK;
+    uint64_t offset = (uint64_t)place.position * BATON_BLOCK;
+    int fd = segment_fd_get(&store->segments, place.segment, store->replaying);
+    if (fd < 0)
+        return fd;
+    int rc = length ? pwrite_all(fd, bytes, length, offset) : 0;
+    for (size_t done = length; rc == 0 && done < whole;) {
+        size_t zero = MIN(whole - done, BATON_BLOCK - done % BATON_BLOCK);
+        rc = pwrite_all(fd, zeros, zero, offset + done);
+        done += zero;
+    }
+    segment_fd_put(&store->segments, fd);
+    return rc;
+}
+
 int store_write_blocks(struct store *store, const struct place *places, uint32_t count, const void *payload,
                        size_t length) {
-    static const uint8_t zeros[BATON_BLOCK];
     const uint8_t *at = payload;
+    /* The tail will carry it. (While an open replays the tail nobody is there yet to write it later.) */
+    bool later = length <= STORE_INLINE_MAX && !store->replaying;
     for (uint32_t i = 0; i < count; i++) {
-        size_t whole = (size_t)places[i].count * BATON_BLOCK;
-        size_t take = MIN(whole, length);
-        uint64_t offset = (uint64_t)places[i].position * BATON_BLOCK;
-        int fd = segment_fd_get(&store->segments, places[i].segment, store->replaying);
-        if (fd < 0)
-            return fd;
-        int rc = take ? pwrite_all(fd, at, take, offset) : 0;
-        for (size_t done = take; rc == 0 && done < whole;) {
-            size_t zero = MIN(whole - done, BATON_BLOCK - done % BATON_BLOCK);
-            rc = pwrite_all(fd, zeros, zero, offset + done);
-            done += zero;
-        }
-        segment_fd_put(&store->segments, fd);
+        struct place place = places[i];
+        size_t take = MIN((size_t)place.count * BATON_BLOCK, length);
+        uint32_t taken =
+            later ? behind_put(&store->segments.behind, place.segment, place.position, place.count, at, take) : 0;
+        size_t gone = MIN((size_t)taken * BATON_BLOCK, take);
+        place.position += taken;
+        place.count -= taken;
+        int rc = place.count ? write_directly(store, place, at + gone, take - gone) : 0;
         if (rc)
             return rc;
         at += take;
@@ -548,10 +563,31 @@ int store_write_blocks(struct store *store, const struct place *places, uint32_t
 }
 
 int store_read_blocks(struct store *store, struct place place, void *buffer) {
-    int fd = segment_fd_get(&store->segments, place.segment, false);
-    if (fd < 0)
-        return fd;
-    int rc = pread_all(fd, buffer, (size_t)place.count * BATON_BLOCK, (uint64_t)place.position * BATON_BLOCK);
-    segment_fd_put(&store->segments, fd);
+    uint8_t *to = buffer;
+    int rc = 0;
+    while (place.count > 0 && rc == 0) {
+        uint32_t step;
+        uint32_t here = behind_get(&store->segments.behind, place.segment, place.position, place.count, to, &step);
+        if (here == 0) {
+            int fd = segment_fd_get(&store->segments, place.segment, false);
+            if (fd < 0)
+                return fd;
+            rc = pread_all(fd, to, (size_t)step * BATON_BLOCK, (uint64_t)place.position * BATON_BLOCK);
+            segment_fd_put(&store->segments, fd);
+            here = step;
+        }
+        place.position += here;
+        place.count -= here;
+        to += (size_t)here * BATON_BLOCK;
+    }
     return rc;
+}
+
+static int write_behind(void *context, uint32_t segment, uint32_t first, uint32_t count, const uint8_t *bytes) {
+    int rc = write_directly(context, (struct place){segment, first, count}, bytes, (size_t)count * BATON_BLOCK);
+    return rc == -ENOENT ? 0 : rc; /* freed and unlinked meanwhile */
+}
+
+int segments_flush(struct store *store) {
+    return behind_flush(&store->segments.behind, write_behind, store);
 }

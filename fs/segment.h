@@ -6,6 +6,7 @@
 #ifndef BATON_FS_SEGMENT_H
 #define BATON_FS_SEGMENT_H
 
+#include "fs/behind.h"
 #include "fs/table.h"
 
 #include <pthread.h>
@@ -44,6 +45,7 @@ struct segments {
     pthread_mutex_t fd_lock;
     struct segment_fd fds[SEGMENT_FDS];
     uint64_t fd_clock;
+    struct behind behind;
 };
 
 struct store;
@@ -70,6 +72,8 @@ int segment_fd_get(struct segments *segments, uint32_t number, bool create);
 void segment_fd_put(struct segments *segments, int fd);
 void segment_fd_drop(struct segments *segments, uint32_t number); /* before unlink */
 int segment_unlink(struct segments *segments, uint32_t number);
+/* What the tail carries and the files do not have yet goes into them. 0 or a negative errno. */
+int segments_flush(struct store *store);
 void segment_name(uint32_t number, char name[16]);
 
 #endif

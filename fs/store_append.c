@@ -216,6 +216,8 @@ static void publish(struct store *store, const struct record *record, struct ent
     if (store->batch_rows >= BATCH_ROWS || store->batch_bytes >= BATCH_BYTES) {
         store->commit_wanted = true;
         pthread_cond_signal(&store->work);
+    } else if (behind_pressed(&store->segments.behind)) {
+        pthread_cond_signal(&store->work);
     }
 }
 

@@ -198,6 +198,13 @@ static void segments_sync(struct store *store, struct sync_list *list) {
     free(list->segments);
 }
 
+/* Without the engine lock. */
+static void flush_behind(struct store *store) {
+    int rc = segments_flush(store);
+    if (rc)
+        store_fail(store, "data could not be written into its segment: %s", strerror(-rc));
+}
+
 /* Under the engine lock too: an undo may have taken back what has just been made durable. */
 static void durable_advance(struct store *store, uint64_t lsn) {
     store_lock(store);
@@ -263,6 +270,7 @@ void store_checkpoint_now(struct store *store) {
     pthread_cond_broadcast(&store->committed_cond);
     store_unlock(store);
 
+    flush_behind(store); /* the tail that carries it may go after this */
     segments_sync(store, &segments);
     if (fdatasync(store->meta_fd) < 0)
         store_fail(store, "the database could not be written to disk: %s", strerror(errno));
@@ -368,12 +376,18 @@ void *store_committer(void *context) {
     store->begun = true;
     pthread_cond_broadcast(&store->committed_cond);
     while (!store->stop) {
-        bool wanted = store->commit_wanted || store->checkpoint_wanted > store->checkpoint_done;
+        bool wanted = store->commit_wanted || store->checkpoint_wanted > store->checkpoint_done ||
+                      behind_pressed(&store->segments.behind);
         if (store->commit_refused)
             wait_out(store);
         else if (!store->txn_broken && !wanted)
             wait_for_work(store);
         prepare_tail(store);
+        if (behind_pressed(&store->segments.behind)) {
+            store_unlock(store);
+            flush_behind(store);
+            store_lock(store);
+        }
         store->commit_wanted = false;
         if (store->txn_broken) {
             transaction_mend(store);

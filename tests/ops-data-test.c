@@ -245,6 +245,8 @@ static void damage(uint64_t ino) {
     struct inode_row row = row_of(store, ino);
     struct edge edge;
     char path[600];
+    if (store_checkpoint(store)) /* till then it may be in memory and in the tail only */
+        bail("no checkpoint");
     store_lock(store);
     edge_look(store, row.data, 0, &edge);
     store_unlock(store);

@@ -251,6 +251,22 @@ static void log_sync_all(void) {
     log_plain(&event);
 }
 
+/* A process that was killed may have left its last event half written: cut off, or what follows could not be read. */
+static void cut_torn(int fd) {
+    struct event event;
+    off_t at = 0, end = lseek(fd, 0, SEEK_END);
+    while (at + (off_t)sizeof event <= end && pread(fd, &event, sizeof event, at) == (ssize_t)sizeof event) {
+        off_t next = at + (off_t)sizeof event + (off_t)event.text + (off_t)event.data;
+        if (event.magic != EVENT_MAGIC || next > end)
+            break;
+        at = next;
+    }
+    REAL(int, "ftruncate64", int, off_t);
+    if (at < end && real(fd, at) != 0)
+        abort();
+}
+
+
 __attribute__((constructor)) static void start(void) {
     const char *directory = getenv("POWERCUT_DIR"), *log = getenv("POWERCUT_LOG"), *number;
     struct stat status;
@@ -258,12 +274,13 @@ __attribute__((constructor)) static void start(void) {
     if (directory == NULL || log == NULL)
         return;
     int root = real_openat(AT_FDCWD, directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    int fd = real_openat(AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    int fd = real_openat(AT_FDCWD, log, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (root < 0 || fd < 0 || fstat(root, &status) != 0) {
         fprintf(stderr, "record.so: %s and %s: %s\n", directory, log, strerror(errno));
         _exit(99);
     }
     device = status.st_dev;
+    cut_torn(fd);
     log_fd = fcntl(fd, F_DUPFD_CLOEXEC, 200);
     real_close(fd);
     if ((number = getenv("POWERCUT_FAIL_SYNC")) != NULL)
