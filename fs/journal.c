@@ -295,6 +295,8 @@ int dead_punch(struct store *store) {
             break;
         store_lock(store);
         rc = store->txn_broken ? -EAGAIN : range_forget(store, &ranges[i]);
+        if (store->txn_broken)
+            rc = -EAGAIN;
         store_unlock(store);
     }
     free(ranges);
@@ -304,6 +306,8 @@ int dead_punch(struct store *store) {
     rc = store->txn_broken ? -EAGAIN : segments_unlink_empty(store);
     if (rc == 0)
         rc = files_unlink(store);
+    if (store->txn_broken)
+        rc = -EAGAIN;
     store_unlock(store);
     return rc == -EAGAIN ? 0 : (rc ? rc : (int)count);
 }

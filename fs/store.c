@@ -93,6 +93,7 @@ static void store_free(struct store *store) {
     free(store->change.dropped);
     free(store->saved_segments);
     free(store->saved_reserved);
+    local_values_forget(store);
     close_fd(store->meta_fd);
     close_fd(store->checkpoint_fd);
     close_fd(store->directory_fd);

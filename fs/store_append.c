@@ -94,9 +94,11 @@ static uint64_t entry_bytes(const struct entry *entry) {
 
 static void recent_drop_first(struct store *store) {
     struct entry **slot = &store->recent[store->recent_first % RECENT_ENTRIES];
-    store->recent_bytes -= entry_bytes(*slot);
-    entry_put(*slot);
-    *slot = NULL;
+    if (*slot) { /* undone, if not, and there again after a refused commit */
+        store->recent_bytes -= entry_bytes(*slot);
+        entry_put(*slot);
+        *slot = NULL;
+    }
     store->recent_first++;
 }
 
@@ -235,12 +237,15 @@ static int append_entry(struct store *store, const struct record *record, struct
 
 int store_append(struct store *store, struct record *record, const void *payload, const struct place *places,
                  uint32_t place_count) {
-    if (!store->epoch)
-        return -EROFS;
+    return store->epoch ? append_in_epoch(store, store->epoch, record, payload, places, place_count) : -EROFS;
+}
+
+int append_in_epoch(struct store *store, epoch_t epoch, struct record *record, const void *payload,
+                    const struct place *places, uint32_t place_count) {
     if (!tail_fits(&store->tail, RECORD_LENGTH_MAX + STORE_INLINE_MAX + 4096) && !tail_can_rotate(&store->tail))
         return -ENOSPC; /* store_admit waits for room; a caller that appends many times in one hold gets here */
     record->head.lsn = store->position.lsn + 1;
-    record->head.epoch = store->epoch;
+    record->head.epoch = epoch;
     record->head.flags = 0;
     int length = record_encode(record, store->position.chain, store->record_buffer, RECORD_LENGTH_MAX);
     if (length < 0)
@@ -270,7 +275,10 @@ static int receive_check(struct store *store, const struct record_head *head, co
     if (store->epoch || store->undoing)
         return -EROFS;
     if (head->lsn <= store->position.lsn) {
+        epoch_t epoch;
         int rc = chain_at(store, head->lsn, chain);
+        if (rc == -ENOENT) /* trimmed, so every node had it; an epoch has one record of each number */
+            return epoch_at(store, head->lsn, &epoch) == 0 && epoch == head->epoch ? -EEXIST : -ESTALE;
         return rc == 0 && memcmp(chain, head->chain, CHAIN_SIZE) == 0 ? -EEXIST : -ESTALE;
     }
     record_chain(store->position.chain, bytes, length, chain);

@@ -79,7 +79,9 @@ int store_commit_txn(struct store *store) {
     }
     for (uint32_t i = 0; i < store->segments.count; i++)
         store->segments.list[i].row_dirty = false;
+    local_values_forget(store);
     store->committed = store->position.lsn;
+    store->settled++;
     store->commit_refused = false;
     store->unsaved = true;
     store->last_commit = clock_boot();
@@ -131,8 +133,6 @@ static void accounting_restore(struct store *store) {
 
 /* After a failed commit or a refused change: a new transaction, and the batch in it again. Lock held. */
 static void transaction_mend(struct store *store) {
-    if (store->undoing)
-        store_fail(store, "a commit failed while records were being undone");
     if (store->txn) {
         mdb_txn_abort(store->txn);
         store->txn = NULL;
@@ -143,7 +143,11 @@ static void transaction_mend(struct store *store) {
     if (rc)
         store_fail(store, "cannot begin a transaction: %s", mdb_strerror(rc));
     store->batch_rows = store->batch_bytes = 0;
-    accounting_restore(store);
+    accounting_restore(store); /* what was undone is there again, without entries in memory: all of it was committed */
+    if (local_values_put_again(store) != 0)
+        store->txn_broken = true;
+    store->committed = store->saved_position.lsn;
+    store->settled++;
     pthread_cond_broadcast(&store->committed_cond); /* who waits for room may have to hear that there is none */
     if (store->txn_broken)
         store_fail(store, "the store's database refuses the changes of the last %u ms a second time",

@@ -73,6 +73,13 @@ struct dead_row {
     uint64_t txnid; /* the transaction that made it dead */
 } __attribute__((packed));
 
+struct local_value {
+    struct local_value *next;
+    struct key key;
+    size_t length;
+    uint8_t value[];
+};
+
 struct snapshot {
     struct store *store;
     MDB_txn *txn;
@@ -121,6 +128,7 @@ struct store {
     uint32_t saved_segment_count, saved_current, saved_reserved_count;
 
     struct snapshot *snapshots;
+    struct local_value *local_values; /* put since the last commit: no record has them */
 
     pthread_t committer, syncer;
     bool threads_running;
@@ -128,6 +136,7 @@ struct store {
     pthread_cond_t committed_cond; /* a commit, a checkpoint, a trim pass has ended */
     bool stop, commit_wanted, begun;
     bool commit_refused; /* the last one, by a full disk */
+    uint64_t settled; /* grows when a batch has been committed, and when a refused one has been taken back */
     uint64_t undo_target; /* while undoing: its records stay in the journal */
     int64_t refused_told;
     bool unsaved; /* something was committed since the last checkpoint */
@@ -180,6 +189,15 @@ void recent_evict(struct store *store);
 void recent_cut(struct store *store, uint64_t lsn); /* forgets those above */
 
 int chain_at(struct store *store, uint64_t lsn, uint8_t chain[CHAIN_SIZE]); /* lock held */
+/* store_append, in an epoch that is not the store's (yet). */
+int append_in_epoch(struct store *store, epoch_t epoch, struct record *record, const void *payload,
+                    const struct place *places, uint32_t place_count);
+
+/* store_state.c; lock held */
+/* The epoch to which the record at `lsn` belongs, however long ago it was trimmed. -ENOENT: before every epoch. */
+int epoch_at(struct store *store, uint64_t lsn, epoch_t *epoch);
+int local_values_put_again(struct store *store); /* after a refused commit */
+void local_values_forget(struct store *store);   /* they are committed */
 
 /* store_commit.c */
 void *store_committer(void *store);

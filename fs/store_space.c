@@ -109,6 +109,7 @@ static bool tail_is_full(const struct store *store) {
 
 int admit_space(struct store *store, enum space_class class) {
     int64_t began = clock_boot();
+    bool primary = store->epoch != 0;
     if (store->txn_broken)
         store_wait_mended(store);
     while (batch_is_full(store) || tail_is_full(store)) { /* the disk is slower than its users: they wait */
@@ -124,6 +125,8 @@ int admit_space(struct store *store, enum space_class class) {
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_sec += 1;
         pthread_cond_timedwait(&store->committed_cond, &store->lock, &until);
+        if (primary && !store->epoch)
+            return -EROFS; /* not in vain until a slow disk is done */
     }
     space_refresh(store, false);
     if (!store->space_short && store->disk_free < store->options.reserve_bytes)

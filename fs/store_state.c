@@ -69,6 +69,27 @@ static int epoch_newest(struct store *store, epoch_t *newest) {
     return rc == -ENOENT ? 0 : rc;
 }
 
+int epoch_at(struct store *store, uint64_t lsn, epoch_t *epoch) {
+    struct cursor cursor;
+    struct key end = key_u64(UINT64_MAX);
+    int rc = cursor_open(&cursor, store, NULL, TABLE_EPOCH);
+    if (rc)
+        return rc;
+    for (rc = cursor_seek_before(&cursor, &end); rc == 0; rc = cursor_previous(&cursor)) {
+        struct epoch_row row;
+        if (cursor.key.length != 8 || cursor.value.length != sizeof row)
+            rc = -EIO;
+        else
+            memcpy(&row, cursor.value.data, sizeof row);
+        if (rc || row.first <= lsn)
+            break;
+    }
+    if (rc == 0)
+        *epoch = be64_get(cursor.key.data);
+    cursor_close(&cursor);
+    return rc;
+}
+
 int store_start_epoch(struct store *store, epoch_t epoch, const char *node) {
     epoch_t newest;
     store_lock(store);
@@ -79,14 +100,14 @@ int store_start_epoch(struct store *store, epoch_t epoch, const char *node) {
                     EPOCH_COUNTER(epoch) > EPOCH_COUNTER_MAX || store->undoing))
         rc = store->undoing ? -EBUSY : -ERANGE;
     if (rc == 0) {
-        store->epoch = epoch;
-        store->epoch_first = store->position.lsn + 1;
         struct record record = {
             .head = {.type = RECORD_EPOCH, .time = store_next_time(store, (struct file_time){0, 0})},
             .name = {(const uint8_t *)node, (uint32_t)strlen(node)}};
-        rc = store_append(store, &record, NULL, NULL, 0);
-        if (rc)
-            store->epoch = 0;
+        rc = append_in_epoch(store, epoch, &record, NULL, NULL, 0);
+        if (rc == 0) { /* not before: a refused append gives up the lock, and others must not be first in the epoch */
+            store->epoch = epoch;
+            store->epoch_first = record.head.lsn;
+        }
     }
     store_unlock(store);
     return rc;
@@ -95,6 +116,7 @@ int store_start_epoch(struct store *store, epoch_t epoch, const char *node) {
 void store_stop_epoch(struct store *store) {
     store_lock(store);
     store->epoch = 0;
+    pthread_cond_broadcast(&store->committed_cond); /* who waits in store_admit need not wait any longer */
     store_unlock(store);
 }
 
@@ -169,7 +191,7 @@ int store_snapshot(struct store *store, struct snapshot **out) {
     int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &snapshot->txn) ? -EAGAIN : 0;
     if (rc == 0) {
         snapshot->txnid = mdb_txn_id(snapshot->txn);
-        snapshot->lsn = store->committed;
+        snapshot->lsn = store->saved_position.lsn; /* while undoing, `committed` is ahead of the last commit */
         snapshot->next = store->snapshots;
         if (snapshot->next)
             snapshot->next->previous = snapshot;
@@ -232,7 +254,39 @@ int store_meta_get(struct store *store, const char *name, void *value, size_t ro
 }
 
 int store_meta_put(struct store *store, const char *name, const void *value, size_t length) {
-    struct key key;
-    int rc = local_key(name, &key);
-    return rc ? rc : table_put_raw(store, TABLE_META, &key, value, length);
+    struct local_value *local = malloc(sizeof *local + length);
+    if (!local)
+        return -ENOMEM;
+    int rc = local_key(name, &local->key);
+    if (rc == 0)
+        rc = table_put_raw(store, TABLE_META, &local->key, value, length);
+    if (rc) {
+        free(local);
+        return rc;
+    }
+    local->length = length;
+    memcpy(local->value, value, length);
+    struct local_value **at = &store->local_values;
+    while (*at && ((*at)->key.length != local->key.length ||
+                   memcmp((*at)->key.bytes, local->key.bytes, local->key.length) != 0))
+        at = &(*at)->next;
+    local->next = *at ? (*at)->next : NULL;
+    free(*at);
+    *at = local;
+    return 0;
+}
+
+int local_values_put_again(struct store *store) {
+    int rc = 0;
+    for (struct local_value *local = store->local_values; rc == 0 && local; local = local->next)
+        rc = table_put_raw(store, TABLE_META, &local->key, local->value, local->length);
+    return rc;
+}
+
+void local_values_forget(struct store *store) {
+    while (store->local_values) {
+        struct local_value *local = store->local_values;
+        store->local_values = local->next;
+        free(local);
+    }
 }

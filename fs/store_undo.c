@@ -2,6 +2,7 @@
 #include "fs/store_internal.h"
 
 #define UNDO_STEPS 256u
+#define BROKEN_MAX 5u
 
 static uint32_t places_blocks(const struct place *places, uint32_t count) {
     uint32_t blocks = 0;
@@ -75,6 +76,28 @@ static void durable_limit(struct store *store) {
     pthread_mutex_unlock(&store->sync_lock);
 }
 
+/* Undoes some records, and waits until that is committed, or taken back by a commit which the disk refused. */
+static int undo_some(struct store *store, uint64_t lsn) {
+    uint64_t settled = store->settled;
+    int rc = 0;
+    for (uint32_t steps = 0; rc == 0 && store->position.lsn > lsn && steps < UNDO_STEPS && store->batch_rows < BATCH_ROWS;
+         steps++) {
+        rc = undo_last(store);
+        if (rc)
+            break;
+        durable_limit(store);
+        store->committed = MIN(store->committed, store->position.lsn);
+    }
+    if (rc && !store->txn_broken)
+        return rc;
+    while (store->settled == settled) {
+        store->commit_wanted = true;
+        pthread_cond_signal(&store->work);
+        pthread_cond_wait(&store->committed_cond, &store->lock);
+    }
+    return rc;
+}
+
 static int undo_to(struct store *store, uint64_t lsn) {
     /* Everything committed first: what is undone then has its row in the journal and is in no batch. */
     int rc = store_checkpoint(store);
@@ -89,19 +112,12 @@ static int undo_to(struct store *store, uint64_t lsn) {
         store_unlock(store);
         return rc ? rc : (lsn == store->position.lsn ? 0 : -EBUSY);
     }
-    uint32_t steps = 0;
-    while (rc == 0 && store->position.lsn > lsn) {
-        rc = undo_last(store);
-        if (store->txn_broken)
-            store_fail(store, "undoing record %llu failed", (unsigned long long)store->position.lsn);
-        durable_limit(store);
-        store->committed = MIN(store->committed, store->position.lsn);
-        if (++steps % UNDO_STEPS == 0) { /* the committer may commit between two records */
-            store->commit_wanted = true;
-            pthread_cond_signal(&store->work);
-            store_unlock(store);
-            store_lock(store);
-        }
+    /* A full disk: as with any commit, it is tried until there is space; history before the target yields. A database
+     * that refuses single changes does so again and again. */
+    for (unsigned broken = 0; store->position.lsn > lsn && broken < BROKEN_MAX; broken = rc ? broken + 1 : 0) {
+        rc = undo_some(store, lsn);
+        if (rc && rc != -ENOSPC && rc != -ENOMEM)
+            break;
     }
     if (rc)
         store_fail(store, "record %llu cannot be undone: %s", (unsigned long long)store->position.lsn, strerror(-rc));
