@@ -30,6 +30,8 @@ static void test(int mode, const char *what) {
     memset(bytes, 'x', sizeof bytes);
     if (op_write(store, ino, bytes, sizeof bytes, 0, 0, &lsn) != 0)
         bail("op_write");
+    if (store_checkpoint(store) != 0) /* so that the block is read from the disk, which is where the write comes in */
+        bail("store_checkpoint");
     puncher = pthread_self();
     calls = 0;
     disk_fault_set(write_meanwhile);

@@ -47,12 +47,13 @@ void rig_settings(const char *settings) {
     FILE *file = fopen(config_path, "we");
     if (!file)
         bail("cannot write %s: %s", config_path, strerror(errno));
+    const char *loop = strstr(settings, "request-loop") ? NULL : getenv("RIG_REQUEST_LOOP");
     fprintf(file,
             "[volume]\nname = rig\nid = 0123456789abcdef0123456789abcdef\ncreated = 1700000000000000000\n"
-            "transport = clear\n%s\n"
+            "transport = clear\n%s\n%s%s\n"
             "[node a]\naddress = tcp://127.0.0.1:7397\npublic-key = aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n"
             "store = %s\nmount = %s\n",
-            settings, rig_outside(RIG_STORE), rig_outside(RIG_MOUNT));
+            settings, loop ? "request-loop = " : "", loop ? loop : "", rig_outside(RIG_STORE), rig_outside(RIG_MOUNT));
     fclose(file);
 }
 

@@ -14,7 +14,7 @@
 
 /* Formats the store. `settings`: lines for the [volume] section, may be "". */
 void rig_create(const char *settings);
-/* Other settings for the next start. */
+/* Other settings for the next start. RIG_REQUEST_LOOP in the environment is another one, unless they have it. */
 void rig_settings(const char *settings);
 /* Is FUSE over io_uring switched on in this kernel? If so, "request-loop = auto" uses it. */
 bool rig_has_rings(void);
