@@ -184,7 +184,8 @@ static void sizes_settle(struct node *node, uint64_t at) {
     while (gone < node->size_count && node->sizes[gone].at <= at)
         node->base_size = node->sizes[gone++].size;
     node->size_count -= gone;
-    memmove(node->sizes, node->sizes + gone, node->size_count * sizeof *node->sizes);
+    if (gone > 0)
+        memmove(node->sizes, node->sizes + gone, node->size_count * sizeof *node->sizes);
     if (at > node->floor)
         node->floor = at;
 }
