@@ -8,6 +8,8 @@
 #include <pthread.h>
 #include <sys/stat.h>
 
+#define SIZE (40 * BATON_BLOCK + 904) /* more than what stays in memory for a while */
+
 static struct store *store;
 static uint64_t ino;
 static pthread_t puncher;
@@ -18,13 +20,13 @@ static int write_meanwhile(enum disk_call call, const char *path) {
     uint64_t lsn;
     if (call == DISK_SYNC || !strstr(path, "/data/") || !pthread_equal(pthread_self(), puncher) || calls++ > 0)
         return 0;
-    if (op_write(store, ino, "written meanwhile", 17, 5000, 0, &lsn) != 0)
+    if (op_write(store, ino, "written meanwhile", 17, SIZE, 0, &lsn) != 0)
         bail("op_write");
     return 0;
 }
 
 static void test(int mode, const char *what) {
-    static uint8_t bytes[5000], seen[8192], wanted[5017];
+    static uint8_t bytes[SIZE], seen[SIZE + BATON_BLOCK], wanted[SIZE + 17];
     uint64_t lsn;
     ino = make(store, ROOT_INO, what, S_IFREG | 0600);
     memset(bytes, 'x', sizeof bytes);
@@ -35,12 +37,12 @@ static void test(int mode, const char *what) {
     puncher = pthread_self();
     calls = 0;
     disk_fault_set(write_meanwhile);
-    is_int(0, op_fallocate(store, ino, mode, 100, 4900, &lsn), "%s up to the file's end", what);
+    is_int(0, op_fallocate(store, ino, mode, 100, SIZE - 100, &lsn), "%s up to the file's end", what);
     disk_fault_set(NULL);
     ok(calls > 0, "a write came between");
     memset(wanted, 0, sizeof wanted);
     memset(wanted, 'x', 100);
-    memcpy(wanted + 5000, "written meanwhile", 17);
+    memcpy(wanted + SIZE, "written meanwhile", 17);
     is_int(sizeof wanted, op_read(store, ino, seen, sizeof seen, 0), "the file is as long as that write made it");
     is_blob(wanted, seen, sizeof wanted, "zeros in the range, and what was written behind it");
 }
