@@ -231,8 +231,8 @@ int directory_is_inside(struct store *store, uint64_t directory, uint64_t top) {
 struct renaming {
     const struct record *r;
     struct dirent_row old_entry, new_entry;
-    struct node parent, new_parent, subject, victim;
-    bool same_parent, exchange;
+    struct node parent, new_parent, subject, victim, whiteout;
+    bool same_parent, exchange, whites_out;
 };
 
 static int rename_gather(struct change *change, struct renaming *n) {
@@ -270,10 +270,27 @@ static int rename_check(struct change *change, const struct renaming *n) {
     if (inside != 0)
         return inside < 0 ? contradiction(inside) : -EBADMSG;
     int error = cookie_is_new(change, r->new_parent, r->cookie);
-    if (!error && n->exchange)
+    if (!error && r->old_cookie)
         error =
             r->cookie == r->old_cookie && n->same_parent ? -EBADMSG : cookie_is_new(change, r->parent, r->old_cookie);
     return error;
+}
+
+/* Tells those who look through layers that the old name is gone. It permits nobody anything: no ACL is inherited. */
+static int whiteout_put(struct change *change, const struct record *r, struct node *whiteout) {
+    struct inode_row *row = &whiteout->row;
+    whiteout->ino = record_new_inode(r);
+    int error = inode_get(change->store, whiteout->ino, row);
+
+    if (error != -ENOENT)
+        return error ? error : -EBADMSG;
+    memset(row, 0, sizeof *row);
+    row->mode = S_IFCHR;
+    row->uid = r->uid;
+    row->gid = r->gid;
+    row->nlink = 1;
+    row->atime = row->mtime = row->ctime = row->btime = file_time_of(r->head.time);
+    return node_put(change, whiteout);
 }
 
 /* A directory comes to another parent: its "..", and the links of both. */
@@ -292,18 +309,22 @@ static int rename_entries(struct change *change, struct renaming *n) {
         error = entry_remove(change, r->new_parent, r->new_name, n->new_entry.cookie);
     if (!error)
         error = entry_put(change, r->new_parent, r->new_name, r->cookie, &n->subject);
-    if (!error && n->exchange)
-        error = entry_put(change, r->parent, r->name, r->old_cookie, &n->victim);
+    if (!error && (n->exchange || n->whites_out))
+        error = entry_put(change, r->parent, r->name, r->old_cookie, n->exchange ? &n->victim : &n->whiteout);
     return error;
 }
 
 int apply_rename(struct change *change, const struct record *r) {
-    struct renaming n = {
-        .r = r, .same_parent = r->parent == r->new_parent, .exchange = (r->flags & RENAME_EXCHANGED) != 0};
+    struct renaming n = {.r = r,
+                         .same_parent = r->parent == r->new_parent,
+                         .exchange = (r->flags & RENAME_EXCHANGED) != 0,
+                         .whites_out = (r->flags & RENAME_LEFT_WHITEOUT) != 0};
     struct node *to = n.same_parent ? &n.parent : &n.new_parent;
     int error = rename_gather(change, &n);
     if (!error)
         error = rename_check(change, &n);
+    if (!error && n.whites_out)
+        error = whiteout_put(change, r, &n.whiteout);
     if (!error)
         error = rename_entries(change, &n);
     if (error)
@@ -311,7 +332,7 @@ int apply_rename(struct change *change, const struct record *r) {
     if (n.exchange) {
         move_up(&n.victim, to, &n.parent);
     } else {
-        n.parent.row.size--;
+        n.parent.row.size -= !n.whites_out;
         to->row.size += r->victim ? 0 : 1;
         if (r->victim) {
             to->row.nlink -= S_ISDIR(n.victim.row.mode);

@@ -232,13 +232,14 @@ void front_rmdir(fuse_req_t request, fuse_ino_t parent, const char *name) {
 void front_rename(fuse_req_t request, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
                   unsigned flags) {
     struct front *front = front_of(request);
+    struct caller caller = caller_of(request);
     struct reply reply = reply_to(request, REPLY_OK);
     uint64_t victim = 0, lsn = 0;
     uint32_t left = 1;
 
     if (reply_refused(request) || too_long(request, name) || too_long(request, new_name))
         return;
-    int error = op_rename(front->store, parent, name, new_parent, new_name, flags, &victim, &left, &lsn);
+    int error = op_rename(front->store, &caller, parent, name, new_parent, new_name, flags, &victim, &left, &lsn);
     if (error) {
         reply_error(request, error);
         return;

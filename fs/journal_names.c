@@ -95,12 +95,16 @@ void names_free(struct names *names) {
     free(names);
 }
 
+void names_learn_new(struct names *names, const struct record *record) {
+    if (record->parent != 0)
+        put(names, record_new_inode(record), record->parent, record->name);
+}
+
 void names_learn(struct names *names, const struct record *record) {
+    names_learn_new(names, record);
     switch (record->head.type) {
-    case RECORD_CREATE:
     case RECORD_LINK:
-        if (record->parent != 0)
-            put(names, record->head.ino, record->parent, record->name);
+        put(names, record->head.ino, record->parent, record->name);
         break;
     case RECORD_UNLINK:
         mark_removed(names, record->head.ino, record->parent, record->name);

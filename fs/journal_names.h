@@ -15,6 +15,8 @@ void names_free(struct names *names);
 
 /* Takes over what a record says about names. Call it after describing the record. */
 void names_learn(struct names *names, const struct record *record);
+/* Only the name of the inode that it makes, if it makes one. Before describing the record. */
+void names_learn_new(struct names *names, const struct record *record);
 
 /* Searches the state for those of the inodes that are not known, all in one pass. */
 void names_search(struct names *names, const uint64_t *inos, size_t count);

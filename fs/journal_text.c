@@ -142,6 +142,9 @@ static void tell_rename(struct writer *writer, const struct record *record, stru
     add(writer, "renamed %s to %s (inode %" PRIu64 ")", from, to, record->head.ino);
     if (record->victim != 0)
         add(writer, ", which replaced inode %" PRIu64, record->victim);
+    if (record->flags & RENAME_LEFT_WHITEOUT)
+        add(writer, ", and left a whiteout (inode %" PRIu64 ") owner %u:%u", record->old_cookie, record->uid,
+            record->gid);
 }
 
 static void tell_data(struct writer *writer, const struct record *record, const char *path) {
@@ -235,10 +238,12 @@ void record_text(const struct record *record, struct names *names, char *text, s
     tell(&writer, record, names, path);
 }
 
-unsigned record_inodes(const struct record *record, uint64_t inos[4]) {
-    const uint64_t all[4] = {record->head.ino, record->parent, record->new_parent, record->victim};
+unsigned record_inodes(const struct record *record, uint64_t inos[RECORD_INODES_MAX]) {
+    const bool whiteout = record->head.type == RECORD_RENAME && record->flags & RENAME_LEFT_WHITEOUT;
+    const uint64_t all[RECORD_INODES_MAX] = {record->head.ino, record->parent, record->new_parent, record->victim,
+                                             whiteout ? record_new_inode(record) : 0};
     unsigned count = 0;
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < RECORD_INODES_MAX; i++) {
         if (all[i] != 0)
             inos[count++] = all[i];
     }
@@ -296,6 +301,11 @@ static void json_fields(json_t *object, const struct record *record) {
         set_number(object, "parent", record->parent);
     if (type == RECORD_RENAME && record->victim != 0)
         set_number(object, record->flags & RENAME_EXCHANGED ? "exchanged" : "replaced", record->victim);
+    if (type == RECORD_RENAME && record->flags & RENAME_LEFT_WHITEOUT) {
+        set_number(object, "whiteout", record->old_cookie);
+        set_number(object, "uid", record->uid);
+        set_number(object, "gid", record->gid);
+    }
     if (type == RECORD_WRITE || type == RECORD_ALLOCATE || type == RECORD_PUNCH) {
         uint64_t blocks = type == RECORD_WRITE ? record->head.blocks : record->count;
         set_number(object, "offset", record->first * BATON_BLOCK);

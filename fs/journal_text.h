@@ -18,7 +18,8 @@ void record_text(const struct record *record, struct names *names, char *text, s
 /* {"lsn", "time", "nanoseconds", "epoch", "type", "inode", "path", …, "text", "chain"}. NULL: no memory. */
 json_t *record_json(const struct record *record, struct names *names, const struct config *config_or_null);
 
-/* Every inode that the record names; returns how many (at most 4). */
-unsigned record_inodes(const struct record *record, uint64_t inos[4]);
+#define RECORD_INODES_MAX 5
+/* Every inode that the record names; returns how many. */
+unsigned record_inodes(const struct record *record, uint64_t inos[RECORD_INODES_MAX]);
 
 #endif

@@ -169,7 +169,7 @@ static bool path_matches(struct view *view, const struct record *record) {
 
 static bool matches(struct view *view, const struct record *record) {
     const struct filter *filter = &view->filter;
-    uint64_t inos[4];
+    uint64_t inos[RECORD_INODES_MAX];
 
     if (record->head.time < filter->since || record->head.time > filter->until)
         return false;
@@ -190,7 +190,7 @@ static bool matches(struct view *view, const struct record *record) {
 static int show_chunk(struct view *view, uint64_t *lsn, uint64_t to, bool silent) {
     struct entry *entries[CHUNK];
     struct record *records = calloc(CHUNK, sizeof *records);
-    uint64_t inos[4 * CHUNK];
+    uint64_t inos[RECORD_INODES_MAX * CHUNK];
     size_t wanted = 0;
     unsigned count = 0;
     int error = 0;
@@ -206,10 +206,8 @@ static int show_chunk(struct view *view, uint64_t *lsn, uint64_t to, bool silent
     }
     if (!silent && count > 0) {
         /* What these records create needs no search. */
-        for (unsigned i = 0; i < count; i++) {
-            if (records[i].head.type == RECORD_CREATE)
-                names_learn(view->names, &records[i]);
-        }
+        for (unsigned i = 0; i < count; i++)
+            names_learn_new(view->names, &records[i]);
         names_search(view->names, inos, wanted);
     }
     for (unsigned i = 0; i < count; i++) {

@@ -37,9 +37,10 @@ int op_link(struct store *store, uint64_t ino, uint64_t parent, const char *name
 /* *ino: the inode that lost a link; *left: its links now (0: it is an orphan, reclaim it when nobody uses it). */
 int op_unlink(struct store *store, uint64_t parent, const char *name, uint64_t *ino, uint32_t *left, uint64_t *lsn);
 int op_rmdir(struct store *store, uint64_t parent, const char *name, uint64_t *ino, uint64_t *lsn);
-/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE. *victim: replaced inode or 0; *left: its links now. */
-int op_rename(struct store *store, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
-              unsigned flags, uint64_t *victim, uint32_t *left, uint64_t *lsn);
+/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT (the whiteout is the caller's). *victim: replaced inode or
+ * 0; *left: its links now. */
+int op_rename(struct store *store, const struct caller *caller, uint64_t parent, const char *name, uint64_t new_parent,
+              const char *new_name, unsigned flags, uint64_t *victim, uint32_t *left, uint64_t *lsn);
 int op_readlink(struct store *store, uint64_t ino, char *buffer, size_t room); /* length, or error; not terminated */
 
 /* Entries after `cookie` (0: from the start), in cookie order, without "." and "..". `each` returns 0 to go on, 1 to

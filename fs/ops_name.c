@@ -9,6 +9,7 @@
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE 1u
 #define RENAME_EXCHANGE 2u
+#define RENAME_WHITEOUT 4u
 #endif
 
 static int check_name(const char *name) {
@@ -113,7 +114,13 @@ static int inherit_acl(struct store *store, uint64_t parent, uint32_t *mode, uin
     return 0;
 }
 
-/* Mode, owner and inherited attributes of what is created in a directory. */
+/* The owner of what is created in a directory. */
+static void settle_owner(const struct caller *caller, const struct inode_row *directory, struct record *record) {
+    record->uid = caller->uid;
+    record->gid = directory->mode & S_ISGID ? directory->gid : caller->gid;
+}
+
+/* Mode, owner and inherited attributes of it. */
 static int settle_new(struct store *store, const struct caller *caller, uint64_t parent, const struct inode_row *row,
                       uint32_t mode, struct record *record, uint8_t **packed) {
     int error = 0;
@@ -122,13 +129,9 @@ static int settle_new(struct store *store, const struct caller *caller, uint64_t
         error = inherit_acl(store, parent, &mode, packed, &record->xattrs);
     else if (!S_ISLNK(mode))
         mode &= ~(caller->umask & 0777);
-    record->uid = caller->uid;
-    record->gid = caller->gid;
-    if (row->mode & S_ISGID) {
-        record->gid = row->gid;
-        if (S_ISDIR(mode))
-            mode |= S_ISGID;
-    }
+    settle_owner(caller, row, record);
+    if (row->mode & S_ISGID && S_ISDIR(mode))
+        mode |= S_ISGID;
     record->mode = mode & (S_IFMT | 07777);
     return error;
 }
@@ -341,28 +344,33 @@ static int rename_check(struct store *store, const struct renaming *n) {
     return S_ISDIR(n->victim.row.mode) && n->victim.row.size ? -ENOTEMPTY : 0;
 }
 
-static int rename_append(struct store *store, const struct renaming *n, uint64_t *lsn) {
-    bool exchange = (n->flags & RENAME_EXCHANGE) != 0;
+static int rename_append(struct store *store, const struct caller *caller, const struct renaming *n, uint64_t *lsn) {
+    bool exchange = (n->flags & RENAME_EXCHANGE) != 0, whiteout = (n->flags & RENAME_WHITEOUT) != 0;
     struct record record = {.head.type = RECORD_RENAME,
                             .head.ino = n->subject.ino,
                             .parent = n->parent,
                             .new_parent = n->new_parent,
                             .name = span_of(n->name),
                             .new_name = span_of(n->new_name),
-                            .victim = n->victim.ino,
-                            .flags = exchange ? RENAME_EXCHANGED : 0};
+                            .victim = n->victim.ino};
     struct file_time floor = later_time(n->directory.ctime, n->new_directory.ctime);
     floor = later_time(floor, n->subject.row.ctime);
     if (n->victim.ino)
         floor = later_time(floor, n->victim.row.ctime);
     record.head.time = store_next_time(store, floor);
     record.cookie = store_next_id(store, 0);
-    record.old_cookie = exchange ? store_next_id(store, 1) : 0;
+    record.old_cookie = exchange || whiteout ? store_next_id(store, 1) : 0;
+    if (exchange)
+        record.flags = RENAME_EXCHANGED;
+    if (whiteout) {
+        record.flags = RENAME_LEFT_WHITEOUT;
+        settle_owner(caller, &n->directory, &record);
+    }
     return op_append(store, &record, NULL, NULL, 0, lsn);
 }
 
-int op_rename(struct store *store, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
-              unsigned flags, uint64_t *victim, uint32_t *left, uint64_t *lsn) {
+int op_rename(struct store *store, const struct caller *caller, uint64_t parent, const char *name, uint64_t new_parent,
+              const char *new_name, unsigned flags, uint64_t *victim, uint32_t *left, uint64_t *lsn) {
     struct renaming n = {
         .parent = parent, .new_parent = new_parent, .name = name, .new_name = new_name, .flags = flags};
     int error = check_name(name);
@@ -374,7 +382,8 @@ int op_rename(struct store *store, uint64_t parent, const char *name, uint64_t n
         error = check_name(new_name);
     if (error)
         return error;
-    if (flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) || flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
+    if (flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT) ||
+        (flags & RENAME_EXCHANGE && flags != RENAME_EXCHANGE))
         return -EINVAL;
     if (is_dot(name) || is_dot(new_name))
         return -EBUSY;
@@ -385,7 +394,7 @@ int op_rename(struct store *store, uint64_t parent, const char *name, uint64_t n
     if (!error)
         error = rename_check(store, &n);
     if (!error)
-        error = rename_append(store, &n, lsn);
+        error = rename_append(store, caller, &n, lsn);
     if (!error && n.victim.ino && !(flags & RENAME_EXCHANGE)) {
         *victim = n.victim.ino;
         *left = S_ISDIR(n.victim.row.mode) ? 0 : n.victim.row.nlink - 1;

@@ -16,6 +16,7 @@ enum kind {
     KIND_TIME,
     KIND_NAME,      /* u8 length, bytes */
     KIND_BYTES,     /* u32 length, bytes */
+    KIND_WHITEOUT,  /* u32, only in a rename that leaves a whiteout */
     KIND_CHECKSUMS, /* 8 bytes for each of head.blocks */
     KIND_STEPS      /* u32 count, steps */
 };
@@ -41,10 +42,11 @@ static const struct type {
     [RECORD_LINK] = {"link", 3, {FIELD(KIND_U64, parent), FIELD(KIND_U64, cookie), FIELD(KIND_NAME, name)}},
     [RECORD_UNLINK] = {"unlink", 3, {FIELD(KIND_U64, parent), FIELD(KIND_U32, flags), FIELD(KIND_NAME, name)}},
     [RECORD_RENAME] = {"rename",
-                       8,
+                       10,
                        {FIELD(KIND_U64, parent), FIELD(KIND_U64, new_parent), FIELD(KIND_U64, cookie),
                         FIELD(KIND_U64, old_cookie), FIELD(KIND_U64, victim), FIELD(KIND_U32, flags),
-                        FIELD(KIND_NAME, name), FIELD(KIND_NAME, new_name)}},
+                        FIELD(KIND_NAME, name), FIELD(KIND_NAME, new_name), FIELD(KIND_WHITEOUT, uid),
+                        FIELD(KIND_WHITEOUT, gid)}},
     [RECORD_SETATTR] = {"setattr",
                         7,
                         {FIELD(KIND_U32, flags), FIELD(KIND_U32, mode), FIELD(KIND_U32, uid), FIELD(KIND_U32, gid),
@@ -73,6 +75,14 @@ static const struct type {
 
 const char *record_type_name(uint16_t type) {
     return type > 0 && type < RECORD_TYPE_END ? types[type].name : "unknown";
+}
+
+static bool leaves_whiteout(const struct record *r) {
+    return r->head.type == RECORD_RENAME && r->flags & RENAME_LEFT_WHITEOUT;
+}
+
+uint64_t record_new_inode(const struct record *r) {
+    return r->head.type == RECORD_CREATE ? r->head.ino : leaves_whiteout(r) ? r->old_cookie : 0;
 }
 
 /* ---- Checks: the same for what is made here and for what comes from outside ---- */
@@ -131,12 +141,16 @@ static const char *check_unlink(const struct record *r) {
 }
 
 static const char *check_rename(const struct record *r) {
-    if (r->flags & ~RENAME_EXCHANGED)
+    if (r->flags & ~(RENAME_EXCHANGED | RENAME_LEFT_WHITEOUT) || r->flags == (RENAME_EXCHANGED | RENAME_LEFT_WHITEOUT))
         return "unknown flags";
+    if (!leaves_whiteout(r) && (r->uid || r->gid))
+        return "an owner of no whiteout";
     if (r->parent == 0 || r->new_parent == 0 || !name_is_valid(&r->name) || !name_is_valid(&r->new_name))
         return "a bad name";
-    if (r->cookie == 0 || (r->flags & RENAME_EXCHANGED ? r->old_cookie == 0 || r->victim == 0 : r->old_cookie != 0))
+    if (r->cookie == 0 || (r->flags != 0) != (r->old_cookie != 0))
         return "a bad cookie";
+    if (r->flags & RENAME_EXCHANGED && r->victim == 0)
+        return "an exchange with nothing";
     if (r->victim == r->head.ino)
         return "a rename onto itself";
     return NULL;
@@ -308,6 +322,10 @@ static void put_field(struct writer *w, const struct record *r, const struct fie
     case KIND_U64:
         put(w, member, 8);
         break;
+    case KIND_WHITEOUT:
+        if (leaves_whiteout(r))
+            put(w, member, 4);
+        break;
     case KIND_TIME:
         put(w, member, sizeof(struct file_time));
         break;
@@ -414,6 +432,10 @@ static int take_field(struct reader *in, struct record *r, const struct field *f
         break;
     case KIND_U64:
         take_into(in, member, 8);
+        break;
+    case KIND_WHITEOUT:
+        if (leaves_whiteout(r))
+            take_into(in, member, 4);
         break;
     case KIND_TIME:
         take_into(in, member, sizeof(struct file_time));

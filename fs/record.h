@@ -20,7 +20,7 @@ enum record_type {
     RECORD_CREATE = 1,  /* a new inode under a name, or (parent 0) without one: O_TMPFILE */
     RECORD_LINK = 2,
     RECORD_UNLINK = 3,  /* also rmdir */
-    RECORD_RENAME = 4,  /* also with EXCHANGE */
+    RECORD_RENAME = 4,  /* also with EXCHANGE or WHITEOUT */
     RECORD_SETATTR = 5, /* mode, owner, times; the access ACL that chmod changed */
     RECORD_WRITE = 6,
     RECORD_TRUNCATE = 7,
@@ -100,6 +100,7 @@ static inline int file_time_compare(struct file_time a, struct file_time b) {
 
 #define UNLINK_RMDIR 1u
 #define RENAME_EXCHANGED 1u
+#define RENAME_LEFT_WHITEOUT 2u /* a new character device 0:0 without permissions takes the old name */
 
 enum reclaim_kind {
     RECLAIM_DROP = 1,  /* blocks [from, to) of data id `id` go; `ino`, if not 0, is their file, its block count shrinks */
@@ -125,12 +126,13 @@ struct record {
     uint64_t cookie;      /* directory cookie of the new entry: CREATE, LINK, RENAME (at the new place) */
     uint64_t new_parent;  /* RENAME */
     struct span new_name; /* RENAME */
-    uint64_t old_cookie;  /* RENAME with EXCHANGE: cookie of the entry at the old place */
+    uint64_t old_cookie;  /* RENAME with EXCHANGE or WHITEOUT: cookie of the entry at the old place; the whiteout's inode
+                             number, too */
     uint64_t victim;      /* RENAME: the inode that the new name named (replaced or exchanged), 0 for none */
 
     uint32_t flags;  /* of the type, see above */
     uint32_t mode;   /* CREATE: with type bits; SETATTR, WRITE, TRUNCATE, ALLOCATE, PUNCH, XATTR: new mode if flagged */
-    uint32_t uid;    /* CREATE, SETATTR */
+    uint32_t uid;    /* CREATE, SETATTR; RENAME with WHITEOUT: the whiteout's */
     uint32_t gid;
     uint64_t rdev;   /* CREATE */
     struct file_time atime; /* SETATTR */
@@ -169,6 +171,9 @@ int record_check_payload(const struct record *record, const void *payload, size_
 
 uint64_t block_checksum(const void *block); /* XXH3-64 of 4096 bytes */
 uint64_t block_checksum_part(const void *bytes, size_t length); /* the same of a block whose rest is zero */
+
+/* The inode that comes into being by it (CREATE, RENAME with WHITEOUT), 0 if none does. */
+uint64_t record_new_inode(const struct record *record);
 
 const char *record_type_name(uint16_t type); /* "create", … ; "unknown" */
 

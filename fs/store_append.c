@@ -164,7 +164,7 @@ static void account(struct store *store, const struct record *record, const stru
     position->journal_bytes += journal_row_length(store, entry);
     position->kept_blocks += dropped;
     position->live_blocks += head.blocks - MIN(dropped, position->live_blocks + head.blocks);
-    if (head.type == RECORD_CREATE)
+    if (record_new_inode(record) != 0)
         position->inodes++;
     else if (head.type == RECORD_RECLAIM)
         position->inodes -= MIN(inodes_freed(record), position->inodes);

@@ -23,7 +23,7 @@ static void account_back(struct store *store, const struct record *record, const
     position->kept_blocks -= MIN(dropped, position->kept_blocks);
     position->live_blocks += dropped;
     position->live_blocks -= MIN(record->head.blocks, position->live_blocks);
-    if (record->head.type == RECORD_CREATE)
+    if (record_new_inode(record) != 0)
         position->inodes--;
     for (uint32_t i = 0; i < record->step_count; i++)
         position->inodes += record->steps[i].kind == RECLAIM_INODE;

@@ -64,9 +64,9 @@ static void fill_name(struct record *r) {
         r->new_parent = below(2) ? r->parent : some_ino();
         r->new_name = some_name();
         r->victim = below(3) ? ino_of(r->new_parent, r->new_name) : 0;
-        r->flags = (uint32_t)below(2);
+        r->flags = (uint32_t)below(3); /* none, EXCHANGED, LEFT_WHITEOUT */
         r->cookie = new_id();
-        r->old_cookie = r->flags ? new_id() : 0;
+        r->old_cookie = !r->flags ? 0 : below(10) ? new_id() : some_ino();
     }
 }
 
@@ -153,8 +153,8 @@ static void offer(void) {
     int error = store_receive(store, bytes, (size_t)length, payload, r.head.payload);
     if (error == 0) {
         taken[r.head.type]++;
-        if (r.head.type == RECORD_CREATE)
-            inos[ino_count < 40 ? ino_count++ : 1 + below(39)] = r.head.ino;
+        if (record_new_inode(&r))
+            inos[ino_count < 40 ? ino_count++ : 1 + below(39)] = record_new_inode(&r);
     } else {
         refused[r.head.type]++;
         if (error != -EBADMSG && odd++ < 10)

@@ -57,7 +57,9 @@ static int change(struct store *store, uint64_t ino, const char *name, uint64_t 
     case 0:
         return remove_some(store, dir, name, seed);
     case 1:
-        return op_rename(store, dir, name, to, other, (unsigned)(test_random(seed) % 3), &victim, &left, &lsn);
+        /* none, NOREPLACE, EXCHANGE, WHITEOUT */
+        return op_rename(store, &root_caller, dir, name, to, other, 1u << (test_random(seed) % 4) >> 1, &victim, &left,
+                         &lsn);
     case 2:
         return op_link(store, ino, to, other, &out, &lsn);
     case 3:

@@ -103,8 +103,11 @@ static void make_history(void) {
     done(op_removexattr(store, file, "user.colour", &lsn), "removexattr");
     done(op_setxattr(store, &root, file, "user.taste", "sour", 4, 0, false, &lsn), "setxattr");
     done(op_link(store, file, ROOT_INO, "a\xff\\b\n", &out, &lsn), "link");
-    done(op_rename(store, directory, "x.c", directory, "y.c", 0, &ino, &left, &lsn), "rename");
-    done(op_rename(store, ROOT_INO, "a\xff\\b\n", directory, "to", RENAME_EXCHANGE, &ino, &left, &lsn), "exchange");
+    done(op_rename(store, &root, directory, "x.c", directory, "y.c", 0, &ino, &left, &lsn), "rename");
+    done(op_rename(store, &root, ROOT_INO, "a\xff\\b\n", directory, "to", RENAME_EXCHANGE, &ino, &left, &lsn),
+         "exchange");
+    done(op_rename(store, &root, directory, "to", directory, "on", RENAME_WHITEOUT, &ino, &left, &lsn), "whiteout");
+    done(op_rename(store, &root, directory, "on", directory, "to", 0, &ino, &left, &lsn), "back");
     done(op_truncate(store, file, 5000, false, &lsn), "truncate");
     done(op_fallocate(store, file, 0, 1 << 20, 8192, &lsn), "fallocate");
     done(op_fallocate(store, file, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, 0, 4096, &lsn), "punch");
@@ -137,6 +140,9 @@ static void sentences(void) {
     says("linked a\\xff\\\\b\\x0a to inode ");
     says("renamed projects/x.c to projects/y.c (inode ");
     says("exchanged a\\xff\\\\b\\x0a and projects/to (inodes ");
+    says("renamed projects/to to projects/on (inode ");
+    says(", and left a whiteout (inode ");
+    says(") owner 0:0\nrenamed projects/on to projects/to (inode ");
     says("set the size of projects/to to 5000\n");
     says("reserved space from byte 1048576 to 1056768 of projects/to\n");
     says("made a hole from byte 0 to 4096 of projects/to\n");
@@ -161,7 +167,7 @@ static void filters(void) {
     is_int(2, count_of(json_pack("{s:s}", "path", "gone")), "by path");
     is_int(position.lsn - 3, count_of(json_pack("{s:s}", "path", "projects")), "by path, below a directory");
     is_int(0, count_of(json_pack("{s:s}", "path", "project")), "... which is no prefix of a name");
-    is_int(11 + 1, count_of(json_pack("{s:I}", "inode", (json_int_t)file)), "by inode");
+    is_int(13 + 1, count_of(json_pack("{s:I}", "inode", (json_int_t)file)), "by inode");
     is_int(0, count_of(json_pack("{s:I}", "since", (json_int_t)position.time + 1)), "since");
     is_int(position.lsn, count_of(json_pack("{s:I}", "until", (json_int_t)position.time)), "until");
     is_int(-EINVAL, ask(json_pack("{s:s, s:s}", "action", "list", "type", "jump")), "an unknown type");

@@ -90,6 +90,22 @@ static void test_holes(void) {
     close(fd);
 }
 
+static void test_whiteout(void) {
+    struct stat about;
+
+    close(make("moved", 0));
+    is_int(0, renameat2(AT_FDCWD, rig_path("moved"), AT_FDCWD, rig_path("away"), RENAME_WHITEOUT), "RENAME_WHITEOUT");
+    is_int(0, lstat(rig_path("moved"), &about), "leaves something");
+    is_int(S_IFCHR, about.st_mode, "a character device");
+    is_int(0, (int64_t)about.st_rdev, "0:0");
+    is_int(0, size_of("away"), "the file has the new name");
+    rig_drop_caches();
+    is_int(0, lstat(rig_path("moved"), &about), "the whiteout is still there");
+    is_int(0, renameat2(AT_FDCWD, rig_path("away"), AT_FDCWD, rig_path("moved"), 0), "it can be renamed over");
+    is_int(0, size_of("moved"), "the file is back");
+    is_int(-ENOENT, size_of("away"), "with one name");
+}
+
 static void test_append(void) {
     int a = make("append", O_APPEND), b = make("append", O_APPEND);
 
@@ -240,6 +256,7 @@ int main(void) {
     test_tmpfile();
     test_birth();
     test_holes();
+    test_whiteout();
     test_append();
     test_copy();
     test_mmap();

@@ -6,6 +6,7 @@
 
 #define NOREPLACE 1u
 #define EXCHANGE 2u
+#define WHITEOUT 4u
 
 static struct store *store;
 static struct attributes out;
@@ -13,7 +14,7 @@ static uint64_t ino, lsn;
 static uint32_t left;
 
 static int rename_at(uint64_t a, const char *from, uint64_t b, const char *to, unsigned flags) {
-    return op_rename(store, a, from, b, to, flags, &ino, &left, &lsn);
+    return op_rename(store, &root_caller, a, from, b, to, flags, &ino, &left, &lsn);
 }
 
 static int create(uint64_t parent, const char *name, uint32_t mode, const char *target) {
@@ -177,7 +178,8 @@ static void test_rename(void) {
     is_int(-EISDIR, rename_at(b, "g", b, "s", 0), "no file over a directory");
     is_int(-EEXIST, rename_at(b, "g", b, "s", NOREPLACE), "NOREPLACE replaces nothing");
     is_int(-EINVAL, rename_at(b, "g", b, "s", NOREPLACE | EXCHANGE), "not with EXCHANGE");
-    is_int(-EINVAL, rename_at(b, "g", b, "s", 4), "no WHITEOUT");
+    is_int(-EINVAL, rename_at(b, "g", b, "s", WHITEOUT | EXCHANGE), "nor WHITEOUT");
+    is_int(-EINVAL, rename_at(b, "g", b, "s", 8), "nothing else is known");
     is_int(0, rename_at(b, "g", b, "s", EXCHANGE), "EXCHANGE of file and directory");
     is_int(0, op_lookup(store, b, "g", &out), "the name of the file");
     ok(out.ino == sub, "is the directory's");
@@ -196,6 +198,54 @@ static void test_rename(void) {
     is_int(0, rename_at(b, "g", b, "victim", 0), "rename over a file");
     is_int(0, left, "it has no link left");
     ok(ino != 0 && row_of(store, ino).nlink == 0, "and is an orphan");
+}
+
+static void is_whiteout(uint64_t parent, const char *name, uint32_t gid) {
+    is_int(0, op_lookup(store, parent, name, &out), "the old name is there");
+    is_int(S_IFCHR, out.row.mode, "a character device without permissions");
+    is_int(0, out.row.rdev, "0:0");
+    is_int(1, out.row.nlink, "of one link");
+    is_int(7, out.row.uid, "the caller's");
+    is_int(gid, out.row.gid, "in the group of what is created there");
+}
+
+static int rename_whiteout(uint64_t a, const char *from, uint64_t b, const char *to, unsigned flags) {
+    const struct caller caller = {.uid = 7, .gid = 8, .umask = 022};
+    return op_rename(store, &caller, a, from, b, to, WHITEOUT | flags, &ino, &left, &lsn);
+}
+
+static void test_whiteout(void) {
+    struct set_attributes set_gid = {.mask = SET_MODE | SET_GID, .mode = 02755, .gid = 9};
+    struct attributes changed;
+    uint64_t a = make(store, ROOT_INO, "wa", S_IFDIR | 0755), b = make(store, ROOT_INO, "wb", S_IFDIR | 0755), moved;
+    uint64_t file = make(store, a, "f", S_IFREG | 0644), sub = make(store, a, "s", S_IFDIR | 0755), first;
+    is_int(0, rename_whiteout(a, "f", a, "g", 0), "WHITEOUT within a directory");
+    is_whiteout(a, "f", 8);
+    first = out.ino;
+    is_int(0, op_lookup(store, a, "g", &out), "the new name");
+    ok(out.ino == file, "is the file's");
+    is_int(3, (int64_t)row_of(store, a).size, "the directory has an entry more");
+    is_int(0, rename_whiteout(a, "g", b, "g", 0), "to another directory");
+    is_whiteout(a, "g", 8);
+    ok(out.ino != first, "another one");
+    is_int(3, (int64_t)row_of(store, a).size, "the old directory has as many entries");
+    is_int(1, (int64_t)row_of(store, b).size, "the new one has one more");
+    is_int(-EEXIST, rename_whiteout(a, "g", a, "f", NOREPLACE), "NOREPLACE counts");
+    is_int(0, rename_whiteout(b, "g", a, "f", 0), "over a whiteout");
+    ok(ino == first && left == 0, "which is an orphan then");
+    is_int(0, op_setattr(store, &root_caller, a, &set_gid, &changed, &lsn), "a set-gid directory");
+    is_int(0, rename_whiteout(a, "s", b, "s", NOREPLACE), "a directory moves");
+    is_whiteout(a, "s", 9);
+    moved = out.ino;
+    is_int(2, row_of(store, a).nlink, "links go with it");
+    is_int(3, row_of(store, b).nlink, "to the new parent");
+    is_int(0, op_lookup_parent(store, sub, &out), "\"..\"");
+    ok(out.ino == b, "is the new parent");
+    is_int(0, op_unlink(store, a, "s", &ino, &left, &lsn), "a whiteout can be removed");
+    ok(ino == moved && left == 0, "and is gone");
+    is_int(-EISDIR, rename_whiteout(a, "g", b, "s", 0), "not over a directory");
+    is_int(-ENOENT, rename_whiteout(a, "none", b, "x", 0), "nothing leaves nothing");
+    is_int(-ENOENT, op_lookup(store, a, "none", &out), "really");
 }
 
 struct listing {
@@ -232,7 +282,8 @@ static void test_readdir(void) {
     part.limit = 2000;
     op_readdir(store, dir, whole.cookies[499], false, list, &part);
     is_int(500, part.count, "entries that go do not disturb what is left");
-    is_int(-ENOTDIR, op_readdir(store, out.ino, 0, false, list, &part), "not of a file");
+    uint64_t file = make(store, dir, "f", S_IFREG | 0600);
+    is_int(-ENOTDIR, op_readdir(store, file, 0, false, list, &part), "not of a file");
     is_int(-ESTALE, op_readdir(store, 999999, 0, false, list, &part), "nor of what never was");
 }
 
@@ -265,6 +316,7 @@ int main(void) {
     test_links();
     test_remove();
     test_rename();
+    test_whiteout();
     test_readdir();
     test_lookup();
     test_link_limit();

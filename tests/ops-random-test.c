@@ -14,6 +14,7 @@
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE 1u
 #define RENAME_EXCHANGE 2u
+#define RENAME_WHITEOUT 4u
 #endif
 
 #define NODES 64
@@ -261,14 +262,19 @@ static void model_move(int node, int from, int to) {
 static void do_rename(void) {
     int dir = pick(is_dir), to = below(3) ? pick(is_dir) : dir, a = (int)below(NAMES), b = (int)below(NAMES);
     unsigned flags = below(3) ? 0 : below(2) ? RENAME_NOREPLACE : RENAME_EXCHANGE;
-    int node = entry(dir, a), victim = entry(to, b);
+    int node = entry(dir, a), victim = entry(to, b), whiteout = -1;
+    if (!(flags & RENAME_EXCHANGE) && below(4) == 0) {
+        whiteout = free_node();
+        flags |= whiteout >= 0 ? RENAME_WHITEOUT : 0;
+    }
     uint64_t gone, lsn;
     uint32_t left;
     char from_text[300], to_text[300];
     name_text(a, from_text);
     name_text(b, to_text);
     int expected = expect_rename(dir, node, to, victim, flags);
-    int error = op_rename(store, now.nodes[dir].ino, from_text, now.nodes[to].ino, to_text, flags, &gone, &left, &lsn);
+    int error = op_rename(store, &root_caller, now.nodes[dir].ino, from_text, now.nodes[to].ino, to_text, flags, &gone,
+                          &left, &lsn);
     expect(expected, error, "rename");
     if (error || node == victim)
         return;
@@ -281,6 +287,13 @@ static void do_rename(void) {
         lose_link(victim);
     }
     model_move(node, dir, to);
+    if (whiteout >= 0) {
+        struct attributes out;
+        expect(0, op_lookup(store, now.nodes[dir].ino, from_text, &out), "lookup of a whiteout");
+        expect(S_IFCHR, out.row.mode, "a whiteout's mode");
+        new_node(whiteout, &out, dir);
+        now.nodes[dir].entries[a] = whiteout + 1;
+    }
 }
 
 static uint64_t random_offset(void) {

@@ -63,9 +63,13 @@ static void names(void) {
     STEP("its first link", op_link(store, out.ino, ROOT_INO, "t", &out, &lsn));
     STEP("a second link", op_link(store, out.ino, ROOT_INO, "t2", &out, &lsn));
     STEP("unlink of one of two", op_unlink(store, ROOT_INO, "t2", &ino, &left, &lsn));
-    STEP("rename", op_rename(store, ROOT_INO, "t", ROOT_INO, "u", 0, &ino, &left, &lsn));
-    STEP("exchange", op_rename(store, ROOT_INO, "d", ROOT_INO, "u", 2, &ino, &left, &lsn));
-    STEP("rename over a file", op_rename(store, ROOT_INO, "l", ROOT_INO, "d", 0, &ino, &left, &lsn));
+    STEP("rename", op_rename(store, &root_caller, ROOT_INO, "t", ROOT_INO, "u", 0, &ino, &left, &lsn));
+    STEP("exchange", op_rename(store, &root_caller, ROOT_INO, "d", ROOT_INO, "u", 2, &ino, &left, &lsn));
+    STEP("rename with a whiteout", op_rename(store, &root_caller, ROOT_INO, "l", ROOT_INO, "w", 4, &ino, &left, &lsn));
+    STEP("over a whiteout, with another",
+         op_rename(store, &root_caller, ROOT_INO, "w", ROOT_INO, "l", 4, &ino, &left, &lsn));
+    STEP("reclaim of the first", op_reclaim(store, &ino, 1));
+    STEP("rename over a file", op_rename(store, &root_caller, ROOT_INO, "l", ROOT_INO, "d", 0, &ino, &left, &lsn));
     STEP("reclaim of that file", op_reclaim(store, &ino, 1));
     STEP("rmdir", op_rmdir(store, ROOT_INO, "u", &ino, &lsn));
 }

@@ -112,9 +112,11 @@ static void fill_rename(struct record *r) {
     r->new_parent = 1 + below(100);
     r->name = random_name(0);
     r->new_name = random_name(1);
-    r->flags = (uint32_t)below(2);
+    r->flags = (uint32_t)below(3); /* none, EXCHANGED, LEFT_WHITEOUT */
     r->cookie = 1 + below(1000);
-    r->old_cookie = r->flags & RENAME_EXCHANGED ? 2000 : 0;
+    r->old_cookie = r->flags ? 2000 : 0;
+    r->uid = r->flags & RENAME_LEFT_WHITEOUT ? (uint32_t)below(5) : 0;
+    r->gid = r->flags & RENAME_LEFT_WHITEOUT ? (uint32_t)below(5) : 0;
     r->victim = r->flags & RENAME_EXCHANGED || below(2) ? r->head.ino + 1 : 0;
 }
 
@@ -316,6 +318,30 @@ static void test_limits(void) {
     is_int(-E2BIG, record_encode(&r, chain, encoded, (size_t)length - 1), "a buffer that is one byte short");
 }
 
+/* Records from before there were whiteouts stay as they are; the others say what is new behind all that. */
+static void test_rename(void) {
+    struct record r, decoded;
+    uint8_t chain[CHAIN_SIZE] = {0};
+    do
+        fill(&r, RECORD_RENAME);
+    while (r.flags);
+    int plain = record_encode(&r, chain, encoded, sizeof encoded);
+    is_int(64 + 5 * 8 + 4 + 1 + (int)r.name.length + 1 + (int)r.new_name.length, plain, "the length of a plain rename");
+    r.uid = 1;
+    refuses("an owner without a whiteout", &r);
+    r.flags = RENAME_LEFT_WHITEOUT;
+    refuses("a whiteout without a number", &r);
+    r.flags |= RENAME_EXCHANGED;
+    r.old_cookie = 2000;
+    refuses("a whiteout where an entry was exchanged", &r);
+    r.flags = RENAME_LEFT_WHITEOUT;
+    int whiteout = record_encode(&r, chain, encoded, sizeof encoded);
+    is_int(plain + 8, whiteout, "a whiteout adds its owner and group");
+    is_int(0, record_decode(encoded, (size_t)whiteout, &decoded, NULL), "which are read again");
+    ok(decoded.uid == 1 && record_new_inode(&decoded) == 2000, "with the number of the new inode");
+    record_release(&decoded);
+}
+
 static void test_payload(void) {
     static uint8_t payload[3 * BATON_BLOCK];
     uint64_t checksums[3];
@@ -343,6 +369,7 @@ int main(void) {
     }
     test_noise();
     test_limits();
+    test_rename();
     test_payload();
     return 0;
 }

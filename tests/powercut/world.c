@@ -181,7 +181,7 @@ static void step_rename(struct step *step, unsigned slot) {
         return;
     step->expected = rename_answer(thing, target, flags);
     if (step->store != NULL) {
-        step->answer = op_rename(step->store, world->ino, slot_name(slot, name), world->ino,
+        step->answer = op_rename(step->store, &root, world->ino, slot_name(slot, name), world->ino,
                                  slot_name(to, new_name), flags, &victim, &left, step->lsn);
         reclaim(step, left == 0 ? victim : 0);
     }
