@@ -257,9 +257,12 @@ void tail_add_file(struct tail *tail, int fd) {
 int tail_rotate(struct tail *tail, uint64_t lsn, const uint8_t chain[CHAIN_SIZE], bool for_checkpoint) {
     if (for_checkpoint ? files_free(tail) == 0 : !tail_can_rotate(tail))
         return -EAGAIN;
-    unsigned index = 0;
-    while (!file_is_free(tail, index))
-        index++;
+    /* The oldest: if the checkpoint before the newest one is ever needed, either its first file is gone, which shows,
+     * or none of those after it is. */
+    unsigned index = TAIL_FILES_MAX;
+    for (unsigned i = 0; i < tail->count; i++)
+        if (file_is_free(tail, i) && (index == TAIL_FILES_MAX || tail->files[i].seq < tail->files[index].seq))
+            index = i;
     struct tail_page page = {.magic = TAIL_MAGIC, .version = 1, .seq = tail->seq + 1, .lsn = lsn};
     memcpy(page.chain, chain, CHAIN_SIZE);
     page.check = XXH3_64bits(&page, offsetof(struct tail_page, check));

@@ -1,0 +1,164 @@
+/* Opening a store on a disk that refuses, one call after the other, and opening it while processes die in the middle of
+ * that, again and again: a sentence, or the end of the process; no crash; and with the disk whole again everything is
+ * there. */
+#include "fs/check.h"
+#include "fs/store.h"
+#include "tests/disk-fault.h"
+#include "tests/handmade.h"
+#include "tests/tap.h"
+
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define DEATHS 20
+#define FILES 60
+#define RECORDS (1 + 2 * FILES)
+
+static const uint8_t volume[STORE_ID_SIZE] = "a volume's id...";
+static struct store_options options = {.segment_blocks = 1024, .tail_size = 1u << 20};
+static char path[512], why[512];
+static struct position position; /* how far the store is */
+
+static struct store *must_open(void) {
+    struct store *store = NULL;
+    int rc = store_open(path, volume, &options, &store, why, sizeof why);
+    if (rc)
+        bail("store_open: %d: %s", rc, why);
+    return store;
+}
+
+static int child_run(void (*run)(void)) {
+    int status = -1;
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        run();
+        _exit(0);
+    }
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+/* Small and large data, the last of it in the tail only: the process ends as if killed. */
+static void work_and_die(void) {
+    struct store *store = must_open();
+    uint64_t lsn = 0;
+    if (store_start_epoch(store, EPOCH_MAKE(1, 7), "a") != 0)
+        _exit(1);
+    for (int i = 0; i < FILES; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "f%d", i);
+        lsn = write_blocks(store, create_file(store, name), 0, i % 20 ? 1 + (uint32_t)i % 5 : 100, (uint8_t)i);
+        if (i == 10 || i == 20 || i == 30)
+            store_checkpoint(store);
+    }
+    _exit(lsn != 0 && store_sync(store, lsn) == 0 ? 0 : 1);
+}
+
+static void fresh(const char *name) {
+    snprintf(path, sizeof path, "%s/%s", test_directory(), name);
+    options.checkpoint_ms = 3600000;
+    if (store_format(path, volume, "test", 1, &options, why, sizeof why) != 0)
+        bail("store_format: %s", why);
+    is_int(0, child_run(work_and_die), "a process worked and died");
+    options.checkpoint_ms = 0;
+}
+
+static void tell(void *context, const char *sentence) {
+    (void)context;
+    diag("%s", sentence);
+}
+
+static void all_is_there(void) {
+    is_int(0, check_store(path, CHECK_DATA, tell, NULL), "check has nothing to say");
+    struct store *store = must_open();
+    store_position(store, &position);
+    is_int(RECORDS, (int64_t)position.lsn, "it opens, with all that was synced");
+    is_int(0, store_start_epoch(store, EPOCH_MAKE(2, 7), "a"), "an epoch starts");
+    ok(create_file(store, "later") != 0, "work goes on");
+    store_close(store);
+    is_int(0, check_store(path, CHECK_DATA, tell, NULL), "check has nothing to say of that");
+}
+
+static int die(enum disk_call call, const char *file) {
+    if (call == DISK_SYNC && strstr(file, "/meta/data.mdb"))
+        _exit(9);
+    return 0;
+}
+
+static void open_and_die(void) {
+    disk_fault_set(die);
+    must_open();
+}
+
+static void test_deaths(void) {
+    int died = 0, status = 9;
+    fresh("deaths");
+    for (int i = 0; i < DEATHS && status == 9; i++)
+        died += (status = child_run(open_and_die)) == 9;
+    is_int(DEATHS, died, "so many opens died in the middle of their first checkpoint (the last: %d)", status);
+    all_is_there();
+}
+
+static int countdown;
+static enum disk_call refused_call;
+static char refused_path[512];
+
+static int refuse_one(enum disk_call call, const char *file) {
+    if (strncmp(file, path, strlen(path)) != 0 || __atomic_sub_fetch(&countdown, 1, __ATOMIC_RELAXED) != 0)
+        return 0;
+    refused_call = call;
+    snprintf(refused_path, sizeof refused_path, "%s", file + strlen(path));
+    return EIO;
+}
+
+static void open_refused(void) {
+    static const char *const calls[] = {"reading", "writing", "flushing"};
+    struct store *store = NULL;
+    if (freopen("/dev/null", "w", stderr) == NULL) /* it says why, a hundred times */
+        _exit(5);
+    disk_fault_set(refuse_one);
+    int rc = store_open(path, volume, &options, &store, why, sizeof why);
+    disk_fault_set(NULL);
+    if (rc && !why[0])
+        printf("# no sentence after %s %s failed\n", calls[refused_call], refused_path);
+    if (rc == 0 && refused_path[0]) {
+        store_position(store, &position);
+        printf("# opened though %s %s failed, at LSN %llu\n", calls[refused_call], refused_path,
+               (unsigned long long)position.lsn);
+        /* With one slot of the checkpoint unreadable the other one serves. */
+        rc = strcmp(refused_path, "/checkpoint") == 0 && position.lsn == RECORDS ? -EIO : 0;
+        snprintf(why, sizeof why, "it opened");
+    }
+    fflush(stdout);
+    if (rc)
+        _exit(why[0] ? 1 : 2);
+    _exit(refused_path[0] ? 3 : 0);
+}
+
+/* The first call that the open makes fails, then the second one, and so on until there is none. */
+static void test_refused(void) {
+    int ways[4] = {0}, status = 1, tries = 0;
+    fresh("refused");
+    for (; tries < 2000 && status != 0; tries++) {
+        countdown = tries + 1;
+        status = child_run(open_refused);
+        if (status >= 0 && status < 4)
+            ways[status]++;
+        else if (status != 70)
+            break;
+    }
+    is_int(0, status, "the disk refused one of the first %d calls of an open", tries - 1);
+    ok(ways[1] > 10, "%d of these opens said why, or lacked nothing", ways[1]);
+    is_int(0, ways[2], "none without a sentence");
+    is_int(0, ways[3], "none opened as if nothing was");
+    all_is_there();
+}
+
+int main(void) {
+    plan_lazy();
+    test_deaths();
+    test_refused();
+    return 0;
+}
