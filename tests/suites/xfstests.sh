@@ -2,7 +2,7 @@
 # xfstests.sh CHECKOUT [ARGUMENT of ./check…] — runs a built checkout of xfstests (FSTYP=fuse) on two Baton volumes, each
 # with a standby attached, summarizes, and compares both copies of the volume under test. Default: -g generic/quick.
 # For developers, by hand; root. Leaves results in RESULT_BASE (default /tmp/baton-xfstests). It wants the users fsgqa,
-# 123456-fsgqa and fsgqa2, and puts a helper in /sbin/mount.fuse.baton for as long as it runs.
+# 123456-fsgqa and fsgqa2 and GNU awk as awk (062), and puts a helper in /sbin/mount.fuse.baton for as long as it runs.
 
 # In a mount namespace of its own, without the FUSE mounts of others: one of those that hangs would stop every df.
 if [ -z "${BATON_OWN_MOUNTS:-}" ]; then
