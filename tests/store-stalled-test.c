@@ -11,7 +11,7 @@
 #define STILL 1000000000 /* ns without progress: it waits */
 
 static struct store *store;
-static atomic_bool stall, stalled;
+static atomic_bool stall, stalled, waits;
 static uint64_t ino;
 
 static int hold(enum disk_call call, const char *path) {
@@ -54,6 +54,7 @@ static void *write_on(void *context) {
 
 static void *admit(void *context) {
     store_lock(store);
+    atomic_store(&waits, true); /* so it does when the lock is free again */
     *(int *)context = store_admit(store, SPACE_FREE);
     store_unlock(store);
     return NULL;
@@ -94,7 +95,8 @@ static void test_epoch_ends(void) {
     struct position before = standstill();
     is_int(1, wrote, "the tail is full: a writer waits");
     pthread_create(&waiter, NULL, admit, &admitted);
-    store_position(store, &after);
+    while (!atomic_load(&waits))
+        usleep(1000); /* poll interval */
     store_stop_epoch(store);
     bool joined = join(writer);
     joined = join(waiter) && joined;
