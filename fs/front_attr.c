@@ -72,7 +72,7 @@ void front_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *to, int mask
     }
     if (lsn)
         nodes_change(reply.front->nodes, ino, lsn);
-    reply_after(&reply, WAIT_CHANGE, (set.mask & ~SET_KILL_PRIV) == SET_ATIME ? 0 : lsn);
+    reply_after(&reply, attributes_wait(request, ino), (set.mask & ~SET_KILL_PRIV) == SET_ATIME ? 0 : lsn);
 }
 
 void front_statfs(fuse_req_t request, fuse_ino_t ino) {

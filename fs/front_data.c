@@ -117,6 +117,7 @@ void front_write(fuse_req_t request, fuse_ino_t ino, const char *bytes, size_t s
 void front_flush(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file) {
     struct reply reply = reply_to(request, REPLY_OK);
 
+    nodes_closed(reply.front->nodes, ino);
     if (nodes_doubtful(reply.front->nodes, ino, file->fh, false))
         reply_error(request, -EIO);
     else if (atomic_load(&reply.front->writable))

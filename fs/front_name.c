@@ -74,8 +74,8 @@ void front_forget_multi(fuse_req_t request, size_t count, struct fuse_forget_dat
     fuse_reply_none(request);
 }
 
-/* A new name in `parent` for reply->attributes. */
-static void reply_new(struct reply *reply, uint64_t parent, uint64_t lsn) {
+/* A new name in `parent` for reply->attributes. close_waits: it is open, and its close will be a request. */
+static void reply_new(struct reply *reply, uint64_t parent, uint64_t lsn, bool close_waits) {
     struct front *front = reply->front;
 
     nodes_change(front->nodes, parent, lsn);
@@ -86,6 +86,8 @@ static void reply_new(struct reply *reply, uint64_t parent, uint64_t lsn) {
         return;
     }
     nodes_change(front->nodes, reply->attributes.ino, lsn);
+    if (close_waits)
+        nodes_made(front->nodes, reply->attributes.ino, (uint32_t)fuse_req_ctx(reply->request)->pid);
     reply_after(reply, WAIT_CHANGE, lsn);
 }
 
@@ -148,7 +150,7 @@ void front_create(fuse_req_t request, fuse_ino_t parent, const char *name, mode_
     else if (error)
         reply_error(request, error);
     else
-        reply_new(&reply, parent, lsn);
+        reply_new(&reply, parent, lsn, !file->noflush);
 }
 
 static void make(fuse_req_t request, uint64_t parent, const char *name, uint32_t mode, uint64_t rdev,
@@ -163,7 +165,7 @@ static void make(fuse_req_t request, uint64_t parent, const char *name, uint32_t
     if (error)
         reply_error(request, error);
     else
-        reply_new(&reply, parent, lsn);
+        reply_new(&reply, parent, lsn, false);
 }
 
 void front_mknod(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev) {
@@ -190,7 +192,7 @@ void front_link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent, const cha
         return;
     }
     nodes_adopt(reply.front->nodes, ino);
-    reply_new(&reply, parent, lsn);
+    reply_new(&reply, parent, lsn, false);
 }
 
 static void reply_removed(fuse_req_t request, uint64_t parent, uint64_t ino, bool last, uint64_t lsn) {

@@ -119,6 +119,9 @@ void lookup_undone(struct front *front, uint64_t ino);
 /* An inode has no name any more. */
 void lost_last_name(struct front *front, uint64_t ino);
 void names_changed(struct front *front, uint64_t lsn);
+/* What a change of this inode's attributes waits for. Those that a program makes to a file that it has just created and
+ * still has open for writing (tar and cp do: times, owner, mode) wait with its close, as what it writes does. */
+enum volume_wait attributes_wait(fuse_req_t request, uint64_t ino);
 void touch_atime(struct front *front, uint64_t ino, bool directory);
 void open_flags(struct front *front, struct fuse_file_info *file);
 /* fsync through a file or directory that was opened in that term. */

@@ -173,6 +173,10 @@ void names_changed(struct front *front, uint64_t lsn) {
         ;
 }
 
+enum volume_wait attributes_wait(fuse_req_t request, uint64_t ino) {
+    return nodes_made_by(front_of(request)->nodes, ino, (uint32_t)fuse_req_ctx(request)->pid) ? WAIT_WRITE : WAIT_CHANGE;
+}
+
 void touch_atime(struct front *front, uint64_t ino, bool directory) {
     bool always = (front->mount_flags & MS_STRICTATIME) != 0;
 

@@ -18,7 +18,7 @@ void front_setxattr(fuse_req_t request, fuse_ino_t ino, const char *name, const 
     }
     if (lsn)
         nodes_change(reply.front->nodes, ino, lsn);
-    reply_after(&reply, WAIT_CHANGE, lsn);
+    reply_after(&reply, attributes_wait(request, ino), lsn);
 }
 
 /* Both kinds of question: how long (room 0), and what. */
@@ -59,5 +59,5 @@ void front_removexattr(fuse_req_t request, fuse_ino_t ino, const char *name) {
     }
     if (lsn)
         nodes_change(reply.front->nodes, ino, lsn);
-    reply_after(&reply, WAIT_CHANGE, lsn);
+    reply_after(&reply, attributes_wait(request, ino), lsn);
 }

@@ -29,8 +29,16 @@ struct shard {
     uint64_t floor; /* for those that come: records up to here may have concerned them when they were not known */
 };
 
+#define MAKING 256u
+struct making {
+    uint64_t ino; /* 0: none */
+    uint32_t maker;
+};
+
 struct nodes {
     struct shard shards[SHARDS];
+    pthread_mutex_t making_mutex;
+    struct making making[MAKING]; /* by the inode's low bits */
 };
 
 /* Inode numbers count up from an epoch's start: mix them. The low bits choose the slot, high ones the shard. */
@@ -99,6 +107,7 @@ struct nodes *nodes_create(void) {
 
     if (!nodes)
         return NULL;
+    PROMISE(pthread_mutex_init(&nodes->making_mutex, NULL) == 0);
     for (unsigned i = 0; i < SHARDS; i++) {
         struct shard *shard = &nodes->shards[i];
         PROMISE(pthread_mutex_init(&shard->mutex, NULL) == 0);
@@ -116,6 +125,7 @@ void nodes_free(struct nodes *nodes) {
         return;
     for (unsigned i = 0; i < SHARDS; i++)
         free(nodes->shards[i].slots);
+    pthread_mutex_destroy(&nodes->making_mutex);
     free(nodes);
 }
 
@@ -302,4 +312,26 @@ uint64_t *nodes_list(struct nodes *nodes, int64_t *count) {
     }
     *count = (int64_t)used;
     return list;
+}
+
+void nodes_made(struct nodes *nodes, uint64_t ino, uint32_t maker) {
+    PROMISE(pthread_mutex_lock(&nodes->making_mutex) == 0);
+    nodes->making[ino % MAKING] = (struct making){ino, maker};
+    PROMISE(pthread_mutex_unlock(&nodes->making_mutex) == 0);
+}
+
+bool nodes_made_by(struct nodes *nodes, uint64_t ino, uint32_t maker) {
+    PROMISE(pthread_mutex_lock(&nodes->making_mutex) == 0);
+    const struct making *making = &nodes->making[ino % MAKING];
+    bool same = making->ino == ino && making->maker == maker && maker != 0; /* 0: of another namespace */
+    PROMISE(pthread_mutex_unlock(&nodes->making_mutex) == 0);
+    return same;
+}
+
+void nodes_closed(struct nodes *nodes, uint64_t ino) {
+    PROMISE(pthread_mutex_lock(&nodes->making_mutex) == 0);
+    struct making *making = &nodes->making[ino % MAKING];
+    if (making->ino == ino)
+        *making = (struct making){0};
+    PROMISE(pthread_mutex_unlock(&nodes->making_mutex) == 0);
 }

@@ -43,6 +43,12 @@ bool nodes_doubtful(struct nodes *nodes, uint64_t ino, uint64_t opened, bool dur
 /* True if its access time may have to be brought up to date: the first read since it was looked up or changed. */
 bool nodes_first_read(struct nodes *nodes, uint64_t ino);
 
+/* Files that are being made: the process (or thread) `maker` has created the file and has it open for writing, so its
+ * close will wait for all that it did to it. The table is small and forgets: then each change waits by itself. */
+void nodes_made(struct nodes *nodes, uint64_t ino, uint32_t maker);
+bool nodes_made_by(struct nodes *nodes, uint64_t ino, uint32_t maker); /* …and has not closed it yet */
+void nodes_closed(struct nodes *nodes, uint64_t ino); /* somebody has closed it */
+
 /* The kernel's page cache gets (or may have) data of it. */
 void nodes_cached(struct nodes *nodes, uint64_t ino);
 bool nodes_is_cached(struct nodes *nodes, uint64_t ino);

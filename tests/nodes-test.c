@@ -3,6 +3,26 @@
 #include "fs/nodes.h"
 #include "tests/tap.h"
 
+static void test_making(void) {
+    struct nodes *nodes = nodes_create();
+
+    ok(!nodes_made_by(nodes, 7, 100), "nobody makes a file");
+    nodes_made(nodes, 7, 100);
+    ok(nodes_made_by(nodes, 7, 100), "its maker does");
+    ok(!nodes_made_by(nodes, 7, 101), "and nobody else");
+    ok(!nodes_made_by(nodes, 8, 100), "no other file");
+    nodes_closed(nodes, 7 + 256);
+    ok(nodes_made_by(nodes, 7, 100), "another file's close does not end it");
+    nodes_closed(nodes, 7);
+    ok(!nodes_made_by(nodes, 7, 100), "its own does");
+    nodes_made(nodes, 9, 0);
+    ok(!nodes_made_by(nodes, 9, 0), "a maker without a number is nobody");
+    nodes_made(nodes, 7, 100);
+    nodes_made(nodes, 7 + 256, 100);
+    ok(!nodes_made_by(nodes, 7, 100) && nodes_made_by(nodes, 7 + 256, 100), "the table may forget, but does not mix up");
+    nodes_free(nodes);
+}
+
 static void test_counts(void) {
     struct nodes *nodes = nodes_create();
 
@@ -108,6 +128,7 @@ static void test_many(void) {
 
 int main(void) {
     plan_lazy();
+    test_making();
     test_counts();
     test_many();
     return 0;
