@@ -50,7 +50,7 @@ kill_node a
 start_node a
 is "$(status_of a role)" primary "called the first one by mistake, the empty store begins a volume"
 start_node b
-ok "b takes nothing back" wait_until 10 in_trouble b "nothing is taken back"
+ok "b takes nothing back" wait_until 60 in_trouble b "nothing is taken back"
 is "$(cat "$b/1" "$b/4" 2>&1)" $'precious\nmore' "and has its files"
 stop_node a
 ok "b is promoted with force" "$BATON" promote --config "$CONFIG" --node b --force
