@@ -1,7 +1,7 @@
 /* The store under power cuts. A random workload runs on a store, recorded; it is killed, started again, killed again
- * before its first checkpoint; now and then a flush fails instead. Then the power is cut at random instants of all that, and from each image the store must
- * open, at an exact prefix: nothing that was called durable is missing, the chain is the one that the workload saw at
- * that LSN, every file is as it was then, and the store can be worked with.
+ * before its first checkpoint; now and then a flush fails instead. Then the power is cut at random instants of all
+ * that, and from each image the store must open, at an exact prefix: nothing that was called durable is missing, the
+ * chain is the one that the workload saw at that LSN, every file is as it was then, and the store can be worked with.
  *
  * BATON_POWERCUTS=n: so many cuts (default 60); BATON_POWERCUT_ROUNDS=n: so many workloads (default 2).
  * BATON_POWERCUT_KEEP=directory: failing images and their logs are kept there. */
@@ -113,6 +113,7 @@ static int workload(const char *path, uint64_t seed, unsigned generation, unsign
         fprintf(stderr, "# open: %s\n", why);
         return 3;
     }
+    recorded_mark("opened %u", generation);
     store_set_watch(store, &watch);
     int result = store_start_epoch(store, EPOCH_MAKE(generation + 1, 1), "a");
     if (result != 0) {
@@ -151,7 +152,7 @@ struct story {
         uint64_t event, lsn;
     } *durable;
     unsigned durable_count, durable_room;
-    uint64_t starts[GENERATIONS]; /* events; 0: not begun */
+    uint64_t starts[GENERATIONS], opened[GENERATIONS]; /* events; 0: not begun */
     char wrong[512];
 };
 
@@ -198,6 +199,8 @@ static void story_mark(void *context, uint64_t event, const char *text) {
         story->durable[story->durable_count++].lsn = lsn;
     } else if (sscanf(text, "start %u", &number) == 1 && number < GENERATIONS)
         story->starts[number] = event;
+    else if (sscanf(text, "opened %u", &number) == 1 && number < GENERATIONS)
+        story->opened[number] = event;
     else if (strncmp(text, "wrong ", 6) == 0)
         snprintf(story->wrong, sizeof story->wrong, "%s", text);
 }
@@ -419,8 +422,16 @@ static void cuts(struct story *story, const struct paths *paths, unsigned count,
     uint64_t events = model_events(model), first = story->starts[0];
     ok(story->wrong[0] == '\0', "every operation was answered as expected %s", story->wrong);
     for (unsigned i = 0; i < count; i++) {
-        /* A third of the cuts while the second start has not made a checkpoint yet. */
-        uint64_t from = i % 3 == 0 ? story->starts[1] : first, to = i % 3 == 0 ? story->starts[2] : events;
+        /* A third of the cuts while the second start has not made a checkpoint yet, a third while a start after a kill
+         * opens the store: it writes then, and the pages of the checkpoint that it came from are still needed. */
+        uint64_t from = first, to = events;
+        if (i % 3 == 0) {
+            from = story->starts[1];
+            to = story->starts[2];
+        } else if (i % 3 == 1) {
+            from = story->starts[1 + i % 2];
+            to = story->opened[1 + i % 2];
+        }
         at[i] = from >= to ? events : from + test_random(random) % (to - from);
     }
     qsort(at, count, sizeof *at, rising);

@@ -4,6 +4,7 @@
  * A refused commit is made good from memory; a refused fsync or tail write ends the process, and the next open has
  * everything that was said to be durable.
  */
+#include "fs/check.h"
 #include "fs/store.h"
 #include "tests/handmade.h"
 #include "tests/tap.h"
@@ -14,6 +15,8 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+
+#define FILES 12000 /* several batches */
 
 static const char *volatile refuse_file; /* part of the path; NULL: all is well */
 static atomic_int refuse_writes, refuse_syncs; /* errno to give, 0: none */
@@ -31,6 +34,21 @@ static bool is_refused(int fd) {
     return strstr(target, refuse_file) != NULL;
 }
 
+static const char *volatile counted_file; /* part of the path */
+static _Atomic uint64_t counted; /* bytes written to it */
+
+static void count(int fd, size_t length) {
+    const char *wanted = counted_file;
+    char link[64], target[512];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = wanted ? readlink(link, target, sizeof target - 1) : -1;
+    if (n < 0)
+        return;
+    target[n] = '\0';
+    if (strstr(target, wanted))
+        counted += length;
+}
+
 static bool refuse(int fd, atomic_int *error) {
     if (!atomic_load(error) || !is_refused(fd))
         return false;
@@ -40,6 +58,7 @@ static bool refuse(int fd, atomic_int *error) {
 }
 
 ssize_t pwrite(int fd, const void *buffer, size_t length, off_t offset) {
+    count(fd, length);
     return refuse(fd, &refuse_writes) ? -1 : syscall(SYS_pwrite64, fd, buffer, length, offset);
 }
 ssize_t pwrite64(int fd, const void *buffer, size_t length, off64_t offset) {
@@ -50,6 +69,12 @@ ssize_t writev(int fd, const struct iovec *iov, int count) {
 }
 ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t offset) {
     return refuse(fd, &refuse_writes) ? -1 : syscall(SYS_pwritev, fd, iov, count, offset, 0);
+}
+static atomic_bool end_at_punch;
+int fallocate(int fd, int mode, off_t offset, off_t length) {
+    if (mode & FALLOC_FL_PUNCH_HOLE && atomic_load(&end_at_punch))
+        _exit(0);
+    return (int)syscall(SYS_fallocate, fd, mode, offset, length);
 }
 int fdatasync(int fd) {
     return refuse(fd, &refuse_syncs) ? -1 : (int)syscall(SYS_fdatasync, fd);
@@ -73,6 +98,11 @@ static void fresh(const char *name) {
     snprintf(path, sizeof path, "%s/%s", test_directory(), name);
     if (store_format(path, volume, "test", 1, &options, why, sizeof why) != 0)
         bail("store_format: %s", why);
+}
+
+static void tell(void *context, const char *sentence) {
+    (void)context;
+    diag("%s", sentence);
 }
 
 static void test_commit_refused(void) {
@@ -115,6 +145,7 @@ static void test_commit_refused(void) {
     is_int((int64_t)live, (int64_t)space.live, "and the same data in the map");
     is_int(0, (int64_t)space.kept, "no block is counted twice");
     store_close(store);
+    is_int(0, check_store(path, CHECK_DATA, tell, NULL), "and none belongs to nobody");
 }
 
 /* Works in a child until the disk refuses; gives the last LSN that was said to be durable, and how the child ended. */
@@ -149,10 +180,11 @@ static uint64_t work_until_refused(const char *file, atomic_int *which, int erro
     return durable;
 }
 
-static void test_ends(const char *name, const char *file, atomic_int *which, int error) {
+static void test_ends(const char *name, const char *file, atomic_int *which, int error, unsigned checkpoint_ms) {
     fresh(name);
     int status = 0;
     char part[64];
+    options.checkpoint_ms = checkpoint_ms;
     snprintf(part, sizeof part, "/%s/%s", name, file);
     uint64_t durable = work_until_refused(part, which, error, &status);
     ok(durable > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 70,
@@ -166,16 +198,151 @@ static void test_ends(const char *name, const char *file, atomic_int *which, int
     is_int(0, store_start_epoch(store, EPOCH_MAKE(6, 7), "a"), "%s: and work goes on", name);
     ok(create_file(store, "later") != 0, "%s: a file is made", name);
     store_close(store);
+    options.checkpoint_ms = 50;
+}
+
+/* A flush of `file` fails, which the kernel tells once. What was to be flushed is in the page cache still, and nothing
+ * says that the disk lacks it: so the next open writes again what it takes over from there, and the flush that follows
+ * means it. */
+static void test_written_again(const char *name, const char *file, uint64_t least) {
+    char part[64];
+    int status = -1;
+    fresh(name);
+    options.checkpoint_ms = 3600000;
+    snprintf(part, sizeof part, "/%s/%s", name, file);
+    pid_t child = fork();
+    if (child == 0) {
+        struct store *store = must_open();
+        store_start_epoch(store, EPOCH_MAKE(1, 7), "a");
+        uint64_t ino = create_file(store, "f"), lsn = write_blocks(store, ino, 0, 100, 1);
+        refuse_file = part;
+        atomic_store(&refuse_syncs, EIO);
+        store_sync(store, lsn);
+        store_checkpoint(store);
+        _exit(1);
+    }
+    waitpid(child, &status, 0);
+    ok(WIFEXITED(status) && WEXITSTATUS(status) == 70, "%s: a failed flush ends the process (status %x)", name,
+       (unsigned)status);
+    counted_file = part;
+    counted = 0;
+    struct store *store = must_open();
+    counted_file = NULL;
+    ok(counted >= least, "%s: the next open writes %llu bytes of it again", name, (unsigned long long)counted);
+    store_close(store);
+    options.checkpoint_ms = 50;
+}
+
+/* A store whose tail holds more than one batch is opened after a kill; the new process is killed in its turn, before its
+ * first checkpoint is made, but after it has committed some of the tail. What the older checkpoint names is still whole. */
+static void test_open_killed(void) {
+    fresh("open");
+    options.checkpoint_ms = 3600000;
+    options.tail_size = 16u << 20;
+    store_close(must_open());
+    pid_t child = fork();
+    if (child == 0) {
+        struct store *store = must_open();
+        store_start_epoch(store, EPOCH_MAKE(1, 7), "a");
+        bool made = true;
+        for (int i = 0; i < FILES; i++) {
+            char name[32];
+            snprintf(name, sizeof name, "f%d", i);
+            made = made && create_file(store, name) != 0;
+        }
+        _exit(made ? 0 : 1);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    is_int(0, status, "open: files are made, and the process is killed");
+    child = fork();
+    if (child == 0) { /* ends when it flushes the database for its checkpoint */
+        refuse_file = "/open/meta/data.mdb";
+        atomic_store(&refuse_syncs, EIO);
+        must_open();
+        _exit(1);
+    }
+    waitpid(child, &status, 0);
+    ok(WIFEXITED(status) && WEXITSTATUS(status) == 70, "open: the next one ends before its checkpoint (status %x)",
+       (unsigned)status);
+    child = fork(); /* a database that is not whole may end its process */
+    if (child == 0) {
+        struct position position;
+        struct store *store = must_open();
+        store_position(store, &position);
+        store_close(store);
+        _exit(position.lsn == FILES + 1 ? 0 : 1);
+    }
+    waitpid(child, &status, 0);
+    is_int(0, status, "open: the one after that has all files");
+    is_int(0, check_store(path, CHECK_DATA, tell, NULL), "open: and check has nothing to say");
+}
+
+static unsigned data_mib(void) {
+    char command[600];
+    unsigned kib = 0;
+    snprintf(command, sizeof command, "du -sk %s/data", path);
+    FILE *pipe = popen(command, "r");
+    if (!pipe || fscanf(pipe, "%u", &kib) != 1)
+        bail("du");
+    pclose(pipe);
+    return kib >> 10;
+}
+
+/* Killed when a checkpoint has the trim that made blocks dead, and the first of them is about to be punched: the next
+ * process frees them all. */
+static void test_killed_at_punch(void) {
+    struct store_space space = {0};
+    fresh("punch");
+    options.checkpoint_ms = 3600000;
+    options.history_bytes = 1u << 20;
+    pid_t child = fork();
+    if (child == 0) {
+        struct store *store = must_open();
+        store_start_epoch(store, EPOCH_MAKE(1, 7), "a");
+        uint64_t ino = create_file(store, "f");
+        for (uint32_t at = 0; at < 8192; at += 64) /* 32 MiB */
+            write_blocks(store, ino, at, 64, 1);
+        for (uint32_t at = 0; at < 8192; at += 128) /* half of it, in all segments */
+            write_blocks(store, ino, at, 64, 2);
+        atomic_store(&end_at_punch, true);
+        for (int i = 0; i < 10; i++)
+            store_checkpoint(store);
+        sleep(10); /* the punch comes after the checkpoint */
+        _exit(1);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    is_int(0, status, "punch: killed at the first one");
+    unsigned before = data_mib();
+    struct store *store = must_open();
+    int64_t deadline = clock_boot() + 20000000000;
+    do {
+        store_checkpoint(store);
+        store_space(store, &space);
+    } while ((space.dead > 0 || space.kept > 1u << 20) && clock_boot() < deadline);
+    is_int(32 << 20, (int64_t)space.live, "punch: 32 MiB are live");
+    is_int(0, (int64_t)space.dead, "punch: nothing waits");
+    unsigned after = data_mib();
+    ok(after < 42, "punch: %u MiB on disk, then %u", before, after);
+    store_close(store);
+    options.checkpoint_ms = 50;
+    options.history_bytes = 0;
 }
 
 int main(void) {
     plan_lazy();
     test_commit_refused();
-    test_ends("tail-sync", "tail/", &refuse_syncs, EIO);
-    test_ends("tail-write", "tail/", &refuse_writes, EIO);
-    test_ends("segment-sync", "data/", &refuse_syncs, EIO);
-    test_ends("checkpoint-sync", "checkpoint", &refuse_syncs, EIO);
-    test_ends("database-sync", "meta/data.mdb", &refuse_syncs, EIO);
-    test_ends("database-write", "meta/data.mdb", &refuse_writes, EIO);
+    /* A checkpoint flushes tail and segments too: without one, it is those who wait in fsync that must not hear of success. */
+    test_ends("tail-sync", "tail/", &refuse_syncs, EIO, 3600000);
+    test_ends("tail-write", "tail/", &refuse_writes, EIO, 50);
+    test_ends("segment-sync", "data/", &refuse_syncs, EIO, 3600000);
+    test_ends("checkpoint-sync", "checkpoint", &refuse_syncs, EIO, 50);
+    test_ends("database-sync", "meta/data.mdb", &refuse_syncs, EIO, 50);
+    test_ends("database-write", "meta/data.mdb", &refuse_writes, EIO, 50);
+    test_written_again("again-data", "data/", 100 * BATON_BLOCK);
+    test_written_again("again-slot", "checkpoint", 2 * 8192); /* the one that it came from, and its own */
+    test_killed_at_punch();
+    test_open_killed();
     return 0;
 }

@@ -1,5 +1,5 @@
 /* The store without operations on top: records made by hand, closed and killed and opened again, undone, trimmed. */
-#include "fs/store.h"
+#include "fs/store_internal.h"
 #include "tests/handmade.h"
 #include "tests/tap.h"
 
@@ -10,6 +10,7 @@
 #include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <xxhash.h>
 
 static const uint8_t volume[STORE_ID_SIZE] = "a volume's id...";
 static char path[512];
@@ -189,6 +190,151 @@ static void test_incarnation(void) {
     store_close(store);
 }
 
+/* Both slots of the checkpoint, as if the store had been used last in another boot, on another disk or in another
+ * folder: a byte of the field changes. */
+static void change_slots(size_t field) {
+    struct checkpoint slot;
+    char file[600];
+    snprintf(file, sizeof file, "%s/checkpoint", path);
+    AUTO_CLOSE int fd = open(file, O_RDWR);
+    for (off_t at = 0; at <= 8192; at += 8192) {
+        if (pread(fd, &slot, sizeof slot, at) != sizeof slot)
+            bail("pread");
+        ((uint8_t *)&slot)[field] ^= 1;
+        slot.check = XXH3_64bits(&slot, offsetof(struct checkpoint, check));
+        if (pwrite(fd, &slot, sizeof slot, at) != sizeof slot)
+            bail("pwrite");
+    }
+}
+
+/* In doubt whether a store has all that it acknowledged it is another incarnation. Whoever opens it first notes that,
+ * were it a tool that only looks: the next one sees a new incarnation, not an old one in the boot of its last user. */
+static void test_other_life(void) {
+    static const struct {
+        const char *what;
+        size_t field;
+    } lives[] = {{"another boot", offsetof(struct checkpoint, boot)},
+                 {"another disk", offsetof(struct checkpoint, device)},
+                 {"another folder", offsetof(struct checkpoint, directory)}};
+    uint8_t first[STORE_ID_SIZE], second[STORE_ID_SIZE];
+    struct store *store = fresh("life");
+    store_start_epoch(store, EPOCH_MAKE(1, 7), "a");
+    for (unsigned i = 0; i < 3; i++) {
+        memcpy(first, store_incarnation(store), sizeof first);
+        store_close(store);
+        change_slots(lives[i].field);
+        pid_t child = fork();
+        if (child == 0) { /* looks, and is killed */
+            store = must_open();
+            _exit(0);
+        }
+        int status = -1;
+        waitpid(child, &status, 0);
+        is_int(0, status, "%s: opened first by somebody else", lives[i].what);
+        store = must_open();
+        memcpy(second, store_incarnation(store), sizeof second);
+        ok(memcmp(first, second, sizeof first) != 0, "%s: another incarnation", lives[i].what);
+        store_close(store);
+        store = must_open();
+        is_blob(second, store_incarnation(store), sizeof second, "%s: which it stays", lives[i].what);
+    }
+    store_close(store);
+}
+
+static int feed(struct store *from, struct store *to) {
+    struct position have, end;
+    int rc = 0;
+    store_position(to, &have);
+    store_position(from, &end);
+    for (uint64_t lsn = have.lsn + 1; rc == 0 && lsn <= end.lsn; lsn++) {
+        struct entry *entry = NULL;
+        struct record_head head;
+        if (store_read(from, lsn, &entry) != 0)
+            bail("store_read");
+        memcpy(&head, entry->bytes, sizeof head);
+        uint8_t *payload = malloc(head.payload + 1);
+        rc = entry_payload(from, entry, payload);
+        rc = rc ? rc : store_receive(to, entry->bytes, entry->length, payload, head.payload);
+        free(payload);
+        entry_put(entry);
+    }
+    return rc;
+}
+
+static uint32_t place_of(struct store *store, uint64_t lsn) {
+    struct entry *entry = NULL;
+    if (store_read(store, lsn, &entry) != 0 || entry->place_count == 0)
+        bail("store_read");
+    uint32_t position = entry->places[0].position;
+    entry_put(entry);
+    return position;
+}
+
+/* Blocks up to `lsn` of the last write to each are as the record says. */
+static bool data_is_right(struct store *store, uint64_t lsn) {
+    bool right = true;
+    for (uint64_t at = 1; at <= lsn; at++) {
+        struct entry *entry = NULL;
+        struct record_head head;
+        if (store_read(store, at, &entry) != 0)
+            bail("store_read");
+        memcpy(&head, entry->bytes, sizeof head);
+        uint8_t *payload = malloc(head.payload + 1);
+        right = right && entry_payload(store, entry, payload) == 0;
+        free(payload);
+        entry_put(entry);
+    }
+    return right;
+}
+
+/* Where a block lies is each node's own business: places differ, chains do not. A node that has its last records in its
+ * tail only is killed after the other one, promoted, has written at the places where those lie here. */
+static void test_places_differ(void) {
+    char path_a[512];
+    options.checkpoint_ms = 3600000;
+    struct store *a = fresh("pa");
+    memcpy(path_a, path, sizeof path);
+    struct store *b = fresh("pb");
+    struct position pa, pb;
+    struct place places[STORE_PLACES_MAX];
+    uint32_t count = 0;
+    store_lock(b);
+    int rc = store_allocate(b, 70, places, &count);
+    if (rc == 0)
+        store_release(b, places, count);
+    store_unlock(b);
+    is_int(0, rc, "b has used a part of its segment already");
+    store_start_epoch(a, EPOCH_MAKE(1, 7), "a");
+    uint64_t ino = create_file(a, "f"), small = write_blocks(a, ino, 0, 5, 1), large = write_blocks(a, ino, 5, 100, 7);
+    is_int(0, feed(a, b), "b takes a's records");
+    ok(place_of(a, small) != place_of(b, small) && place_of(a, large) != place_of(b, large), "data lies elsewhere");
+    store_position(a, &pa);
+    store_position(b, &pb);
+    is_blob(pa.chain, pb.chain, CHAIN_SIZE, "the chains are equal");
+    store_stop_epoch(a);
+    is_int(0, store_start_epoch(b, EPOCH_MAKE(2, 8), "b"), "b is promoted");
+    ok(write_blocks(b, ino, 50, 90, 30) != 0 && write_blocks(b, ino, 0, 3, 60) != 0, "and writes");
+    store_position(b, &pb);
+    store_close(a);
+    memcpy(path, path_a, sizeof path);
+    pid_t child = fork();
+    if (child == 0) {
+        a = must_open();
+        _exit(feed(b, a) == 0 ? 0 : 1); /* killed, with all of that in its tail only */
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    is_int(0, status, "a takes b's records and is killed");
+    a = must_open();
+    store_position(a, &pa);
+    is_int((int64_t)pb.lsn, (int64_t)pa.lsn, "a has all of them");
+    is_blob(pb.chain, pa.chain, CHAIN_SIZE, "with the same chain");
+    ok(data_is_right(a, pa.lsn) && data_is_right(b, pb.lsn), "all data is right on both");
+    store_close(a);
+    store_close(b);
+    options.checkpoint_ms = 0;
+}
+
 /* The newest checkpoint's slot is torn, as a power cut may leave it: the one before serves. Both: a sentence. */
 static void test_torn_slot(void) {
     struct store *store = fresh("torn");
@@ -285,6 +431,60 @@ static void test_short_tail_file(void) {
     store_close(store);
 }
 
+/* The newest slot is unreadable and pages of the state before are not what they were: that is found out without the
+ * death of the process (liblmdb dies of most damaged pages). */
+static void test_torn_and_damaged(void) {
+    struct store *store = fresh("damaged");
+    uint64_t random = test_seed();
+    char base[520], file[600], command[1300], name[32];
+    unsigned refused = 0, died = 0;
+    memcpy(base, path, sizeof path);
+    store_start_epoch(store, EPOCH_MAKE(1, 7), "a");
+    for (int i = 0; i < 2000; i++) {
+        snprintf(name, sizeof name, "f%d", i);
+        create_file(store, name);
+    }
+    store_close(store);
+    snprintf(path, sizeof path, "%.400s-copy", base);
+    for (int round = 0; round < 30; round++) {
+        snprintf(command, sizeof command, "rm -rf %s && cp -a %s %s", path, base, path);
+        if (system(command) != 0)
+            bail("cp");
+        snprintf(file, sizeof file, "%s/checkpoint", path);
+        int fd = open(file, O_RDWR);
+        struct checkpoint slots[2];
+        for (int slot = 0; slot < 2; slot++)
+            if (pread(fd, &slots[slot], sizeof slots[slot], slot * 8192) != sizeof slots[slot])
+                bail("pread");
+        int newest = slots[1].number > slots[0].number;
+        uint64_t last_page;
+        memcpy(&last_page, slots[!newest].page + 136, sizeof last_page);
+        if (pwrite(fd, "xxxx", 4, newest * 8192 + 200) != 4)
+            bail("pwrite");
+        close(fd);
+        snprintf(file, sizeof file, "%s/meta/data.mdb", path);
+        fd = open(file, O_RDWR);
+        for (int i = 0; i < 40; i++) { /* few and small: much damage is seen through at once, and nothing dies of it */
+            uint64_t bytes[4];
+            for (int j = 0; j < 4; j++)
+                bytes[j] = test_random(&random);
+            if (pwrite(fd, bytes, sizeof bytes, 8192 + (off_t)(test_random(&random) % (last_page * 4096 - 8192))) !=
+                sizeof bytes)
+                bail("pwrite");
+        }
+        close(fd);
+        pid_t child = fork();
+        if (child == 0)
+            _exit(store_open(path, volume, &options, &store, why, sizeof why) == -EIO ? 1 : 0); /* else it was whole */
+        int status = -1;
+        waitpid(child, &status, 0);
+        refused += WIFEXITED(status) && WEXITSTATUS(status) == 1;
+        died += WIFSIGNALED(status);
+    }
+    ok(refused >= 5, "a torn slot and a damaged database: refused %u times of 30", refused);
+    is_int(0, died, "no process dies of it");
+}
+
 static uint64_t disk_used(void) {
     char command[1100];
     unsigned long long kib = 0;
@@ -332,7 +532,10 @@ int main(void) {
     test_receive();
     test_undo();
     test_incarnation();
+    test_other_life();
+    test_places_differ();
     test_torn_slot();
+    test_torn_and_damaged();
     test_released_over_checkpoint();
     test_short_tail_file();
     test_space_comes_back();
