@@ -424,6 +424,19 @@ static int state_open(struct store *store, char *why, size_t why_room) {
     return rc;
 }
 
+/* The checkpoint before the newest one has more tail files behind it: there may be none left for the one to come. */
+static int tail_make_room(struct store *store) {
+    if (!tail_used_up(&store->tail))
+        return 0;
+    if (store->tail.count == TAIL_FILES_MAX)
+        return -ENOSPC;
+    int fd = tail_make_file(&store->tail, store->tail.count);
+    if (fd < 0)
+        return fd;
+    tail_add_file(&store->tail, fd);
+    return 0;
+}
+
 static int state_replay(struct store *store, char *why, size_t why_room) {
     struct stat st;
     if (fstat(store->meta_fd, &st) == 0)
@@ -439,6 +452,9 @@ static int state_replay(struct store *store, char *why, size_t why_room) {
     store->replaying = false;
     if (rc == 0)
         rc = segments_trim_files(store);
+    store->tail.oldest_needed = store->last_checkpoint.tail_seq;
+    if (rc == 0)
+        rc = tail_make_room(store);
     if (rc) {
         SAY("recovering the store %s failed after record %llu: %s", store->path,
             (unsigned long long)store->position.lsn, strerror(-rc));
@@ -447,7 +463,6 @@ static int state_replay(struct store *store, char *why, size_t why_room) {
     if (store->position.lsn > before)
         log_info("store %s: recovered records %llu to %llu from the tail", store->path,
                  (unsigned long long)before + 1, (unsigned long long)store->position.lsn);
-    store->tail.oldest_needed = store->last_checkpoint.tail_seq;
     store_lock(store);
     store_checkpoint_now(store);
     mdb_txn_abort(store->txn); /* the committer begins its own */

@@ -236,6 +236,10 @@ bool tail_wants_file(const struct tail *tail) {
     return tail->count < TAIL_FILES_MAX && files_free(tail) < SPARE_FILES + 2;
 }
 
+bool tail_used_up(const struct tail *tail) {
+    return files_free(tail) == 0;
+}
+
 int tail_make_file(const struct tail *tail, unsigned index) {
     int fd = file_create(tail->directory_fd, index, tail->size);
     if (fd < 0)

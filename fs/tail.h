@@ -56,6 +56,7 @@ int tail_replay(struct tail *tail, uint64_t seq, uint64_t lsn, const uint8_t cha
  * for a checkpoint, or for the committer to make another file). */
 int tail_rotate(struct tail *tail, uint64_t lsn, const uint8_t chain[CHAIN_SIZE], bool for_checkpoint);
 bool tail_can_rotate(const struct tail *tail);
+bool tail_used_up(const struct tail *tail); /* not even a checkpoint can */
 /* Another file, made in time: does the tail want one (lock held)? Make it (without the lock; its number is tail->count as
  * it was under the lock, and one thread only does this): a descriptor or an error. Add it (lock held). */
 bool tail_wants_file(const struct tail *tail);

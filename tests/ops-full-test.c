@@ -86,7 +86,10 @@ int main(void) {
         store_space(store, &space);
         unsigned before = atomic_load(&changes);
         ballast(disk, 0);
-        usleep(1500000);
+        int64_t deadline = clock_boot() + 30000000000;
+        while (atomic_load(&changes) <= before && clock_boot() < deadline)
+            usleep(10000); /* poll interval */
+        usleep(1500000); /* of work */
         ok(atomic_load(&changes) > before, "round %u: goes on after a full disk (%llu bytes were free, %u changes)",
            round, (unsigned long long)space.free, atomic_load(&changes));
     }

@@ -7,6 +7,7 @@
 #include "tests/handmade.h"
 #include "tests/tap.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -156,9 +157,84 @@ static void test_refused(void) {
     all_is_there();
 }
 
+/* Checkpoints, with tail files full of records before and after them; the last of them only in the tail. */
+static uint64_t seed;
+static int ends;
+
+static void fill_and_die(void) {
+    struct store *store = must_open();
+    if (store_start_epoch(store, EPOCH_MAKE(1, 7), "a") != 0)
+        _exit(1);
+    uint64_t ino = create_file(store, "f"), lsn = 0;
+    for (int checkpoints = 0; checkpoints < 4; checkpoints++) {
+        if (checkpoints)
+            store_checkpoint(store);
+        for (uint64_t left = 1 + test_random(&seed) % 80; left > 0; left--)
+            lsn = write_blocks(store, ino, 0, 8, (uint8_t)left);
+    }
+    _exit(lsn != 0 && store_sync(store, lsn) == 0 && write(ends, &lsn, sizeof lsn) == sizeof lsn ? 0 : 1);
+}
+
+static void open_rotten(void) {
+    struct store *store = NULL;
+    int rc = store_open(path, volume, &options, &store, why, sizeof why);
+    if (rc)
+        _exit(10);
+    store_position(store, &position);
+    uint64_t lsn = position.lsn;
+    _exit(write(ends, &lsn, sizeof lsn) == sizeof lsn ? 0 : 1);
+}
+
+static void rot_newest_slot(void) {
+    char file[600];
+    uint64_t numbers[2];
+    snprintf(file, sizeof file, "%s/checkpoint", path);
+    AUTO_CLOSE int fd = open(file, O_RDWR);
+    for (int slot = 0; slot < 2; slot++)
+        if (pread(fd, &numbers[slot], 8, slot * 8192 + 24) != 8)
+            bail("pread");
+    if (pwrite(fd, "xxxx", 4, (numbers[1] > numbers[0]) * 8192 + 200) != 4)
+        bail("pwrite");
+}
+
+/* The newest slot of the checkpoint was whole once and rots: the store opens with everything, or not at all. */
+static void test_rotten_slot(void) {
+    int opened = 0, refused = 0, lost = 0, pipes[2];
+    options.checkpoint_ms = options.commit_ms = 3600000;
+    seed = test_seed();
+    if (pipe(pipes) != 0)
+        bail("pipe");
+    ends = pipes[1];
+    for (int round = 0; round < 20; round++) {
+        uint64_t end = 0, seen = 0;
+        snprintf(path, sizeof path, "%s/rotten-%d", test_directory(), round);
+        if (store_format(path, volume, "test", 1, &options, why, sizeof why) != 0)
+            bail("store_format: %s", why);
+        test_random(&seed);
+        if (child_run(fill_and_die) != 0 || read(pipes[0], &end, sizeof end) != sizeof end)
+            bail("the store could not be filled");
+        rot_newest_slot();
+        int status = child_run(open_rotten);
+        if (status == 0 && read(pipes[0], &seen, sizeof seen) == sizeof seen) {
+            opened++;
+            lost += seen != end;
+            if (seen != end)
+                diag("round %d: it opens at record %llu of %llu", round, (unsigned long long)seen,
+                     (unsigned long long)end);
+        } else if (status == 10)
+            refused++;
+        else
+            diag("round %d: the open ended with %d", round, status);
+    }
+    is_int(20, opened + refused, "rotten slots: %d stores opened, %d refused", opened, refused);
+    is_int(0, lost, "none without its newest records");
+    options.checkpoint_ms = options.commit_ms = 0;
+}
+
 int main(void) {
     plan_lazy();
     test_deaths();
     test_refused();
+    test_rotten_slot();
     return 0;
 }
