@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #define PATIENCE 20000000000
 
@@ -217,6 +218,70 @@ static void undo(const char *name, const char *mirror_name, int commits, int cha
     store_close(store);
 }
 
+/* The process dies when a few commits of an undo have been refused, the first after `allowed` writes. */
+static int allowed;
+
+static int full_then_die(enum disk_call call, const char *path) {
+    if (call != DISK_WRITE || !strstr(path, "/meta/data.mdb") || atomic_fetch_add(&refused, 1) < allowed)
+        return 0;
+    if (atomic_load(&refused) > allowed + 5)
+        _exit(9);
+    return ENOSPC;
+}
+
+static void undo_and_die(const char *name, int said) {
+    uint64_t seed = test_seed(), directories[2] = {ROOT_INO, ROOT_INO};
+    struct position middle;
+    store = fixture_open(name);
+    if (store_start_epoch(store, EPOCH_MAKE(1, 7), "a") != 0)
+        _exit(1);
+    churn_prepare(&seed);
+    for (int i = 0; i < 300; i++)
+        churn(store, directories, &seed);
+    store_position(store, &middle);
+    for (int i = 0; i < 2000; i++)
+        churn(store, directories, &seed);
+    store_stop_epoch(store);
+    store_checkpoint(store);
+    if (write(said, &middle, sizeof middle) != sizeof middle)
+        _exit(1);
+    disk_fault_set(full_then_die);
+    store_undo(store, middle.lsn);
+    _exit(1);
+}
+
+static void undo_killed(const char *name, int writes_allowed) {
+    struct position middle = {0}, at;
+    int pipes[2], status;
+    char path[600];
+    allowed = writes_allowed;
+    atomic_store(&refused, 0);
+    store_close(fixture_store(name, 0));
+    if (pipe(pipes) != 0)
+        bail("pipe");
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0)
+        undo_and_die(name, pipes[1]);
+    waitpid(child, &status, 0);
+    close(pipes[1]);
+    ok(WIFEXITED(status) && WEXITSTATUS(status) == 9, "%s: died in an undo whose commits are refused (%x)", name,
+       (unsigned)status);
+    if (read(pipes[0], &middle, sizeof middle) != sizeof middle)
+        bail("the child said nothing");
+    close(pipes[0]);
+    snprintf(path, sizeof path, "%s/%s", test_directory(), name);
+    is_int(0, check_store(path, CHECK_DATA, tell, NULL), "check has nothing to say");
+    store = fixture_open(name);
+    store_position(store, &at);
+    ok(at.lsn > middle.lsn, "opened at LSN %llu", (unsigned long long)at.lsn);
+    is_int(0, store_undo(store, middle.lsn), "undone now");
+    store_position(store, &at);
+    is_int((int64_t)middle.lsn, (int64_t)at.lsn, "back at LSN %llu", (unsigned long long)middle.lsn);
+    is_blob(middle.chain, at.chain, CHAIN_SIZE, "and its chain");
+    close_and_check(name);
+}
+
 /* An epoch's beginning is refused, while another thread has changes ready for when there is one. */
 static atomic_bool done;
 static uint64_t touched;
@@ -270,6 +335,8 @@ int main(void) {
     test_unlinks();
     undo("undo", "undo-mirror", 3, 0);
     undo("undo-changes", "undo-changes-mirror", 0, 700);
+    undo_killed("undo-killed", 0);
+    undo_killed("undo-killed-later", 40);
     test_start_epoch();
     return 0;
 }
