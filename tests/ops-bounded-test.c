@@ -97,7 +97,7 @@ int main(void) {
     scattered("replaced");
     make(store, ROOT_INO, "new", S_IFREG | 0600);
     from = now();
-    is_int(0, op_rename(store, ROOT_INO, "new", ROOT_INO, "replaced", 0, &ino, &left, &lsn), "rename over it");
+    is_int(0, op_rename(store, &root_caller, ROOT_INO, "new", ROOT_INO, "replaced", 0, &ino, &left, &lsn), "rename over it");
     is_int(from + 1, lsn, "is one record");
     is_int(0, op_reclaim(store, &ino, 1), "reclaim");
     judge("rename", from, 0);
