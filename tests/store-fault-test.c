@@ -72,9 +72,10 @@ ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t offset) {
 }
 static atomic_bool end_at_punch;
 int fallocate(int fd, int mode, off_t offset, off_t length) {
+    int rc = (int)syscall(SYS_fallocate, fd, mode, offset, length);
     if (mode & FALLOC_FL_PUNCH_HOLE && atomic_load(&end_at_punch))
         _exit(0);
-    return (int)syscall(SYS_fallocate, fd, mode, offset, length);
+    return rc;
 }
 int fdatasync(int fd) {
     return refuse(fd, &refuse_syncs) ? -1 : (int)syscall(SYS_fdatasync, fd);
@@ -111,17 +112,29 @@ static void test_commit_refused(void) {
     store_start_epoch(store, EPOCH_MAKE(1, 7), "a");
     int made = 0, written = 0;
     struct position before, after;
+    struct place held[STORE_PLACES_MAX];
+    uint32_t held_count = 0;
     refuse_file = "/commit/meta/data.mdb";
     for (int i = 0; i < 400; i++) {
         char name[32];
         snprintf(name, sizeof name, "f%d", i);
         if (i == 100)
             atomic_store(&refuse_writes, ENOSPC);
-        if (i == 101) { /* until one commit has been refused */
+        if (i == 101) { /* somebody is about to write data when a commit is refused */
+            store_lock(store);
+            int before_that = atomic_load(&refused);
+            if (store_allocate(store, 10, held, &held_count) != 0)
+                bail("store_allocate");
+            store_unlock(store);
             int64_t deadline = clock_boot() + 10000000000;
-            while (!atomic_load(&refused) && clock_boot() < deadline)
+            while (atomic_load(&refused) == before_that && clock_boot() < deadline)
                 usleep(1000); /* poll interval */
             atomic_store(&refuse_writes, 0);
+        }
+        if (i == 110) {
+            store_lock(store);
+            store_release(store, held, held_count);
+            store_unlock(store);
         }
         uint64_t ino = create_file(store, name);
         made += ino != 0;
@@ -289,8 +302,23 @@ static unsigned data_mib(void) {
     return kib >> 10;
 }
 
-/* Killed when a checkpoint has the trim that made blocks dead, and the first of them is about to be punched: the next
- * process frees them all. */
+/* Records of the journal whose data is not to be had. */
+static unsigned records_without_data(struct store *store) {
+    uint8_t *payload = malloc(RECORD_PAYLOAD_MAX);
+    struct position position;
+    unsigned without = 0;
+    store_position(store, &position);
+    for (uint64_t lsn = position.first; lsn <= position.lsn; lsn++) {
+        struct entry *entry = NULL;
+        without += store_read(store, lsn, &entry) != 0 || entry_payload(store, entry, payload) != 0;
+        entry_put(entry);
+    }
+    free(payload);
+    return without;
+}
+
+/* Killed when the first dead blocks have been punched: a checkpoint has the trim that made them dead, so no record in the
+ * journal lacks its data, and the next process frees the rest. */
 static void test_killed_at_punch(void) {
     struct store_space space = {0};
     fresh("punch");
@@ -316,6 +344,7 @@ static void test_killed_at_punch(void) {
     is_int(0, status, "punch: killed at the first one");
     unsigned before = data_mib();
     struct store *store = must_open();
+    is_int(0, records_without_data(store), "punch: every record that is left has its data");
     int64_t deadline = clock_boot() + 20000000000;
     do {
         store_checkpoint(store);
