@@ -44,7 +44,7 @@ void front_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, s
         reply_error(request, -EINVAL);
         return;
     }
-    if (!(file->flags & O_DIRECT))
+    if (!note.past_cache)
         nodes_cached(front->nodes, ino); /* before it is read: see direct_written */
     ssize_t length = op_read(front->store, ino, buffer, MIN(size, TRANSFER_MAX), (uint64_t)offset);
     if (length < 0) {
@@ -103,12 +103,12 @@ void front_write(fuse_req_t request, fuse_ino_t ino, const char *bytes, size_t s
     }
     if (lsn)
         nodes_change(reply.front->nodes, ino, lsn);
-    if (!(file->flags & O_DIRECT))
+    if (!note.past_cache)
         nodes_cached(reply.front->nodes, ino);
     reply.written = size;
     if (from_cache) /* never parked: a few of them would stop all reading through the page cache */
         reply_now(&reply);
-    else if ((file->flags & O_DIRECT) && nodes_is_cached(reply.front->nodes, ino))
+    else if (note.past_cache && nodes_is_cached(reply.front->nodes, ino))
         direct_written(&reply, ino, (uint64_t)offset, lsn);
     else
         reply_after(&reply, WAIT_WRITE, lsn);

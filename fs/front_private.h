@@ -68,6 +68,7 @@ struct front {
 struct note {
     uint32_t opcode;
     int fd;             /* where it came from and its reply goes: a device, or a place in a ring (front_ring.h) */
+    bool past_cache;    /* READ, WRITE: not of pages that the kernel caches, which hold it up until it is answered */
     bool kill_priv;     /* WRITE, OPEN, CREATE, SETATTR: clear set-id bits and capability */
     bool tmpfile;       /* CREATE: it was a TMPFILE */
     bool acl_kill_sgid; /* SETXATTR */

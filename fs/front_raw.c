@@ -35,16 +35,24 @@ static size_t look_at(struct front *front, uint8_t *request, size_t length) {
     void *body = head + 1;
 
     note.opcode = head->opcode;
-    note.kill_priv = note.tmpfile = note.acl_kill_sgid = false;
+    note.past_cache = note.kill_priv = note.tmpfile = note.acl_kill_sgid = false;
     switch (head->opcode) {
     case FUSE_INIT:
         if (body_has(head, length, sizeof(struct fuse_init_in)))
             front->kernel_flags = ((struct fuse_init_in *)body)->flags | (uint64_t)((struct fuse_init_in *)body)->flags2
                                                                              << 32;
         break;
+    /* Only what goes past the page cache names a lock owner. O_DIRECT among the file's flags does not tell: fcntl() may
+     * have changed it since the kernel took its way. */
+    case FUSE_READ:
+        if (body_has(head, length, sizeof(struct fuse_read_in)))
+            note.past_cache = (((struct fuse_read_in *)body)->read_flags & FUSE_READ_LOCKOWNER) != 0;
+        break;
     case FUSE_WRITE:
-        if (body_has(head, length, sizeof(struct fuse_write_in)))
+        if (body_has(head, length, sizeof(struct fuse_write_in))) {
+            note.past_cache = (((struct fuse_write_in *)body)->write_flags & FUSE_WRITE_LOCKOWNER) != 0;
             note.kill_priv = (((struct fuse_write_in *)body)->write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;
+        }
         break;
     case FUSE_OPEN:
         if (body_has(head, length, sizeof(struct fuse_open_in)))

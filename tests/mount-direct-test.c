@@ -1,5 +1,6 @@
 /* Direct writes (O_DIRECT, asynchronous) beside buffered readers of the same file: what is read after a write has been
- * answered is what was written, although readers bring pages into the cache all the time. */
+ * answered is what was written, although readers bring pages into the cache all the time. And writes while another
+ * thread switches O_DIRECT on and off: the kernel's way is not always the one that the flags of the request tell. */
 #include "tests/rig.h"
 
 #include <errno.h>
@@ -10,9 +11,10 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
-enum { SIZE = 640 * 1024, CHUNK = 16 * 1024, ROUNDS = 300, READERS = 3 };
+enum { SIZE = 640 * 1024, CHUNK = 16 * 1024, ROUNDS = 300, READERS = 3, SWITCHED = 20000 };
 static atomic_bool done;
 
 static void *read_always(void *unused) {
@@ -41,6 +43,50 @@ static int write_direct(struct io_uring *ring, int fd, char *buffer) {
         io_uring_cqe_seen(ring, cqe);
     }
     return failed;
+}
+
+static int switched;
+static atomic_int ended;
+
+static void *switch_always(void *unused) {
+    int flags = fcntl(switched, F_GETFL);
+
+    while (!atomic_load(&done)) {
+        fcntl(switched, F_SETFL, flags | O_DIRECT);
+        fcntl(switched, F_SETFL, flags & ~O_DIRECT);
+    }
+    return unused;
+}
+
+/* Parts of a page: the kernel holds that page, if it has not read it, until the write is answered. */
+static void *write_switched(void *block) {
+    for (int i = 0; i < SWITCHED && pwrite(switched, block, 512, 512) == 512; i++)
+        atomic_fetch_add(&ended, 1);
+    return block;
+}
+
+static bool all_ended(void *unused) {
+    (void)unused;
+    return atomic_load(&ended) == 2 * SWITCHED;
+}
+
+static void test_switched(char *block) {
+    pthread_t switcher, writers[2];
+
+    atomic_store(&done, false);
+    switched = open(rig_path("switched"), O_CREAT | O_RDWR, 0644);
+    pthread_create(&switcher, NULL, switch_always, NULL);
+    for (int i = 0; i < 2; i++)
+        pthread_create(&writers[i], NULL, write_switched, block + (size_t)i * 4096);
+    if (!ok(rig_until(60, all_ended, NULL), "writes end while O_DIRECT comes and goes")) {
+        umount2(rig_outside(RIG_MOUNT), MNT_FORCE); /* not even SIGKILL ends a daemon that waits for such a page */
+        bail("%d of %d", atomic_load(&ended), 2 * SWITCHED);
+    }
+    atomic_store(&done, true);
+    pthread_join(switcher, NULL);
+    for (int i = 0; i < 2; i++)
+        pthread_join(writers[i], NULL);
+    close(switched);
 }
 
 int main(void) {
@@ -74,6 +120,7 @@ int main(void) {
     is_int(0, stale, "nothing old is read after a write was answered");
     close(fd);
     close(direct);
+    test_switched(buffer);
     io_uring_queue_exit(&ring);
     is_int(0, rig_stop(SIGTERM), "batond ends cleanly");
     free(buffer);
