@@ -131,15 +131,18 @@ bool rings_possible(bool enable) {
     unsigned processors = processors_possible();
     if (processors < 1 || processors > PROCESSORS_MAX)
         return false;
-    AUTO_CLOSE int fd = open(PARAMETER, enable ? O_RDWR | O_CLOEXEC : O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || (enable && pwrite(fd, "Y", 1, 0) != 1) || pread(fd, &state, 1, 0) != 1 || state != 'Y')
-        return false;
     /* The kernel sends through the rings only what fits a command of 80 bytes: SQE128, since 5.19. */
     struct io_uring ring;
     if (io_uring_queue_init(2, &ring, IORING_SETUP_SQE128) < 0)
         return false;
     io_uring_queue_exit(&ring);
-    return true;
+    AUTO_CLOSE int fd = open(PARAMETER, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || pread(fd, &state, 1, 0) != 1)
+        return false;
+    if (state == 'Y' || !enable)
+        return state == 'Y';
+    AUTO_CLOSE int writing = open(PARAMETER, O_WRONLY | O_CLOEXEC);
+    return writing >= 0 && pwrite(writing, "Y", 1, 0) == 1 && pread(fd, &state, 1, 0) == 1 && state == 'Y';
 }
 
 /* ---- the queue's own thread ---- */

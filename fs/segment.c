@@ -177,8 +177,10 @@ static int segment_back(struct store *store, struct segment *segment, uint32_t u
         }
     }
     segment_fd_put(&store->segments, fd);
-    if (rc == -EOPNOTSUPP)
-        rc = 0; /* a file system without fallocate: a full disk shows at the write */
+    if (rc == -EOPNOTSUPP) {
+        rc = 0; /* a file system without fallocate: a full disk shows at the write, so that is not put off */
+        atomic_store(&store->segments.unbacked, true);
+    }
     if (rc == 0) { /* the next look at the disk is a while away: count along */
         uint64_t taken = (uint64_t)(target - segment->allocated) * BATON_BLOCK;
         store->disk_free -= MIN(taken, store->disk_free);
@@ -321,7 +323,7 @@ int segment_claim(struct store *store, struct place place) {
     if (reserved_take(segments, place))
         return 0;
     /* Replay: the checkpoint does not know it yet. */
-    if (!store->replaying)
+    if (!store->replaying && !store->restoring)
         return -EBADMSG;
     struct segment *segment = segment_find(segments, place.segment);
     if (!segment) {
@@ -544,7 +546,8 @@ int store_write_blocks(struct store *store, const struct place *places, uint32_t
                        size_t length) {
     const uint8_t *at = payload;
     /* The tail will carry it. (While an open replays the tail nobody is there yet to write it later.) */
-    bool later = length <= STORE_INLINE_MAX && !store->replaying;
+    bool later = length <= STORE_INLINE_MAX && !store->replaying &&
+                 !atomic_load(&store->segments.unbacked);
     for (uint32_t i = 0; i < count; i++) {
         struct place place = places[i];
         size_t take = MIN((size_t)place.count * BATON_BLOCK, length);
@@ -584,8 +587,7 @@ int store_read_blocks(struct store *store, struct place place, void *buffer) {
 }
 
 static int write_behind(void *context, uint32_t segment, uint32_t first, uint32_t count, const uint8_t *bytes) {
-    int rc = write_directly(context, (struct place){segment, first, count}, bytes, (size_t)count * BATON_BLOCK);
-    return rc == -ENOENT ? 0 : rc; /* freed and unlinked meanwhile */
+    return write_directly(context, (struct place){segment, first, count}, bytes, (size_t)count * BATON_BLOCK);
 }
 
 int segments_flush(struct store *store) {

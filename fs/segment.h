@@ -46,6 +46,7 @@ struct segments {
     struct segment_fd fds[SEGMENT_FDS];
     uint64_t fd_clock;
     struct behind behind;
+    atomic_bool unbacked; /* disk space cannot be allocated ahead */
 };
 
 struct store;

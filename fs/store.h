@@ -63,6 +63,7 @@ struct position {
     int64_t time;       /* of the last record */
 };
 void store_position(struct store *store, struct position *position); /* takes the lock */
+uint64_t store_durable(const struct store *store); /* its `durable`, without the lock */
 void store_position_locked(struct store *store, struct position *position);
 
 void store_lock(struct store *store);

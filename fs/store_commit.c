@@ -89,6 +89,8 @@ int store_commit_txn(struct store *store) {
     return 0;
 }
 
+static void flush_behind(struct store *store);
+
 /* Goes back to the accounting of the transaction's beginning, but keeps what is reserved now. */
 static void accounting_restore(struct store *store) {
     struct segments *segments = &store->segments;
@@ -111,7 +113,7 @@ static void accounting_restore(struct store *store) {
     uint64_t lsn = store->position.lsn;
     store->position = store->saved_position;
 
-    store->replaying = true; /* heads move up again, gaps become reservations */
+    store->restoring = true; /* heads move up again, gaps become reservations */
     for (uint64_t at = store->position.lsn + 1; at <= lsn; at++) {
         struct entry *entry = recent_get(store, at);
         struct record record;
@@ -125,7 +127,7 @@ static void accounting_restore(struct store *store) {
     for (uint32_t i = 0; i < now_count; i++)
         if (segment_reserve_again(store, now[i]) != 0)
             store_fail(store, "reserved blocks are lost after a failed commit");
-    store->replaying = false;
+    store->restoring = false;
     free(now);
     for (uint32_t i = 0; i < segments->count; i++)
         segments->list[i].row_dirty = segments->list[i].unsynced = segments->list[i].unsynced_big = true;
@@ -143,6 +145,9 @@ static void transaction_mend(struct store *store) {
     if (rc)
         store_fail(store, "cannot begin a transaction: %s", mdb_strerror(rc));
     store->batch_rows = store->batch_bytes = 0;
+    /* Places that were given up since go back below the heads and may be given out again: nothing of them may be left in
+     * memory to be written later. */
+    flush_behind(store);
     accounting_restore(store); /* what was undone is there again, without entries in memory: all of it was committed */
     if (local_values_put_again(store) != 0)
         store->txn_broken = true;
@@ -202,19 +207,18 @@ static void segments_sync(struct store *store, struct sync_list *list) {
     free(list->segments);
 }
 
-/* Without the engine lock. */
 static void flush_behind(struct store *store) {
     int rc = segments_flush(store);
     if (rc)
         store_fail(store, "data could not be written into its segment: %s", strerror(-rc));
 }
 
-/* Under the engine lock too: an undo may have taken back what has just been made durable. */
-static void durable_advance(struct store *store, uint64_t lsn) {
+/* What was the history up to `lsn` when `undone` records had been undone is durable. Under the engine lock too: an undo may
+ * have taken it back meanwhile, and other records may have its numbers, which this sync knew nothing of. */
+static void durable_advance(struct store *store, uint64_t lsn, uint64_t undone) {
     store_lock(store);
     pthread_mutex_lock(&store->sync_lock);
-    lsn = MIN(lsn, store->position.lsn);
-    bool news = lsn > atomic_load(&store->durable);
+    bool news = store->undone == undone && lsn > atomic_load(&store->durable);
     if (news)
         atomic_store(&store->durable, lsn);
     pthread_cond_broadcast(&store->sync_done);
@@ -267,6 +271,7 @@ void store_checkpoint_now(struct store *store) {
     int tail_fd = store->tail.files[store->tail.current].fd;
     struct sync_list segments = segments_unsynced(store, false);
     store->unsaved = false;
+    uint64_t undone = store->undone;
     uint64_t ticket = store->checkpoint_wanted;
     space_meta_headroom(store);
     if (store_begin_txn(store) != 0)
@@ -296,7 +301,7 @@ void store_checkpoint_now(struct store *store) {
     store->last_checkpoint_time = clock_boot();
     pthread_cond_broadcast(&store->committed_cond);
     store_unlock(store);
-    durable_advance(store, next->lsn);
+    durable_advance(store, next->lsn, undone);
     free(next);
     store_lock(store);
 }
@@ -339,11 +344,8 @@ static bool checkpoint_due(const struct store *store, int64_t now) {
            tail_used(&store->tail) > 2ull * store->tail.size;
 }
 
-static void wait_for_work(struct store *store) {
+static void wait_until_work(struct store *store, int64_t wait) {
     struct timespec until;
-    int64_t wait = (int64_t)store->options.commit_ms * 1000000;
-    if (store->batch_rows == 0 && !store->unsaved)
-        wait = (int64_t)store->options.checkpoint_ms * 1000000;
     clock_gettime(CLOCK_MONOTONIC, &until);
     int64_t at = (int64_t)until.tv_sec * 1000000000 + until.tv_nsec + wait;
     until.tv_sec = at / 1000000000;
@@ -351,11 +353,16 @@ static void wait_for_work(struct store *store) {
     pthread_cond_timedwait(&store->work, &store->lock, &until);
 }
 
+static void wait_for_work(struct store *store) {
+    bool idle = store->batch_rows == 0 && !store->unsaved;
+    wait_until_work(store, (int64_t)(idle ? store->options.checkpoint_ms : store->options.commit_ms) * 1000000);
+}
+
 /* After a refused commit: the whole interval, however many ask. */
 static void wait_out(struct store *store) {
-    int64_t until = clock_boot() + (int64_t)store->options.commit_ms * 1000000;
-    while (clock_boot() < until && !store->stop)
-        wait_for_work(store);
+    int64_t until = clock_boot() + (int64_t)store->options.commit_ms * 1000000, left;
+    while ((left = until - clock_boot()) > 0 && !store->stop)
+        wait_until_work(store, left);
 }
 
 /* A tail file in time, without the lock: writing its zeros takes a while. */
@@ -429,7 +436,7 @@ static void sync_pass(struct store *store) {
     unsigned count = 0;
     uint64_t wanted = atomic_load(&store->sync_wanted);
     store_lock(store);
-    uint64_t target = store->position.lsn;
+    uint64_t target = store->position.lsn, undone = store->undone;
     if (wanted > target) /* undone meanwhile: what does not exist cannot be synced */
         atomic_compare_exchange_strong(&store->sync_wanted, &wanted, target);
     struct sync_list segments = segments_unsynced(store, true);
@@ -443,7 +450,7 @@ static void sync_pass(struct store *store) {
     for (unsigned i = 0; i < count; i++)
         if (fdatasync(fds[i]) < 0)
             store_fail(store, "the tail could not be written to disk: %s", strerror(errno));
-    durable_advance(store, target);
+    durable_advance(store, target, undone);
 }
 
 void *store_syncer(void *context) {

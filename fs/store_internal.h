@@ -103,6 +103,8 @@ struct store {
     MDB_txn *pin;  /* read transaction at the newest checkpoint's state */
     bool txn_broken; /* LMDB refused a change: the committer makes a new transaction and applies the batch again */
     bool replaying, undoing;
+    bool restoring;       /* accounting_restore is at work; with the lock only */
+    uint64_t undone;      /* records that have been undone: a sync that was under way meanwhile made others durable */
     uint32_t batch_rows, batch_bytes;
 
     struct position_row position;

@@ -145,6 +145,10 @@ uint64_t store_ids_end(struct store *store) {
 
 /* ---- durability ---- */
 
+uint64_t store_durable(const struct store *store) {
+    return atomic_load(&store->durable);
+}
+
 void store_want_durable(struct store *store, uint64_t lsn) {
     if (lsn <= atomic_load(&store->durable) || lsn <= atomic_load(&store->sync_wanted))
         return;

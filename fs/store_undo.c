@@ -60,6 +60,7 @@ static int undo_last(struct store *store) {
     if (rc == 0) {
         recent_cut(store, store->position.lsn - 1);
         account_back(store, &record, &row, &head, value.length);
+        store->undone++;
         if (store->watch.undone)
             store->watch.undone(store->watch.context, &record);
     }

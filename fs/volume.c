@@ -83,7 +83,7 @@ void volume_durable(void *context, uint64_t lsn) {
     store_position(volume->store, &position); /* records may have been undone since it was told */
     park_advance(volume->local, PARK_DURABLE, MIN(lsn, position.durable));
     if (replicator) {
-        replicator_durable(replicator, lsn);
+        replicator_durable(replicator);
     } else if (volume->config.node_count == 1) { /* else nobody speaks for the others: at a start, and at the end */
         park_advance(volume->park, PARK_RECEIVED, lsn);
         park_advance(volume->park, PARK_DURABLE, lsn);

@@ -34,7 +34,7 @@ bool awake_tick(struct awake *awake, uint64_t records, int64_t now) {
     bool busy = awake->last_at > 0 && since >= (uint64_t)(now - awake->last_at) / (1000000000 / AWAKE_RATE);
     awake->last = records;
     awake->last_at = now;
-    awake->calm = busy ? 0 : awake->calm + 1;
+    awake->calm = busy ? 0 : MIN(awake->calm + 1, AWAKE_CALM);
     if (busy && since > 0 && awake->fd < 0)
         ask(awake);
     else if (awake->calm >= AWAKE_CALM)

@@ -330,9 +330,11 @@ void primary_advance(struct replicator *r, const uint64_t lines[PARK_LINES]) {
             park_advance(r->volume->park, line, lines[line]);
 }
 
-void replicator_durable(struct replicator *r, uint64_t lsn) {
+void replicator_durable(struct replicator *r) {
     uint64_t lines[PARK_LINES];
     repl_lock(r);
+    /* The store's word now, not what was true when this call was made: two threads tell it, in any order. */
+    uint64_t lsn = store_durable(r->store);
     if (lsn > r->position.lsn) { /* told before a rollback, heard after it */
         repl_unlock(r);
         return;

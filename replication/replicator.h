@@ -21,7 +21,7 @@ void replicator_stop(struct replicator *replicator);
 
 /* New record (lock held): be quick. */
 void replicator_applied(struct replicator *replicator, struct entry *entry);
-void replicator_durable(struct replicator *replicator, uint64_t lsn);
+void replicator_durable(struct replicator *replicator);
 
 /* An operation is about to wait for `lsn` on `line`: asks whoever has to act for it. A node alone in the set asks its own
  * disk on either line (it acknowledges only what is on its disk), PARK_DURABLE asks this disk and the peers'. Called by

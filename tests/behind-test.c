@@ -158,7 +158,8 @@ static void *reader(void *context) {
     unsigned seed = (unsigned)(uintptr_t)context;
     while (!atomic_load(&done)) {
         uint32_t segment = (uint32_t)rand_r(&seed) % SEGMENTS, all = atomic_load(&head[segment]);
-        uint32_t count = MIN(1 + (uint32_t)rand_r(&seed) % 600, all);
+        uint32_t count = 1 + (uint32_t)rand_r(&seed) % 600;
+        count = MIN(count, all); /* MIN evaluates its arguments twice */
         /* Mostly where it is being written. */
         uint32_t first = rand_r(&seed) % 4 ? all - count : (uint32_t)rand_r(&seed) % (all - count + 1);
         if (count && !range_good(segment, first, count))

@@ -12,14 +12,19 @@ ok "in sync" wait_until 10 both_working
 fails "promote is refused while the primary answers" promote b
 like "$(cat "$T/.out")" "switchover" "and says what to do instead"
 
-# One name after the other; a name is in the log when its write has been answered.
+# One name after the other; a name is in the log when its close has been answered without an error (a shell does not look
+# at that).
 mkdir "$a/work"
 writer() {
-    local i=0
-    while (echo "content $i" >"$a/work/$i") 2>/dev/null; do
-        echo $i >>"$T/acknowledged"
-        i=$((i + 1))
-    done
+    exec python3 -c '
+import sys
+i = 0
+while True:
+    with open(f"{sys.argv[1]}/{i}", "w") as file:
+        file.write(f"content {i}\n")
+    with open(sys.argv[2], "a") as log:
+        log.write(f"{i}\n")
+    i += 1' "$a/work" "$T/acknowledged" 2>/dev/null
 }
 writer &
 test_pids+=($!)
