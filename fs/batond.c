@@ -10,6 +10,7 @@
 
 #include <fcntl.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -313,12 +314,20 @@ static void say_ready(const struct volume *volume, int parent) {
     sd_notify(0, "READY=1");
 }
 
+/* Buffers of a megabyte come and go with every large write. Given back to the kernel each time, their pages would have to
+ * be cleared each time (a fifth of the speed of sequential writing); so a few of them are kept. */
+static void keep_buffers(void) {
+    mallopt(M_MMAP_THRESHOLD, 4 << 20);
+    mallopt(M_TRIM_THRESHOLD, 16 << 20);
+}
+
 int main(int argc, char **argv) {
     static struct volume volume;
     struct options options = {0};
     int parent = -1;
 
     log_identify("batond");
+    keep_buffers();
     if (parse_arguments(argc, argv, &options)) {
         fputs(usage, stderr);
         return 2;

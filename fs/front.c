@@ -460,3 +460,7 @@ void front_become_standby(struct front *front) {
         park_give_up(front->volume->local, -EIO); /* what waits for the disk here may be undone before */
     }
 }
+
+uint64_t front_requests(const struct front *front) {
+    return atomic_load_explicit(&front->requests, memory_order_relaxed);
+}

@@ -22,6 +22,8 @@ int front_ended_fd(const struct front *front);
 
 /* A record was applied (lock held): on a standby, queue the kernel invalidations that it needs. Never blocks. */
 void front_applied(struct front *front, const struct record *record);
+/* How many requests of the kernel have come so far. Any thread. */
+uint64_t front_requests(const struct front *front);
 /* A record was undone (lock held): likewise. */
 void front_undone(struct front *front, const struct record *record);
 

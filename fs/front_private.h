@@ -62,6 +62,7 @@ struct front {
      * says that it has gone. */
     atomic_size_t parked;
     sem_t none_parked;
+    _Atomic uint64_t requests; /* that came, of all kinds */
 };
 
 /* ---- The request that this thread is processing: what libfuse 3.14 does not hand on ---- */

@@ -34,6 +34,7 @@ static size_t look_at(struct front *front, uint8_t *request, size_t length) {
     struct fuse_in_header *head = (struct fuse_in_header *)request;
     void *body = head + 1;
 
+    atomic_fetch_add_explicit(&front->requests, 1, memory_order_relaxed);
     note.opcode = head->opcode;
     note.past_cache = note.kill_priv = note.tmpfile = note.acl_kill_sgid = false;
     switch (head->opcode) {

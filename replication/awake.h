@@ -1,16 +1,17 @@
-/* Processors kept awake while many operations wait for the peer.
+/* Processors kept awake while there is much to do.
  *
- * An operation that waits passes through six threads on two nodes. A processor that has gone to sleep between two of
- * them takes longer to wake than each of them works: on virtual machines the sleep is an exit to the host. So while
- * records come at a rate, the kernel is asked, by PM QoS (/dev/cpu_dma_latency, 0 µs; see the kernel's
+ * A request that waits passes from thread to thread: to this daemon and back, to the disk, and through six threads on two
+ * nodes where it waits for the peer. A processor that has gone to sleep between two of them takes longer to wake than
+ * each of them works: on virtual machines the sleep is an exit to the host. So while records and requests come at a rate,
+ * the kernel is asked, by PM QoS (/dev/cpu_dma_latency, 0 µs; see the kernel's
  * Documentation/power/pm_qos_interface.rst), to let idle processors poll. That is let go as soon as the rate falls; a
- * quiet volume costs nothing. Tests of what it brings: tests/bench (ARCHITECTURE.md, Speed). */
+ * quiet volume costs nothing. What it brings: ARCHITECTURE.md, Speed. */
 #ifndef BATON_REPLICATION_AWAKE_H
 #define BATON_REPLICATION_AWAKE_H
 
 #include "fs/base.h"
 
-#define AWAKE_RATE 500u /* records a second */
+#define AWAKE_RATE 500u /* records and requests a second */
 #define AWAKE_CALM 10   /* ticks below it until it is let go */
 
 struct awake {
@@ -22,8 +23,8 @@ struct awake {
 };
 
 void awake_start(struct awake *awake);
-/* To be called regularly, with the number of records so far and the time (ns, monotonic). True while it is asked for. */
-bool awake_tick(struct awake *awake, uint64_t records, int64_t now);
+/* To be called regularly, with the number of them so far and the time (ns, monotonic). True while it is asked for. */
+bool awake_tick(struct awake *awake, uint64_t work, int64_t now);
 void awake_stop(struct awake *awake);
 
 #endif

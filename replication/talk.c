@@ -2,6 +2,7 @@
  * asks for one back; so each knows who lives, who is primary, in which epoch, how far, and which register value is the
  * newest. Logins, their answers and the switchover's two words travel here too.
  */
+#include "fs/front.h"
 #include "replication/parts.h"
 
 #include <inttypes.h>
@@ -41,12 +42,14 @@ void talk_beat(struct replicator *r, struct frame *frame, uint64_t session) {
 }
 
 /* Over the connection on which the node was heard last, if it is there, else over our own to it (which may be waiting
- * to be made again). lock held */
+ * to be made again). Questions of a standby go over its own alone: who is asked looks for them on its bound socket.
+ * lock held */
 static void send_to(struct replicator *r, unsigned node, struct frame *frame) {
     struct peer *peer = &r->peers[node];
-    if (peer->route.length && link_send_frame(r->link, link_bound(r->link, LINK_CONTROL), &peer->route, frame) == 0)
+    if (frame->head.type != WIRE_LOGIN && peer->route.length && link_send_frame(r->link, link_bound(r->link, LINK_CONTROL), &peer->route, frame) == 0)
         return;
-    peer->route.length = 0;
+    if (frame->head.type != WIRE_LOGIN)
+        peer->route.length = 0;
     link_send_frame(r->link, peer->dealer, NULL, frame);
 }
 
@@ -253,19 +256,14 @@ static void tick(struct replicator *r, int64_t *next_beat) {
         send_login(r);
     bool beat = now >= *next_beat || r->beat_now;
     r->beat_now = false;
-    uint64_t lsn = r->position.lsn;
-    /* A node alone waits for its disk, not for others. */
-    bool waits = r->config->cpu_idle == CPU_IDLE_AUTO && r->config->acknowledge != ACKNOWLEDGE_NEVER &&
-                 (r->role == ROLE_STANDBY || !acks_alone(&r->acks));
+    uint64_t work = r->position.lsn + (r->volume->front ? front_requests(r->volume->front) : 0);
     if (beat) {
         send_beats(r);
         *next_beat = now + (r->follow.state == FOLLOW_SEARCHING ? MIN(r->beat_every, 100 * MS) : r->beat_every);
     }
     repl_unlock(r);
-    if (waits)
-        awake_tick(&r->awake, lsn, now);
-    else
-        awake_stop(&r->awake);
+    if (r->config->cpu_idle == CPU_IDLE_AUTO)
+        awake_tick(&r->awake, work, now);
     if (beat) { /* durable positions travel with the heartbeats, whoever waits for them or not */
         PROMISE(pthread_mutex_lock(&r->ack_lock) == 0);
         r->ack_wanted = MAX(r->ack_wanted, r->ack_durable_told + 1);
