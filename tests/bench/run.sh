@@ -10,8 +10,9 @@
 # BENCH_DIR: where all of them keep their data (default: TMPDIR or /tmp). PASSTHROUGH: libfuse's passthrough_hp.
 # BENCH_TREE: a directory with a source tree to unpack and to clone (default:
 # 12,000 files of /usr: libfuse's passthrough needs a descriptor for each).
-. "$(dirname "$0")/../lib.sh"
-. "$(dirname "$0")/systems.sh"
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../lib.sh"
+. "$here/systems.sh"
 need_root
 tap_ended=1 # this is no test: no plan at the end
 set +u
@@ -146,5 +147,5 @@ for ((repeat = 1; repeat <= repeats; repeat++)); do
         measure "$system"
     done
 done
-python3 "$(dirname "$0")/table.py" "$FIGURES" "${present[@]}" | tee ${out:+"$out"}
+python3 "$here/table.py" "$FIGURES" "${present[@]}" | tee ${out:+"$out"}
 [ -z "$out" ] || cp "$FIGURES" "$out.figures"
