@@ -46,10 +46,12 @@ void talk_beat(struct replicator *r, struct frame *frame, uint64_t session) {
  * lock held */
 static void send_to(struct replicator *r, unsigned node, struct frame *frame) {
     struct peer *peer = &r->peers[node];
-    if (frame->head.type != WIRE_LOGIN && peer->route.length && link_send_frame(r->link, link_bound(r->link, LINK_CONTROL), &peer->route, frame) == 0)
-        return;
-    if (frame->head.type != WIRE_LOGIN)
+    if (frame->head.type != WIRE_LOGIN) {
+        void *bound = link_bound(r->link, LINK_CONTROL);
+        if (peer->route.length && link_send_frame(r->link, bound, &peer->route, frame) == 0)
+            return;
         peer->route.length = 0;
+    }
     link_send_frame(r->link, peer->dealer, NULL, frame);
 }
 
