@@ -315,7 +315,8 @@ static void say_ready(const struct volume *volume, int parent) {
 }
 
 /* Buffers of a megabyte come and go with every large write. Given back to the kernel each time, their pages would have to
- * be cleared each time (a fifth of the speed of sequential writing); so a few of them are kept. */
+ * be cleared each time (a fifth of the speed of sequential writing, measured with 32 and 128 MiB here); so a few of them
+ * are kept. */
 static void keep_buffers(void) {
     mallopt(M_MMAP_THRESHOLD, 4 << 20);
     mallopt(M_TRIM_THRESHOLD, 16 << 20);
