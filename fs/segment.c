@@ -19,6 +19,7 @@ int segments_open(struct segments *segments, int store_directory_fd, uint32_t bl
         segments->fds[i].fd = -1;
     pthread_mutex_init(&segments->fd_lock, NULL);
     behind_open(&segments->behind);
+    writeback_open(&segments->writeback);
     segments->blocks = blocks;
     segments->directory_fd = openat(store_directory_fd, "data", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return segments->directory_fd < 0 ? -errno : 0;
@@ -34,6 +35,7 @@ void segments_close(struct segments *segments) {
     free(segments->reserved);
     pthread_mutex_destroy(&segments->fd_lock);
     behind_close(&segments->behind);
+    writeback_close(&segments->writeback);
 }
 
 struct segment *segment_find(struct segments *segments, uint32_t number) {
@@ -542,6 +544,22 @@ static int write_directly(struct store *store, struct place place, const uint8_t
     return rc;
 }
 
+static void write_back(struct segments *segments, struct place place) {
+    int fd = segment_fd_get(segments, place.segment, false);
+    if (fd >= 0) {
+        writeback_begin(fd, place);
+        segment_fd_put(segments, fd);
+        writeback_add(&segments->writeback, place);
+    }
+    while (writeback_take(&segments->writeback, &place)) {
+        fd = segment_fd_get(segments, place.segment, false);
+        if (fd >= 0) { /* else freed meanwhile and unlinked */
+            writeback_drop(fd, place);
+            segment_fd_put(segments, fd);
+        }
+    }
+}
+
 int store_write_blocks(struct store *store, const struct place *places, uint32_t count, const void *payload,
                        size_t length) {
     const uint8_t *at = payload;
@@ -559,6 +577,8 @@ int store_write_blocks(struct store *store, const struct place *places, uint32_t
         int rc = place.count ? write_directly(store, place, at + gone, take - gone) : 0;
         if (rc)
             return rc;
+        if (place.count >= WRITEBACK_MIN / BATON_BLOCK)
+            write_back(&store->segments, place);
         at += take;
         length -= take;
     }

@@ -8,6 +8,7 @@
 
 #include "fs/behind.h"
 #include "fs/table.h"
+#include "fs/writeback.h"
 
 #include <pthread.h>
 
@@ -46,6 +47,7 @@ struct segments {
     struct segment_fd fds[SEGMENT_FDS];
     uint64_t fd_clock;
     struct behind behind;
+    struct writeback writeback;
     atomic_bool unbacked; /* disk space cannot be allocated ahead */
 };
 
