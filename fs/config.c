@@ -32,7 +32,9 @@ struct parse {
 
 struct key_rule {
     const char *name;
-    bool (*set)(struct parse *parse, const char *value); /* false: it has said why */
+    bool (*set)(struct parse *parse, const char *value); /* false: it has said why. NULL: one of `words` */
+    const char *const *words; /* in the order of the enum… */
+    size_t at;                /* …which lies here in struct config */
 };
 
 struct section {
@@ -149,15 +151,16 @@ static bool copy_value(struct parse *parse, char *to, size_t room, const char *k
     return true;
 }
 
-static bool choose(struct parse *parse, const char *key, const char *value, const char *const choices[], int *chosen) {
-    for (int i = 0; choices[i] != NULL; i++) {
-        if (strcmp(value, choices[i]) == 0) {
-            *chosen = i;
+static bool choose(struct parse *parse, const struct key_rule *rule, const char *value) {
+    const char *const *words = rule->words;
+    for (int i = 0; words[i] != NULL; i++) {
+        if (strcmp(value, words[i]) == 0) {
+            memcpy((char *)parse->config + rule->at, &i, sizeof i);
             return true;
         }
     }
-    return complain(parse, "%s = \"%s\" is not known; choose %s, %s%s%s", key, value, choices[0], choices[1],
-                    choices[2] != NULL ? " or " : "", choices[2] != NULL ? choices[2] : "");
+    return complain(parse, "%s = \"%s\" is not known; choose %s, %s%s%s", rule->name, value, words[0], words[1],
+                    words[2] != NULL ? " or " : "", words[2] != NULL ? words[2] : "");
 }
 
 /* ---- keys ------------------------------------------------------------------------------------------------------------ */
@@ -185,51 +188,6 @@ static bool set_created(struct parse *parse, const char *value) {
     if (errno != 0 || end == value || *end != '\0' || number <= 0)
         return complain(parse, "created must be the number that `baton create` wrote (nanoseconds since 1970)");
     parse->config->created = number;
-    return true;
-}
-
-static bool set_acknowledge(struct parse *parse, const char *value) {
-    static const char *const choices[] = {"close", "write", "never", NULL};
-    int chosen;
-    if (!choose(parse, "acknowledge", value, choices, &chosen))
-        return false;
-    parse->config->acknowledge = (enum acknowledge)chosen;
-    return true;
-}
-
-static bool set_fsync(struct parse *parse, const char *value) {
-    static const char *const choices[] = {"disk", "memory", NULL};
-    int chosen;
-    if (!choose(parse, "fsync", value, choices, &chosen))
-        return false;
-    parse->config->fsync = (enum fsync_mode)chosen;
-    return true;
-}
-
-static bool set_transport(struct parse *parse, const char *value) {
-    static const char *const choices[] = {"curve", "clear", NULL};
-    int chosen;
-    if (!choose(parse, "transport", value, choices, &chosen))
-        return false;
-    parse->config->transport = (enum transport)chosen;
-    return true;
-}
-
-static bool set_request_loop(struct parse *parse, const char *value) {
-    static const char *const choices[] = {"auto", "device", "io_uring", NULL};
-    int chosen;
-    if (!choose(parse, "request-loop", value, choices, &chosen))
-        return false;
-    parse->config->request_loop = (enum request_loop)chosen;
-    return true;
-}
-
-static bool set_cpu_idle(struct parse *parse, const char *value) {
-    static const char *const choices[] = {"auto", "sleep", NULL};
-    int chosen;
-    if (!choose(parse, "cpu-idle", value, choices, &chosen))
-        return false;
-    parse->config->cpu_idle = (enum cpu_idle)chosen;
     return true;
 }
 
@@ -308,16 +266,27 @@ static bool set_duration(struct parse *parse, const char *value) {
     return true;
 }
 
-static const struct key_rule volume_keys[] = {
-    {"name", set_name},           {"id", set_id},           {"created", set_created},
-    {"acknowledge", set_acknowledge}, {"fsync", set_fsync}, {"transport", set_transport},
-    {"mount-options", set_options},   {"request-loop", set_request_loop}, {"cpu-idle", set_cpu_idle},
-    {NULL, NULL}};
-static const struct key_rule node_keys[] = {
-    {"address", set_address}, {"public-key", set_public_key}, {"store", set_store}, {"mount", set_mount}, {NULL, NULL}};
-static const struct key_rule witness_keys[] = {{"address", set_address}, {"public-key", set_public_key}, {NULL, NULL}};
-static const struct key_rule journal_keys[] = {{"history", set_history}, {"size", set_size}, {"limit", set_limit}, {NULL, NULL}};
-static const struct key_rule lease_keys[] = {{"duration", set_duration}, {NULL, NULL}};
+#define KEY(name, set) {name, set, NULL, 0}
+#define ONE_OF(name, field, ...)                                                                   \
+    {name, NULL, (const char *const[]){__VA_ARGS__, NULL}, offsetof(struct config, field)}
+_Static_assert(sizeof(enum acknowledge) == sizeof(int), "a word's place is stored as an int");
+static const struct key_rule volume_keys[] = {KEY("name", set_name),
+                                              KEY("id", set_id),
+                                              KEY("created", set_created),
+                                              ONE_OF("acknowledge", acknowledge, "close", "write", "never"),
+                                              ONE_OF("fsync", fsync, "disk", "memory"),
+                                              ONE_OF("transport", transport, "curve", "clear"),
+                                              KEY("mount-options", set_options),
+                                              ONE_OF("request-loop", request_loop, "auto", "device", "io_uring"),
+                                              ONE_OF("cpu-idle", cpu_idle, "auto", "sleep"),
+                                              KEY(NULL, NULL)};
+static const struct key_rule node_keys[] = {KEY("address", set_address), KEY("public-key", set_public_key),
+                                            KEY("store", set_store), KEY("mount", set_mount), KEY(NULL, NULL)};
+static const struct key_rule witness_keys[] = {KEY("address", set_address), KEY("public-key", set_public_key),
+                                               KEY(NULL, NULL)};
+static const struct key_rule journal_keys[] = {KEY("history", set_history), KEY("size", set_size),
+                                               KEY("limit", set_limit), KEY(NULL, NULL)};
+static const struct key_rule lease_keys[] = {KEY("duration", set_duration), KEY(NULL, NULL)};
 
 static const struct section section_volume = {"volume", volume_keys};
 static const struct section section_node = {"node", node_keys};
@@ -425,7 +394,8 @@ static int take_key(void *context, const char *section, const char *name, const 
         *parse->seen |= 1u << i;
         if (*value == '\0')
             return complain(parse, "%s has no value; give it one or remove the line", name);
-        return parse->section->keys[i].set(parse, value);
+        const struct key_rule *rule = &parse->section->keys[i];
+        return rule->set != NULL ? rule->set(parse, value) : choose(parse, rule, value);
     }
     char known[256] = "";
     for (size_t i = 0; parse->section->keys[i].name != NULL; i++) {
