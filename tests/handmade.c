@@ -2,6 +2,46 @@
 
 #include "tests/tap.h"
 
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+char path[512], why[512];
+const uint8_t volume[STORE_ID_SIZE] = "a volume's id...";
+struct store_options options = {.segment_blocks = 1024, .tail_size = 1u << 20};
+
+void format_store(const char *name) {
+    snprintf(path, sizeof path, "%s/%s", test_directory(), name);
+    if (store_format(path, volume, "test", 1700000000123456789, &options, why, sizeof why) != 0)
+        bail("store_format: %s", why);
+}
+
+struct store *must_open(void) {
+    struct store *store = NULL;
+    int rc = store_open(path, volume, &options, &store, why, sizeof why);
+    if (rc)
+        bail("store_open: %d: %s", rc, why);
+    return store;
+}
+
+void tell(void *context, const char *sentence) {
+    (void)context;
+    diag("%s", sentence);
+}
+
+int child_run(void (*run)(void)) {
+    int status = -1;
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        run();
+        _exit(0);
+    }
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
 uint64_t create_file(struct store *store, const char *name) {
     store_lock(store);
     int rc = store_admit(store, SPACE_GROW);
@@ -61,4 +101,45 @@ uint64_t write_blocks(struct store *store, uint64_t ino, uint64_t first, uint32_
     if (rc && rc != -ENOSPC)
         diag("write: %d", rc);
     return rc ? 0 : lsn;
+}
+
+struct taken take_record(struct store *store, uint64_t lsn) {
+    struct taken taken = {0};
+    struct record_head head;
+    if (store_read(store, lsn, &taken.entry) != 0)
+        bail("record %llu cannot be read", (unsigned long long)lsn);
+    memcpy(&head, taken.entry->bytes, sizeof head);
+    taken.payload_length = head.payload;
+    taken.payload = malloc(head.payload + 1);
+    taken.error = entry_payload(store, taken.entry, taken.payload);
+    return taken;
+}
+
+void take_back(struct taken *taken) {
+    free(taken->payload);
+    entry_put(taken->entry);
+}
+
+unsigned records_without_data(struct store *store) {
+    struct position position;
+    unsigned without = 0;
+    store_position(store, &position);
+    for (uint64_t lsn = position.first; lsn <= position.lsn; lsn++) {
+        struct taken taken = take_record(store, lsn);
+        without += taken.error != 0;
+        take_back(&taken);
+    }
+    return without;
+}
+
+void rot_newest_slot(void) {
+    char file[600];
+    uint64_t numbers[2];
+    snprintf(file, sizeof file, "%s/checkpoint", path);
+    AUTO_CLOSE int fd = open(file, O_RDWR);
+    for (int slot = 0; slot < 2; slot++)
+        if (pread(fd, &numbers[slot], 8, slot * 8192 + 24) != 8)
+            bail("pread");
+    if (pwrite(fd, "xxxx", 4, (numbers[1] > numbers[0]) * 8192 + 200) != 4)
+        bail("pwrite");
 }

@@ -13,7 +13,8 @@
 static atomic_int refuse_commits, refused;
 static int how;
 
-static int full(enum disk_call call, const char *path) {
+static int full(enum disk_call call, const char *path, size_t length) {
+    (void)length;
     if (call != DISK_WRITE || !strstr(path, "/meta/data.mdb") || atomic_fetch_sub(&refuse_commits, 1) <= 0)
         return 0;
     atomic_fetch_add(&refused, 1);

@@ -1,11 +1,11 @@
-/* A disk that fails: writes and flushes of the store's files are refused for a while, by functions of libc that this
- * program defines itself (liblmdb calls them too).
+/* A disk that fails: writes and flushes of the store's files are refused for a while.
  *
  * A refused commit is made good from memory; a refused fsync or tail write ends the process, and the next open has
  * everything that was said to be durable.
  */
 #include "fs/check.h"
 #include "fs/store.h"
+#include "tests/disk-fault.h"
 #include "tests/handmade.h"
 #include "tests/tap.h"
 
@@ -13,7 +13,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 
 #define FILES 12000 /* several batches */
@@ -22,54 +21,20 @@ static const char *volatile refuse_file; /* part of the path; NULL: all is well 
 static atomic_int refuse_writes, refuse_syncs; /* errno to give, 0: none */
 static atomic_int refused;
 
-static bool is_refused(int fd) {
-    char link[64], target[512];
-    if (!refuse_file)
-        return false;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t n = readlink(link, target, sizeof target - 1);
-    if (n < 0)
-        return false;
-    target[n] = '\0';
-    return strstr(target, refuse_file) != NULL;
-}
-
 static const char *volatile counted_file; /* part of the path */
 static _Atomic uint64_t counted; /* bytes written to it */
 
-static void count(int fd, size_t length) {
-    const char *wanted = counted_file;
-    char link[64], target[512];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t n = wanted ? readlink(link, target, sizeof target - 1) : -1;
-    if (n < 0)
-        return;
-    target[n] = '\0';
-    if (strstr(target, wanted))
+static int refuse(enum disk_call call, const char *file, size_t length) {
+    const char *wanted = counted_file, *part = refuse_file;
+    int error = call == DISK_WRITE ? atomic_load(&refuse_writes) : call == DISK_SYNC ? atomic_load(&refuse_syncs) : 0;
+    if (call == DISK_WRITE && wanted && strstr(file, wanted))
         counted += length;
-}
-
-static bool refuse(int fd, atomic_int *error) {
-    if (!atomic_load(error) || !is_refused(fd))
-        return false;
+    if (!error || !part || !strstr(file, part))
+        return 0;
     atomic_fetch_add(&refused, 1);
-    errno = atomic_load(error);
-    return true;
+    return error;
 }
 
-ssize_t pwrite(int fd, const void *buffer, size_t length, off_t offset) {
-    count(fd, length);
-    return refuse(fd, &refuse_writes) ? -1 : syscall(SYS_pwrite64, fd, buffer, length, offset);
-}
-ssize_t pwrite64(int fd, const void *buffer, size_t length, off64_t offset) {
-    return pwrite(fd, buffer, length, offset);
-}
-ssize_t writev(int fd, const struct iovec *iov, int count) {
-    return refuse(fd, &refuse_writes) ? -1 : syscall(SYS_writev, fd, iov, count);
-}
-ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t offset) {
-    return refuse(fd, &refuse_writes) ? -1 : syscall(SYS_pwritev, fd, iov, count, offset, 0);
-}
 static atomic_bool end_at_punch;
 int fallocate(int fd, int mode, off_t offset, off_t length) {
     int rc = (int)syscall(SYS_fallocate, fd, mode, offset, length);
@@ -77,37 +42,9 @@ int fallocate(int fd, int mode, off_t offset, off_t length) {
         _exit(0);
     return rc;
 }
-int fdatasync(int fd) {
-    return refuse(fd, &refuse_syncs) ? -1 : (int)syscall(SYS_fdatasync, fd);
-}
-
-static const uint8_t volume[STORE_ID_SIZE] = "a volume's id...";
-static char path[512];
-static char why[512];
-static struct store_options options = {.segment_blocks = 1024, .tail_size = 1u << 20, .commit_ms = 10,
-                                       .checkpoint_ms = 50};
-
-static struct store *must_open(void) {
-    struct store *store = NULL;
-    int rc = store_open(path, volume, &options, &store, why, sizeof why);
-    if (rc)
-        bail("store_open: %d: %s", rc, why);
-    return store;
-}
-
-static void fresh(const char *name) {
-    snprintf(path, sizeof path, "%s/%s", test_directory(), name);
-    if (store_format(path, volume, "test", 1, &options, why, sizeof why) != 0)
-        bail("store_format: %s", why);
-}
-
-static void tell(void *context, const char *sentence) {
-    (void)context;
-    diag("%s", sentence);
-}
 
 static void test_commit_refused(void) {
-    fresh("commit");
+    format_store("commit");
     struct store *store = must_open();
     store_start_epoch(store, EPOCH_MAKE(1, 7), "a");
     int made = 0, written = 0;
@@ -194,7 +131,7 @@ static uint64_t work_until_refused(const char *file, atomic_int *which, int erro
 }
 
 static void test_ends(const char *name, const char *file, atomic_int *which, int error, unsigned checkpoint_ms) {
-    fresh(name);
+    format_store(name);
     int status = 0;
     char part[64];
     options.checkpoint_ms = checkpoint_ms;
@@ -220,7 +157,7 @@ static void test_ends(const char *name, const char *file, atomic_int *which, int
 static void test_written_again(const char *name, const char *file, uint64_t least) {
     char part[64];
     int status = -1;
-    fresh(name);
+    format_store(name);
     options.checkpoint_ms = 3600000;
     snprintf(part, sizeof part, "/%s/%s", name, file);
     pid_t child = fork();
@@ -249,7 +186,7 @@ static void test_written_again(const char *name, const char *file, uint64_t leas
 /* A store whose tail holds more than one batch is opened after a kill; the new process is killed in its turn, before its
  * first checkpoint is made, but after it has committed some of the tail. What the older checkpoint names is still whole. */
 static void test_open_killed(void) {
-    fresh("open");
+    format_store("open");
     options.checkpoint_ms = 3600000;
     options.tail_size = 16u << 20;
     store_close(must_open());
@@ -302,26 +239,11 @@ static unsigned data_mib(void) {
     return kib >> 10;
 }
 
-/* Records of the journal whose data is not to be had. */
-static unsigned records_without_data(struct store *store) {
-    uint8_t *payload = malloc(RECORD_PAYLOAD_MAX);
-    struct position position;
-    unsigned without = 0;
-    store_position(store, &position);
-    for (uint64_t lsn = position.first; lsn <= position.lsn; lsn++) {
-        struct entry *entry = NULL;
-        without += store_read(store, lsn, &entry) != 0 || entry_payload(store, entry, payload) != 0;
-        entry_put(entry);
-    }
-    free(payload);
-    return without;
-}
-
 /* Killed when the first dead blocks have been punched: a checkpoint has the trim that made them dead, so no record in the
  * journal lacks its data, and the next process frees the rest. */
 static void test_killed_at_punch(void) {
     struct store_space space = {0};
-    fresh("punch");
+    format_store("punch");
     options.checkpoint_ms = 3600000;
     options.history_bytes = 1u << 20;
     pid_t child = fork();
@@ -361,6 +283,9 @@ static void test_killed_at_punch(void) {
 
 int main(void) {
     plan_lazy();
+    options.commit_ms = 10;
+    options.checkpoint_ms = 50;
+    disk_fault_set(refuse);
     test_commit_refused();
     /* A checkpoint flushes tail and segments too: without one, it is those who wait in fsync that must not hear of success. */
     test_ends("tail-sync", "tail/", &refuse_syncs, EIO, 3600000);

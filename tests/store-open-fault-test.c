@@ -7,39 +7,14 @@
 #include "tests/handmade.h"
 #include "tests/tap.h"
 
-#include <fcntl.h>
 #include <stdio.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define DEATHS 20
 #define FILES 60
 #define RECORDS (1 + 2 * FILES)
 
-static const uint8_t volume[STORE_ID_SIZE] = "a volume's id...";
-static struct store_options options = {.segment_blocks = 1024, .tail_size = 1u << 20};
-static char path[512], why[512];
 static struct position position; /* how far the store is */
-
-static struct store *must_open(void) {
-    struct store *store = NULL;
-    int rc = store_open(path, volume, &options, &store, why, sizeof why);
-    if (rc)
-        bail("store_open: %d: %s", rc, why);
-    return store;
-}
-
-static int child_run(void (*run)(void)) {
-    int status = -1;
-    fflush(NULL);
-    pid_t child = fork();
-    if (child == 0) {
-        run();
-        _exit(0);
-    }
-    waitpid(child, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
 
 /* Small and large data, the last of it in the tail only: the process ends as if killed. */
 static void work_and_die(void) {
@@ -58,17 +33,10 @@ static void work_and_die(void) {
 }
 
 static void fresh(const char *name) {
-    snprintf(path, sizeof path, "%s/%s", test_directory(), name);
     options.checkpoint_ms = 3600000;
-    if (store_format(path, volume, "test", 1, &options, why, sizeof why) != 0)
-        bail("store_format: %s", why);
+    format_store(name);
     is_int(0, child_run(work_and_die), "a process worked and died");
     options.checkpoint_ms = 0;
-}
-
-static void tell(void *context, const char *sentence) {
-    (void)context;
-    diag("%s", sentence);
 }
 
 static void all_is_there(void) {
@@ -82,7 +50,8 @@ static void all_is_there(void) {
     is_int(0, check_store(path, CHECK_DATA, tell, NULL), "check has nothing to say of that");
 }
 
-static int die(enum disk_call call, const char *file) {
+static int die(enum disk_call call, const char *file, size_t length) {
+    (void)length;
     if (call == DISK_SYNC && strstr(file, "/meta/data.mdb"))
         _exit(9);
     return 0;
@@ -106,7 +75,8 @@ static int countdown;
 static enum disk_call refused_call;
 static char refused_path[512];
 
-static int refuse_one(enum disk_call call, const char *file) {
+static int refuse_one(enum disk_call call, const char *file, size_t length) {
+    (void)length;
     if (strncmp(file, path, strlen(path)) != 0 || __atomic_sub_fetch(&countdown, 1, __ATOMIC_RELAXED) != 0)
         return 0;
     refused_call = call;
@@ -185,18 +155,6 @@ static void open_rotten(void) {
     _exit(write(ends, &lsn, sizeof lsn) == sizeof lsn ? 0 : 1);
 }
 
-static void rot_newest_slot(void) {
-    char file[600];
-    uint64_t numbers[2];
-    snprintf(file, sizeof file, "%s/checkpoint", path);
-    AUTO_CLOSE int fd = open(file, O_RDWR);
-    for (int slot = 0; slot < 2; slot++)
-        if (pread(fd, &numbers[slot], 8, slot * 8192 + 24) != 8)
-            bail("pread");
-    if (pwrite(fd, "xxxx", 4, (numbers[1] > numbers[0]) * 8192 + 200) != 4)
-        bail("pwrite");
-}
-
 /* The newest slot of the checkpoint was whole once and rots: the store opens with everything, or not at all. */
 static void test_rotten_slot(void) {
     int opened = 0, refused = 0, lost = 0, pipes[2];
@@ -207,9 +165,9 @@ static void test_rotten_slot(void) {
     ends = pipes[1];
     for (int round = 0; round < 20; round++) {
         uint64_t end = 0, seen = 0;
-        snprintf(path, sizeof path, "%s/rotten-%d", test_directory(), round);
-        if (store_format(path, volume, "test", 1, &options, why, sizeof why) != 0)
-            bail("store_format: %s", why);
+        char name[32];
+        snprintf(name, sizeof name, "rotten-%d", round);
+        format_store(name);
         test_random(&seed);
         if (child_run(fill_and_die) != 0 || read(pipes[0], &end, sizeof end) != sizeof end)
             bail("the store could not be filled");

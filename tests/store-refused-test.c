@@ -17,7 +17,8 @@
 static atomic_int refuse_commits, refused, refuse_changes;
 static struct store *store;
 
-static int full(enum disk_call call, const char *path) {
+static int full(enum disk_call call, const char *path, size_t length) {
+    (void)length;
     if (call != DISK_WRITE || !strstr(path, "/meta/data.mdb") || atomic_fetch_sub(&refuse_commits, 1) <= 0)
         return 0;
     atomic_fetch_add(&refused, 1);
@@ -221,7 +222,8 @@ static void undo(const char *name, const char *mirror_name, int commits, int cha
 /* The process dies when a few commits of an undo have been refused, the first after `allowed` writes. */
 static int allowed;
 
-static int full_then_die(enum disk_call call, const char *path) {
+static int full_then_die(enum disk_call call, const char *path, size_t length) {
+    (void)length;
     if (call != DISK_WRITE || !strstr(path, "/meta/data.mdb") || atomic_fetch_add(&refused, 1) < allowed)
         return 0;
     if (atomic_load(&refused) > allowed + 5)

@@ -14,7 +14,8 @@ static struct store *store;
 static atomic_bool stall, stalled, waits;
 static uint64_t ino;
 
-static int hold(enum disk_call call, const char *path) {
+static int hold(enum disk_call call, const char *path, size_t length) {
+    (void)length;
     while (atomic_load(&stall) && call == DISK_SYNC && strstr(path, "/meta/data.mdb")) {
         atomic_store(&stalled, true);
         usleep(1000); /* poll interval */
