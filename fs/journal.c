@@ -3,7 +3,8 @@
 
 #include <fcntl.h>
 
-#define PUNCH_ROWS 4096u
+#define PUNCH_ROWS 4096u              /* at most in one pass… */
+#define PUNCH_ROWS_SEEN (4 * PUNCH_ROWS) /* …found among so many, with those that are too young */
 
 static struct key journal_key(uint64_t lsn) {
     return key_u64(lsn);
@@ -132,21 +133,24 @@ int journal_trim_some(struct store *store, uint64_t horizon, unsigned limit) {
     return (int)trimmed;
 }
 
-/* ---- punching ---- */
+/* ---- punching ----
+ *
+ * What is dead goes when both checkpoints have it: if the newest one's slot rots, an open goes back to the one before, whose
+ * state still names what died between the two. */
 
 struct dead_range {
     struct place place;
     uint32_t rows; /* that it was made of, consecutive in the table */
 };
 
-/* Rows that a checkpoint holds and no snapshot can see, neighbours joined. */
+/* Rows that both checkpoints hold and no snapshot can see, neighbours joined. */
 static int dead_collect(struct store *store, struct dead_range **ranges, unsigned *count) {
-    uint64_t limit = store->last_checkpoint.txnid;
+    uint64_t limit = store->previous_txnid;
     for (struct snapshot *s = store->snapshots; s; s = s->next)
         limit = MIN(limit, s->txnid);
     struct cursor cursor;
     struct key start = {.length = 0};
-    unsigned n = 0, rows = 0;
+    unsigned n = 0, rows = 0, seen = 0;
     struct dead_range *list = malloc(PUNCH_ROWS * sizeof *list);
     if (!list)
         return -ENOMEM;
@@ -155,15 +159,18 @@ static int dead_collect(struct store *store, struct dead_range **ranges, unsigne
         free(list);
         return rc;
     }
-    for (rc = cursor_seek(&cursor, &start); rc == 0 && rows < PUNCH_ROWS; rc = cursor_next(&cursor), rows++) {
+    for (rc = cursor_seek(&cursor, &start); rc == 0 && rows < PUNCH_ROWS && seen < PUNCH_ROWS_SEEN;
+         rc = cursor_next(&cursor), seen++) {
         struct dead_row row;
         if (cursor.key.length != 8 || cursor.value.length != sizeof row) {
             rc = -EIO;
             break;
         }
         memcpy(&row, cursor.value.data, sizeof row);
+        store->dead_waits = store->dead_waits || row.txnid > store->previous_txnid;
         if (row.txnid > limit)
             continue;
+        rows++;
         struct place place = {be32_get(cursor.key.data), be32_get(cursor.key.data + 4), row.count};
         struct dead_range *last = n ? &list[n - 1] : NULL;
         if (last && last->place.segment == place.segment &&
@@ -198,8 +205,8 @@ static int range_punch(struct store *store, struct place place) {
     return rc;
 }
 
-/* The rows of a punched range go; a segment without live blocks goes whole, its file after the next checkpoint that
- * does not know it (segments_trim_files unlinks what a crash leaves). */
+/* The rows of a punched range go; a segment without live blocks goes whole, its file when no checkpoint knows it any more
+ * (segments_trim_files unlinks what a crash leaves). */
 static int range_forget(struct store *store, const struct dead_range *range) {
     struct key key = {.length = 8};
     uint32_t position = range->place.position;
@@ -234,8 +241,8 @@ static int segments_unlink_empty(struct store *store) {
         int rc = table_remove_raw(store, TABLE_SEGMENT, &key);
         if (rc && rc != -ENOENT)
             return rc;
-        /* Emptied by punching: the file has no blocks on disk any more. Its name may go before the row's removal is
-         * durable only if an open after a crash does not miss it: so it stays until that checkpoint. */
+        /* Emptied by punching: the file has no blocks on disk any more. An open that finds the segment's row misses the
+         * file: so its name stays until neither checkpoint has the row. */
         segment_remove(store, number);
         struct key doomed = {.length = 4 + 6};
         memcpy(doomed.bytes, "unlink", 6);
@@ -248,7 +255,7 @@ static int segments_unlink_empty(struct store *store) {
     return 0;
 }
 
-/* Files of segments whose rows are gone in the checkpoint. Lock held. */
+/* Files of segments whose rows are gone in both checkpoints. Lock held. */
 static int files_unlink(struct store *store) {
     struct key start = {.length = 6};
     memcpy(start.bytes, "unlink", 6);
@@ -269,8 +276,12 @@ static int files_unlink(struct store *store) {
         cursor_close(&cursor);
         if (rc && rc != -ENOENT)
             return rc;
-        if (!ours || txnid > store->last_checkpoint.txnid)
+        if (!ours)
             return 0;
+        if (txnid > store->previous_txnid) {
+            store->dead_waits = true;
+            return 0;
+        }
         rc = segment_unlink(&store->segments, number);
         if (rc)
             return rc;
@@ -287,6 +298,7 @@ int dead_punch(struct store *store) {
     struct dead_range *ranges = NULL;
     unsigned count = 0;
     store_lock(store);
+    store->dead_waits = false;
     int rc = store->txn_broken ? -EAGAIN : dead_collect(store, &ranges, &count); /* broken: the committer mends first */
     store_unlock(store);
     for (unsigned i = 0; rc == 0 && i < count; i++) {

@@ -295,6 +295,7 @@ void store_checkpoint_now(struct store *store) {
     if (store->pin)
         mdb_txn_abort(store->pin);
     store->pin = pin;
+    store->previous_txnid = store->last_checkpoint.txnid;
     store->last_checkpoint = *next;
     store->tail.oldest_needed = next->tail_seq;
     store->checkpoint_done = MAX(store->checkpoint_done, ticket);
@@ -337,7 +338,7 @@ static void trim_and_punch(struct store *store) {
 static bool checkpoint_due(const struct store *store, int64_t now) {
     if (store->checkpoint_wanted > store->checkpoint_done)
         return true;
-    if (!store->unsaved && store->batch_rows == 0)
+    if (!store->unsaved && store->batch_rows == 0 && !store->dead_waits)
         return false;
     int64_t interval = (int64_t)store->options.checkpoint_ms * 1000000;
     return now - store->last_checkpoint_time >= (space_low(store) ? interval / 4 : interval) ||

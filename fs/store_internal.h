@@ -93,6 +93,7 @@ struct store {
     int directory_fd, lock_fd, meta_fd, checkpoint_fd;
     struct store_options options;
     struct checkpoint last_checkpoint; /* the newest one on disk */
+    uint64_t previous_txnid; /* of the one before, to which an open goes back if the newest one's slot has rotted */
     uint8_t volume[STORE_ID_SIZE], incarnation[STORE_ID_SIZE], boot[STORE_ID_SIZE];
     char name[64];
 
@@ -144,6 +145,7 @@ struct store {
     bool unsaved; /* something was committed since the last checkpoint */
     uint64_t checkpoint_wanted, checkpoint_done; /* tickets */
     uint64_t passes;          /* trim-and-punch passes so far */
+    bool dead_waits;          /* blocks or files are dead that only a further checkpoint lets go */
     int64_t last_commit, last_checkpoint_time;
 
     pthread_mutex_t sync_lock;

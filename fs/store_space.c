@@ -87,8 +87,8 @@ static void wait_for_pass(struct store *store) {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += PASSES_WAIT_NS / 1000000000;
-    /* Two passes: what the first one trims is punched when a checkpoint has it. */
-    uint64_t passes = store->passes + 3;
+    /* Three passes, and one that may be under way: what the first one trims is punched when two checkpoints have it. */
+    uint64_t passes = store->passes + 4;
     while (store->passes < passes && store->space_short) {
         store->checkpoint_wanted++;
         pthread_cond_signal(&store->work);

@@ -2,11 +2,12 @@
  * that, again and again: a sentence, or the end of the process; no crash; and with the disk whole again everything is
  * there. */
 #include "fs/check.h"
-#include "fs/store.h"
+#include "fs/store_internal.h"
 #include "tests/disk-fault.h"
 #include "tests/handmade.h"
 #include "tests/tap.h"
 
+#include <glob.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -189,10 +190,85 @@ static void test_rotten_slot(void) {
     options.checkpoint_ms = options.commit_ms = 0;
 }
 
+/* A checkpoint, and the pass that follows it: trimming, punching, unlinking. */
+static void checkpoint_and_pass(struct store *store) {
+    uint64_t before, passes;
+    store_lock(store);
+    before = passes = store->passes;
+    store_unlock(store);
+    store_checkpoint(store);
+    while (passes == before) {
+        usleep(1000); /* poll interval */
+        store_lock(store);
+        passes = store->passes;
+        store_unlock(store);
+    }
+}
+
+/* What was overwritten dies, is trimmed, is punched, and its segments are unlinked, each with a checkpoint of its own. */
+static int checkpoints;
+
+static void overwrite_and_die(void) {
+    struct store *store = must_open();
+    if (store_start_epoch(store, EPOCH_MAKE(1, 7), "a") != 0)
+        _exit(1);
+    uint64_t ino = create_file(store, "f"), lsn = 0;
+    for (int round = 0; round < 2; round++)
+        for (uint32_t at = 0; at < 4096; at += 128) /* 16 MiB, four segments; none of it goes through the tail */
+            lsn = write_blocks(store, ino, at, 128, (uint8_t)(at + (uint32_t)round));
+    for (int i = 0; i < checkpoints; i++)
+        checkpoint_and_pass(store);
+    _exit(lsn != 0 ? 0 : 1);
+}
+
+static void look_at_rotten(void) {
+    struct store *store = NULL;
+    if (store_open(path, volume, &options, &store, why, sizeof why) != 0) {
+        diag("%s", why);
+        _exit(10);
+    }
+    unsigned without = records_without_data(store);
+    store_position(store, &position);
+    store_close(store);
+    if (without)
+        diag("%u records lack their data", without);
+    _exit(without ? 11 : position.lsn != 2 + 2 * 32 ? 12 : check_store(path, CHECK_DATA, tell, NULL) ? 13 : 0);
+}
+
+static unsigned segment_files(void) {
+    char pattern[600];
+    glob_t found = {0};
+    snprintf(pattern, sizeof pattern, "%s/data/*.seg", path);
+    glob(pattern, 0, NULL, &found);
+    unsigned count = (unsigned)found.gl_pathc;
+    globfree(&found);
+    return count;
+}
+
+/* The newest slot rots when blocks have been punched and segments unlinked: whatever the state before it names is there. */
+static void test_rotten_after_punch(void) {
+    unsigned files = 0;
+    options.checkpoint_ms = options.commit_ms = 3600000;
+    options.no_history = true;
+    for (checkpoints = 1; checkpoints <= 7; checkpoints++) {
+        char name[32];
+        snprintf(name, sizeof name, "punched-%d", checkpoints);
+        format_store(name);
+        is_int(0, child_run(overwrite_and_die), "a process dies after %d checkpoints", checkpoints);
+        files = segment_files();
+        rot_newest_slot();
+        is_int(0, child_run(look_at_rotten), "opened at the last but one: all that it names is there (%u segments)", files);
+    }
+    ok(files <= 5, "in the end the dead segments were gone");
+    options.checkpoint_ms = options.commit_ms = 0;
+    options.no_history = false;
+}
+
 int main(void) {
     plan_lazy();
     test_deaths();
     test_refused();
     test_rotten_slot();
+    test_rotten_after_punch();
     return 0;
 }
