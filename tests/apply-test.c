@@ -172,11 +172,6 @@ static void start(void) {
     epoch_first = 1;
 }
 
-static void tell(void *context, const char *sentence) {
-    (void)context;
-    diag("%s", sentence);
-}
-
 int main(void) {
     const char *text = getenv("BATON_STEPS");
     unsigned count = text ? (unsigned)atoi(text) : 40000;

@@ -24,4 +24,6 @@ bool fixture_same(struct store *a, struct store *b, const char *what);
 uint64_t make(struct store *store, uint64_t parent, const char *name, uint32_t mode);
 struct inode_row row_of(struct store *store, uint64_t ino);
 
+void tell(void *context, const char *sentence); /* for check_store: a diag() */
+
 #endif

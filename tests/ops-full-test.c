@@ -42,11 +42,6 @@ static void ballast(const char *disk, unsigned mib) {
     close(fd);
 }
 
-static void tell(void *context, const char *sentence) {
-    (void)context;
-    diag("%s", sentence);
-}
-
 static void disk_make(char *disk, size_t room) {
     char command[4000];
     snprintf(disk, room, "%s/disk", test_directory());

@@ -38,11 +38,6 @@ static void child(unsigned round, uint64_t seed) {
     _exit(1);
 }
 
-static void tell(void *context, const char *sentence) {
-    (void)context;
-    diag("%s", sentence);
-}
-
 int main(void) {
     const char *text = getenv("BATON_ROUNDS");
     unsigned rounds = text ? (unsigned)atoi(text) : 15;

@@ -628,11 +628,6 @@ static void step(void) {
     operations[below(sizeof operations / sizeof *operations)]();
 }
 
-static void tell(void *context, const char *sentence) {
-    (void)context;
-    diag("%s", sentence);
-}
-
 static void check_closed(const char *name) {
     char path[600];
     snprintf(path, sizeof path, "%s/%s", test_directory(), name);

@@ -21,12 +21,6 @@ static int full(enum disk_call call, const char *path, size_t length) {
     return how;
 }
 
-static void tell(void *context, const char *sentence) {
-    (void)context;
-    diag("%s", sentence);
-}
-
-
 static void run(const char *name, int error) {
     static uint8_t small[16384], big[65536], back[65536];
     char path[600];

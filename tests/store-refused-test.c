@@ -58,11 +58,6 @@ static void wait_refused(int count) {
     ok(atomic_load(&refused) >= count, "commits were refused");
 }
 
-static void tell(void *context, const char *sentence) {
-    (void)context;
-    diag("%s", sentence);
-}
-
 static void close_and_check(const char *name) {
     char path[600];
     disk_fault_set(NULL);
