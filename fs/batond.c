@@ -201,6 +201,7 @@ static int start(struct volume *volume) {
     if (!error) {
         control_status();
         control_journal();
+        control_history();
         replicator_control();
         error = control_start(volume, &volume->control, why, sizeof why);
     }

@@ -154,6 +154,30 @@ static int receive_line(int fd, size_t limit, int timeout_ms, char **line, size_
     return error;
 }
 
+int control_send_bytes(int fd, const void *bytes, size_t length) {
+    return send_all(fd, bytes, length);
+}
+
+int control_receive_bytes(int fd, void *bytes, size_t length, int timeout_ms) {
+    uint8_t *at = bytes;
+    while (length > 0) {
+        struct pollfd poller = {.fd = fd, .events = POLLIN};
+        int count = poll(&poller, 1, timeout_ms);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count <= 0)
+            return count == 0 ? -ETIMEDOUT : -EPIPE;
+        ssize_t n = recv(fd, at, length, 0);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -EPIPE;
+        at += n;
+        length -= (size_t)n;
+    }
+    return 0;
+}
+
 /* ---- the daemon's side ------------------------------------------------------------------------------------------------- */
 
 void control_register(const char *command, control_handler *handler) {

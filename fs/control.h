@@ -21,6 +21,10 @@ struct control_reply {
 int control_send(struct control_reply *reply, json_t *line);
 int control_error(struct control_reply *reply, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* Bytes instead of a line, where both sides have agreed on them (fs/tree_wire.h). 0 or a negative errno. */
+int control_send_bytes(int fd, const void *bytes, size_t length);
+int control_receive_bytes(int fd, void *bytes, size_t length, int timeout_ms); /* -ETIMEDOUT, -EPIPE at the end */
+
 /* Waits up to `timeout_ms` for the client to go away or the daemon to stop. True if so: end the stream. */
 bool control_gone(struct control_reply *reply, int timeout_ms);
 
@@ -31,6 +35,7 @@ typedef void control_handler(struct volume *volume, const json_t *request, struc
 void control_register(const char *command, control_handler *handler);
 void control_status(void);  /* registers "status" (fs/control_status.c) */
 void control_journal(void); /* registers "journal" (fs/control_journal.c) */
+void control_history(void); /* registers "history" (fs/control_history.c) */
 int control_start(struct volume *volume, struct control **control, char *why, size_t why_room);
 void control_stop(struct control *control);
 

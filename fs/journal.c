@@ -77,8 +77,11 @@ int dead_add(struct store *store, struct place place) {
 uint64_t journal_horizon(struct store *store) {
     uint64_t horizon = MIN(store->hold, MIN(store->committed, atomic_load(&store->durable)));
     uint64_t bytes = store->position.journal_bytes + store->position.kept_blocks * BATON_BLOCK;
-    if (bytes <= store->options.limit_bytes && !space_low(store))
+    if (bytes <= store->options.limit_bytes && !space_low(store)) {
         horizon = MIN(horizon, store->hold_absent);
+        for (const struct history_hold *hold = store->history_holds; hold; hold = hold->next)
+            horizon = MIN(horizon, hold->lsn);
+    }
     if (store->undoing)
         horizon = MIN(horizon, store->undo_target);
     return MIN(horizon, store->position.lsn);

@@ -1,6 +1,6 @@
 #include "fs/segment.h"
 
-#include "fs/store_internal.h"
+#include "fs/history_internal.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -587,6 +587,8 @@ int store_write_blocks(struct store *store, const struct place *places, uint32_t
 
 int store_read_blocks(struct store *store, struct place place, void *buffer) {
     uint8_t *to = buffer;
+    if (store->history)
+        return history_read_blocks(store, place, buffer);
     int rc = 0;
     while (place.count > 0 && rc == 0) {
         uint32_t step;

@@ -88,7 +88,14 @@ struct snapshot {
     struct snapshot *next, *previous;
 };
 
+/* Nothing above `lsn` is trimmed, unless space is short. */
+struct history_hold {
+    struct history_hold *next;
+    uint64_t lsn;
+};
+
 struct store {
+    struct history *history; /* not a store but a past one, read through history.c; else NULL */
     char *path;
     int directory_fd, lock_fd, meta_fd, checkpoint_fd;
     struct store_options options;
@@ -114,6 +121,7 @@ struct store {
     epoch_t epoch;        /* of new records; 0: not primary */
     uint64_t epoch_first; /* LSN of its EPOCH record */
     uint64_t hold, hold_absent; /* see store_set_hold */
+    struct history_hold *history_holds;
 
     struct change change; /* buffers reused from record to record */
     uint8_t *record_buffer;
@@ -197,6 +205,9 @@ int chain_at(struct store *store, uint64_t lsn, uint8_t chain[CHAIN_SIZE]); /* l
 int append_in_epoch(struct store *store, epoch_t epoch, struct record *record, const void *payload,
                     const struct place *places, uint32_t place_count);
 
+/* store_state.c */
+void store_hold_history(struct store *store, struct history_hold *hold, uint64_t lsn); /* lock held */
+void store_release_history(struct store *store, struct history_hold *hold); /* takes the lock; of one not held: nothing */
 /* store_state.c; lock held */
 /* The epoch to which the record at `lsn` belongs, however long ago it was trimmed. -ENOENT: before every epoch. */
 int epoch_at(struct store *store, uint64_t lsn, epoch_t *epoch);

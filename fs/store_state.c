@@ -1,14 +1,18 @@
 /* What others ask a store: positions, epochs, ids, times, durability, snapshots, local values. */
-#include "fs/store_internal.h"
+#include "fs/history_internal.h"
 
 void store_lock(struct store *store) {
     PROMISE(pthread_mutex_lock(&store->lock) == 0);
+    if (store->history)
+        history_enter(store);
     /* In a broken transaction nothing can be read either: wait until the committer has made it anew. */
     if (store->txn_broken && store->threads_running && !pthread_equal(pthread_self(), store->committer))
         store_wait_mended(store);
 }
 
 void store_unlock(struct store *store) {
+    if (store->history)
+        history_leave(store);
     PROMISE(pthread_mutex_unlock(&store->lock) == 0);
 }
 
@@ -34,6 +38,22 @@ void store_set_hold(struct store *store, uint64_t fed, uint64_t absent) {
     store_lock(store);
     store->hold = fed;
     store->hold_absent = absent;
+    store_unlock(store);
+}
+
+void store_hold_history(struct store *store, struct history_hold *hold, uint64_t lsn) {
+    hold->lsn = lsn;
+    hold->next = store->history_holds;
+    store->history_holds = hold;
+}
+
+void store_release_history(struct store *store, struct history_hold *hold) {
+    store_lock(store);
+    struct history_hold **at = &store->history_holds;
+    while (*at && *at != hold)
+        at = &(*at)->next;
+    if (*at)
+        *at = hold->next;
     store_unlock(store);
 }
 

@@ -1,4 +1,4 @@
-#include "fs/store_internal.h"
+#include "fs/history_internal.h"
 
 #include <stdio.h>
 #include <xxhash.h>
@@ -69,6 +69,8 @@ static int get_in(struct store *store, MDB_txn *txn, enum table table, const str
 }
 
 int table_get(struct store *store, enum table table, const struct key *key, struct span *value) {
+    if (store->history)
+        return history_get(store, table, key, value);
     return get_in(store, store->txn, table, key, value);
 }
 
@@ -76,14 +78,10 @@ int table_get_at(struct snapshot *snapshot, enum table table, const struct key *
     return get_in(snapshot->store, snapshot->txn, table, key, value);
 }
 
-static int image_add(struct change *change, enum table table, const struct key *key, const MDB_val *old) {
-    struct image_head head = {(uint8_t)table, old != NULL, key->length, 0};
-    size_t value_length = 0;
-    if (old) {
-        PROMISE(old->mv_size >= 8);
-        value_length = old->mv_size - 8;
-    }
-    head.value_length = (uint32_t)value_length;
+/* `old`: the row's value, NULL if there is none. */
+static int image_add(struct change *change, enum table table, const struct key *key, const struct span *old) {
+    size_t value_length = old ? old->length : 0;
+    struct image_head head = {(uint8_t)table, old != NULL, key->length, (uint32_t)value_length};
     size_t need = change->undo_length + sizeof head + key->length + value_length;
     if (need > change->undo_room) {
         size_t room = MAX(need, change->undo_room * 2 + 4096);
@@ -97,7 +95,7 @@ static int image_add(struct change *change, enum table table, const struct key *
     memcpy(at, &head, sizeof head);
     memcpy(at + sizeof head, key->bytes, key->length);
     if (value_length)
-        memcpy(at + sizeof head + key->length, old->mv_data, value_length);
+        memcpy(at + sizeof head + key->length, old->data, value_length);
     change->undo_length = need;
     change->undo_count++;
     return 0;
@@ -127,11 +125,15 @@ static int broken(struct store *store, int rc, enum table table) {
 }
 
 int table_put_raw(struct store *store, enum table table, const struct key *key, const void *value, size_t length) {
+    if (store->history)
+        return history_put(store, table, key, value, length);
     int rc = put_row(store, table, key, value, length, 0, NULL);
     return rc ? broken(store, rc, table) : 0;
 }
 
 int table_remove_raw(struct store *store, enum table table, const struct key *key) {
+    if (store->history)
+        return history_remove(store, table, key);
     MDB_val k = {key->length, (void *)key->bytes};
     int rc = mdb_del(store->txn, store->dbi[table], &k, NULL);
     if (rc == MDB_NOTFOUND)
@@ -140,9 +142,23 @@ int table_remove_raw(struct store *store, enum table table, const struct key *ke
     return rc ? broken(store, rc, table) : 0;
 }
 
+static int past_change(struct change *change, enum table table, const struct key *key, const struct span *value) {
+    struct span old;
+    int rc = history_get(change->store, table, key, &old);
+    if (rc && (rc != -ENOENT || !value))
+        return rc;
+    rc = image_add(change, table, key, rc == 0 ? &old : NULL);
+    if (rc)
+        return rc;
+    return value ? history_put(change->store, table, key, value->data, value->length)
+                 : history_remove(change->store, table, key);
+}
+
 int table_put(struct change *change, enum table table, const struct key *key, const void *value, size_t length) {
     struct store *store = change->store;
     PROMISE(table < TABLE_SHARED_END);
+    if (store->history)
+        return past_change(change, table, key, &(struct span){value, (uint32_t)length});
     MDB_val old;
     /* `value` may point into a page that this very put would move: the callers' rows are on their stacks. */
     int rc = put_row(store, table, key, value, length, MDB_NOOVERWRITE, &old);
@@ -158,7 +174,7 @@ int table_put(struct change *change, enum table table, const struct key *key, co
     rc = row_verify(store, table, key, &old, &checked);
     if (rc)
         return rc;
-    rc = image_add(change, table, key, &old);
+    rc = image_add(change, table, key, &checked);
     if (rc)
         return rc;
     rc = put_row(store, table, key, value, length, 0, NULL);
@@ -168,6 +184,8 @@ int table_put(struct change *change, enum table table, const struct key *key, co
 int table_remove(struct change *change, enum table table, const struct key *key) {
     struct store *store = change->store;
     PROMISE(table < TABLE_SHARED_END);
+    if (store->history)
+        return past_change(change, table, key, NULL);
     MDB_val k = {key->length, (void *)key->bytes}, old;
     int rc = mdb_get(store->txn, store->dbi[table], &k, &old);
     if (rc)
@@ -175,7 +193,7 @@ int table_remove(struct change *change, enum table table, const struct key *key)
     struct span checked;
     rc = row_verify(store, table, key, &old, &checked);
     if (rc == 0)
-        rc = image_add(change, table, key, &old);
+        rc = image_add(change, table, key, &checked);
     if (rc)
         return rc;
     rc = mdb_del(store->txn, store->dbi[table], &k, NULL);
@@ -269,8 +287,11 @@ int undo_restore(struct store *store, const uint8_t *undo, uint32_t length) {
 
 int cursor_open(struct cursor *cursor, struct store *store, struct snapshot *snapshot, enum table table) {
     MDB_cursor *mdb;
+    if (store->history && !snapshot)
+        return history_cursor_open(cursor, store, table);
     int rc = mdb_cursor_open(snapshot ? snapshot->txn : store->txn, store->dbi[table], &mdb);
     cursor->mdb = NULL;
+    cursor->past = NULL;
     if (rc)
         return from_mdb(store, rc, table, "reading");
     *cursor = (struct cursor){.mdb = mdb, .store = store, .table = table};
@@ -296,12 +317,16 @@ static int cursor_take(struct cursor *cursor, int rc, const MDB_val *k, const MD
 }
 
 int cursor_seek(struct cursor *cursor, const struct key *key) {
+    if (cursor->past)
+        return history_cursor_seek(cursor, key);
     MDB_val k = {key->length, (void *)key->bytes}, data;
     int rc = mdb_cursor_get(cursor->mdb, &k, &data, key->length ? MDB_SET_RANGE : MDB_FIRST);
     return cursor_take(cursor, rc, &k, &data);
 }
 
 int cursor_seek_before(struct cursor *cursor, const struct key *key) {
+    if (cursor->past)
+        return history_cursor_seek_before(cursor, key);
     MDB_val k = {key->length, (void *)key->bytes}, data;
     int rc = mdb_cursor_get(cursor->mdb, &k, &data, MDB_SET_RANGE);
     if (rc == 0)
@@ -312,18 +337,24 @@ int cursor_seek_before(struct cursor *cursor, const struct key *key) {
 }
 
 int cursor_next(struct cursor *cursor) {
+    if (cursor->past)
+        return history_cursor_next(cursor);
     MDB_val k, data;
     int rc = mdb_cursor_get(cursor->mdb, &k, &data, MDB_NEXT);
     return cursor_take(cursor, rc, &k, &data);
 }
 
 int cursor_previous(struct cursor *cursor) {
+    if (cursor->past)
+        return history_cursor_previous(cursor);
     MDB_val k, data;
     int rc = mdb_cursor_get(cursor->mdb, &k, &data, MDB_PREV);
     return cursor_take(cursor, rc, &k, &data);
 }
 
 void cursor_close(struct cursor *cursor) {
+    if (cursor->past)
+        history_cursor_close(cursor);
     if (cursor->mdb)
         mdb_cursor_close(cursor->mdb);
     cursor->mdb = NULL;

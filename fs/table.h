@@ -154,6 +154,7 @@ int change_drop(struct change *change, struct place place);
 /* A cursor for ordered reading. Open, seek, step, close; after any change of the table seek again. */
 struct cursor {
     void *mdb;
+    struct history_cursor *past; /* instead, of a past: history_rows.c */
     struct store *store;
     enum table table;
     struct span key;

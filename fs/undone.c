@@ -110,6 +110,8 @@ struct undone {
     FILE *file;
     struct undone_head head;
     uint8_t *buffer;
+    uint64_t at;         /* in the file: where the next record begins */
+    uint64_t payload_at; /* where the last one's payload began */
 };
 
 int undone_open(const char *path, struct undone **out, char *why, size_t why_room) {
@@ -130,10 +132,15 @@ int undone_open(const char *path, struct undone **out, char *why, size_t why_roo
         rc = -EBADMSG;
         snprintf(why, why_room, "%s is not a file of undone records", path);
     }
+    if (rc == 0 && (undone->head.first == 0 || undone->head.last < undone->head.first)) {
+        rc = -EBADMSG;
+        snprintf(why, why_room, "%s contradicts itself", path);
+    }
     if (rc) {
         undone_close(undone);
         return rc;
     }
+    undone->at = sizeof undone->head;
     *out = undone;
     return 0;
 }
@@ -148,9 +155,25 @@ int undone_next(struct undone *undone, struct span *record, struct span *payload
     size_t length = (size_t)head.length + head.payload;
     if (fread(undone->buffer, 1, length, undone->file) != length || head.check != record_check(&head, undone->buffer))
         return -EBADMSG;
+    undone->payload_at = undone->at + sizeof head + head.length;
+    undone->at = undone->payload_at + head.payload;
     *record = (struct span){undone->buffer, head.length};
     *payload = (struct span){undone->buffer + head.length, head.payload};
     return 1;
+}
+
+uint64_t undone_payload_at(const struct undone *undone) {
+    return undone->payload_at;
+}
+
+const uint8_t *undone_volume(const struct undone *undone) {
+    return undone->head.volume;
+}
+
+void undone_range(const struct undone *undone, uint64_t *first, uint64_t *last, uint8_t chain[CHAIN_SIZE]) {
+    *first = undone->head.first;
+    *last = undone->head.last;
+    memcpy(chain, undone->head.chain, CHAIN_SIZE);
 }
 
 void undone_close(struct undone *undone) {

@@ -20,6 +20,11 @@ struct undone; /* such a file, being read */
 int undone_open(const char *path, struct undone **undone, char *why, size_t why_room);
 /* The next record, valid until the next call: 1; 0 at the end; -EBADMSG if the file is damaged here. */
 int undone_next(struct undone *undone, struct span *record, struct span *payload);
+/* Where the payload of that record begins in the file. */
+uint64_t undone_payload_at(const struct undone *undone);
+const uint8_t *undone_volume(const struct undone *undone);
+/* First and last LSN, and the chain value before the first. */
+void undone_range(const struct undone *undone, uint64_t *first, uint64_t *last, uint8_t chain[CHAIN_SIZE]);
 void undone_close(struct undone *undone);
 
 /* Calls `each` with the name and the size of every such file of a store, in the order of their names. */

@@ -1,7 +1,8 @@
 /* Tens of thousands of random operations against a model in memory: every answer is the model's, the tree is the
- * model's, undo to a random earlier point gives the bit-equal tables of that point, and a second store that is fed the
- * same records says the same. BATON_STEPS: how many operations (20000). */
+ * model's, undo to a random earlier point gives the bit-equal tables of that point, a past of such a point (fs/history.h)
+ * shows them and all contents while operations go on, and a second store that is fed the same records says the same. BATON_STEPS: how many operations (20000). */
 #include "fs/check.h"
+#include "fs/history.h"
 #include "fs/ops_parts.h"
 #include "tests/fixture.h"
 
@@ -595,6 +596,86 @@ static void save(void) {
     save_count++;
 }
 
+/* ---- the past ---- */
+
+static struct {
+    struct store *store;
+    uint64_t lsn;
+    struct tables *tables;
+    struct model model;
+} past;
+
+/* compare_all() of the past: it looks at `store` and `now`. */
+static void compare_past(void) {
+    static struct model present;
+    struct store *real = store;
+    char why[1200];
+    if (!past.store)
+        return;
+    struct tables *tables = tables_take(past.store, TABLES_EXACT);
+    bool equal = tables_equal(past.tables, tables, why, sizeof why);
+    ok(equal, "step %u: the past shows LSN %llu, %zu rows", step_number, (unsigned long long)past.lsn,
+       tables_rows(tables));
+    if (!equal)
+        diag("%s", why);
+    tables_free(tables);
+    present = now;
+    now = past.model;
+    store = past.store;
+    compare_all();
+    now = present;
+    store = real;
+}
+
+static void close_past(void) {
+    if (!past.store)
+        return;
+    compare_past();
+    history_close(past.store);
+    tables_free(past.tables);
+    for (int i = 0; i < NODES; i++)
+        node_free(&past.model.nodes[i]);
+    past.store = NULL;
+}
+
+static void open_past(void) {
+    char why[300] = "";
+    if (!save_count)
+        return;
+    const struct save *save = &saves[below((uint64_t)save_count)];
+    close_past();
+    is_int(0, history_open(store, save->lsn, NULL, NULL, NULL, &past.store, why, sizeof why), "history_open: %s", why);
+    if (!past.store)
+        return;
+    past.lsn = save->lsn;
+    past.tables = tables_take(past.store, TABLES_EXACT);
+    model_copy(&past.model, &save->model);
+    bool equal = tables_equal(save->tables, past.tables, why, sizeof why);
+    ok(equal, "step %u: a past of LSN %llu has the rows of then", step_number, (unsigned long long)past.lsn);
+    if (!equal)
+        diag("%s", why);
+    compare_past();
+}
+
+/* An undo to an earlier record takes the past with it; one to a later record, or to its own, does not. */
+static void past_after_undo(uint64_t lsn) {
+    struct attributes root;
+    char why[300] = "";
+    if (!past.store)
+        return;
+    if (lsn >= past.lsn) {
+        compare_past();
+        return;
+    }
+    expect(true, op_getattr(past.store, ROOT_INO, &root) < 0, "a past that was undone shows nothing");
+    expect(-ESTALE, history_error(past.store, why, sizeof why), "and says so");
+    history_close(past.store);
+    tables_free(past.tables);
+    for (int i = 0; i < NODES; i++)
+        node_free(&past.model.nodes[i]);
+    past.store = NULL;
+}
+
 static void undo(void) {
     char why[1200];
     if (!save_count)
@@ -604,6 +685,7 @@ static void undo(void) {
         mismatches++;
     store_stop_epoch(store);
     expect(0, store_undo(store, saves[at].lsn), "undo");
+    past_after_undo(saves[at].lsn);
     struct tables *tables = tables_take(store, TABLES_EXACT);
     bool equal = tables_equal(saves[at].tables, tables, why, sizeof why);
     ok(equal, "step %u: undone to LSN %llu, %zu rows as they were", step_number, (unsigned long long)saves[at].lsn,
@@ -652,11 +734,16 @@ int main(void) {
             compare_all();
         if (below(800) == 0)
             save();
+        if (below(1000) == 0)
+            open_past();
+        if (below(1000) == 0)
+            compare_past();
         if (below(2000) == 0)
             undo();
         if (below(2000) == 0 && !fixture_feed(store, mirror))
             mismatches++;
     }
+    close_past();
     compare_all();
     ok(mismatches == 0, "%u operations: the model agrees (%u differences)", steps, mismatches);
     fixture_feed(store, mirror);

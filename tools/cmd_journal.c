@@ -3,71 +3,24 @@
 #include "fs/journal_text.h"
 #include "fs/journal_view.h"
 #include "fs/undone.h"
-#include "tools/tool.h"
+#include "tools/journal_parts.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <time.h>
 
 enum { OPTION_FROM = OPTION_OWN, OPTION_TO, OPTION_SINCE, OPTION_UNTIL, OPTION_PATH, OPTION_INODE, OPTION_TYPE, OPTION_LAST,
-       OPTION_NO_DATA, OPTION_UNDONE };
+       OPTION_NO_DATA, OPTION_UNDONE, OPTION_AT };
 
 struct viewer {
     struct tool tool;
     bool ended;
     uint64_t bad;
     const char *undone; /* a file */
+    const char *at;     /* restore: a time or an LSN */
     json_t *result; /* the last line */
 };
 
 /* ---- arguments ----------------------------------------------------------------------------------------------------------- */
-
-static int parse_number(const char *text, json_int_t *value) {
-    char *end;
-    errno = 0;
-    long long number = strtoll(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || number < 0)
-        return -EINVAL;
-    *value = number;
-    return 0;
-}
-
-/* "10min" (ago), "@SECONDS", "2026-11-21", "2026-11-21 00:50", "2026-11-21T00:50:12.5", "00:50" (today) → nanoseconds */
-static int parse_time(const char *text, json_int_t *value) {
-    static const char *const formats[] = {"%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M",
-                                          "%Y-%m-%d",          "%H:%M:%S",          "%H:%M"};
-    uint64_t ms;
-    char *end;
-
-    if (parse_duration(text, &ms) == 0 && ms < (uint64_t)INT64_MAX / 1000000) {
-        *value = MAX(clock_now() - (int64_t)ms * 1000000, (int64_t)0);
-        return 0;
-    }
-    if (*text == '@') {
-        json_int_t seconds;
-        if (parse_number(text + 1, &seconds) != 0 || seconds > INT64_MAX / 1000000000)
-            return -EINVAL;
-        *value = seconds * 1000000000;
-        return 0;
-    }
-    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
-        time_t now = time(NULL);
-        struct tm parts;
-        localtime_r(&now, &parts);
-        parts.tm_hour = parts.tm_min = parts.tm_sec = 0;
-        end = strptime(text, formats[i], &parts);
-        if (end == NULL || (*end != '\0' && *end != '.'))
-            continue;
-        double fraction = *end == '.' ? strtod(end, &end) : 0;
-        parts.tm_isdst = -1;
-        time_t seconds = mktime(&parts);
-        if (*end != '\0' || seconds < 0 || seconds > INT64_MAX / 1000000000 - 1 || !(fraction >= 0 && fraction < 1))
-            return -EINVAL;
-        *value = (json_int_t)seconds * 1000000000 + (json_int_t)(fraction * 1e9);
-        return 0;
-    }
-    return -EINVAL;
-}
 
 static int set_number(const struct command *command, json_t *request, const char *key, const char *text) {
     json_int_t value;
@@ -302,6 +255,7 @@ static int take_options(struct viewer *viewer, int argc, char **argv, json_t *re
                                             {"type", required_argument, NULL, OPTION_TYPE},
                                             {"last", required_argument, NULL, OPTION_LAST},
                                             {"undone", required_argument, NULL, OPTION_UNDONE},
+                                            {"at", required_argument, NULL, OPTION_AT},
                                             {"no-data", no_argument, NULL, OPTION_NO_DATA},
                                             {NULL, 0, NULL, 0}};
     const struct command *command = &command_journal;
@@ -336,6 +290,9 @@ static int take_options(struct viewer *viewer, int argc, char **argv, json_t *re
         case OPTION_UNDONE:
             viewer->undone = optarg;
             break;
+        case OPTION_AT:
+            viewer->at = optarg;
+            break;
         case OPTION_NO_DATA:
             json_object_set_new(request, "data", json_false());
             break;
@@ -356,9 +313,17 @@ static int run(int argc, char **argv) {
     if (status)
         goto out;
     const char *action = optind < argc ? argv[optind++] : "";
+    if (strcmp(action, "restore") == 0) {
+        status = journal_restore(&viewer.tool, viewer.at, argv + optind, argc - optind);
+        goto out;
+    }
+    if (strcmp(action, "extract") == 0) {
+        status = journal_extract(&viewer.tool, viewer.undone, argv + optind, argc - optind);
+        goto out;
+    }
     if (strcmp(action, "list") != 0 && strcmp(action, "show") != 0 && strcmp(action, "follow") != 0 &&
         strcmp(action, "verify") != 0 && strcmp(action, "stat") != 0) {
-        status = usage(&command_journal, "say list, show, follow, verify or stat");
+        status = usage(&command_journal, "say list, show, follow, verify, stat, restore or extract");
         goto out;
     }
     json_object_set_new(request, "action", json_string(action));
@@ -386,8 +351,10 @@ out:
 }
 
 const struct command command_journal = {
-    "journal", "what changed, when: list, show, follow, verify, stat",
+    "journal", "what changed, when: list, show, follow, verify, stat; get files back: restore, extract",
     "usage: baton journal list|show LSN|follow|verify|stat [OPTION…]\n"
+    "       baton journal restore --at TIME|LSN [PATH…] DIRECTORY\n"
+    "       baton journal extract --undone FILE [PATH…] DIRECTORY\n"
     "\n"
     "Reads the history of the volume, on the primary and on the standby, from batond or, if none runs, from the store.\n"
     "\n"
@@ -396,20 +363,27 @@ const struct command command_journal = {
     "  follow    the last ten and then what comes, until you press Ctrl-C\n"
     "  verify    recomputes the chain of the records and the checksums of their data\n"
     "  stat      numbers\n"
+    "  restore   copies files as they were into DIRECTORY, which must be new or empty; the volume is not touched\n"
+    "  extract   copies what a rollback took back (changed and new files, as they were then) into DIRECTORY/files, and lists\n"
+    "            what had been removed and renamed in DIRECTORY/report.txt\n"
     "\n"
     "  --from LSN, --to LSN        records of this range\n"
     "  --since TIME, --until TIME  2026-11-21, \"2026-11-21 00:50\", 00:50, 10min (ago), @SECONDS\n"
+    "  --at TIME|LSN               restore: as it was then, or after this record; a TIME may also have an offset from UTC,\n"
+    "                              2026-11-21T00:50:12+01:00\n"
     "  --path PATH                 what happened to PATH in the volume, and below it\n"
     "  --inode NUMBER              what happened to an inode\n"
     "  --type TYPE                 create, link, unlink, rename, setattr, write, truncate, allocate, punch, xattr, reclaim\n"
     "                              or epoch\n"
     "  --last NUMBER               only the last so many records are looked at\n"
-    "  --undone FILE               list: the records of a file that a rollback left (status names it)\n"
+    "  --undone FILE               list, extract: a file that a rollback left (status names it)\n"
     "  --no-data                   verify: the chain only, which is quicker\n"
     "  --config FILE               the volume's config file; without it /etc/baton/VOLUME.conf (--volume), or the only one\n"
     "  --node NAME                 the node; without it the one that has this host's name\n"
     "  --store DIR                 instead of both: a store at rest\n"
     "  --json                      one JSON object a line\n"
     "\n"
-    "Names are those that files had then, as far as the journal tells, else those they have now.\n",
+    "Names are those that files had then, as far as the journal tells, else those they have now.\n"
+    "A PATH to restore is one that the file had then, in the volume; it keeps its place below DIRECTORY. Without one all is\n"
+    "restored.\n",
     run};
