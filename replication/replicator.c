@@ -60,6 +60,7 @@ static struct replicator *make(struct volume *volume) {
     r->lease = (int64_t)r->config->lease_ms * MS;
     r->beat_every = MIN(MAX(r->lease / 8, 20 * MS), 500 * MS);
     r->wake = -1;
+    r->ring_first = 1; /* empty, until the position is known: unmake may come before */
     memcpy(r->incarnation, store_incarnation(r->store), sizeof r->incarnation);
     r->acks.self = r->self;
     for (unsigned i = 0; i < r->count; i++) {
