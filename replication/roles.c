@@ -15,6 +15,7 @@
 #define START_PATIENCE (3000 * MS)  /* the same at a start: links may be coming up with us */
 #define DRAIN_PATIENCE (10000 * MS) /* of a switchover */
 #define SWITCH_PATIENCE (5000 * MS)
+#define SWITCH_AGAIN (400 * MS) /* word or answer may be lost on the way */
 #define KEEPER_TICK (50 * MS)
 #define HOLD_SAVE (1000 * MS) /* how often the position that every node has is noted in the store */
 
@@ -314,9 +315,9 @@ static int tell_switch(struct replicator *r, unsigned node, const struct wire_sw
     r->switch_told = change->value.epoch;
     r->switch_to = node;
     while (clock_boot() < deadline && !r->switch_answered && !atomic_load(&r->stopping)) {
+        int64_t again = MIN(deadline, clock_boot() + SWITCH_AGAIN);
         talk_post(r, node, &frame);
-        repl_wait(r, &r->news, clock_boot() + 200 * MS);
-        while (!r->switch_answered && repl_wait(r, &r->news, clock_boot() + 200 * MS))
+        while (!r->switch_answered && repl_wait(r, &r->news, again))
             ;
     }
     if (r->switch_answered) {
