@@ -8,18 +8,29 @@ int register_compare(const struct register_value *a, const struct register_value
     return 0;
 }
 
+/* Of one epoch and version two values may exist, made by two nodes: only one of them is what was proposed. */
+static bool same_value(const struct register_value *a, const struct register_value *b) {
+    if (register_compare(a, b) != 0 || strcmp(a->primary, b->primary) != 0 || a->member_count != b->member_count ||
+        a->start_lsn != b->start_lsn || memcmp(a->start_chain, b->start_chain, CHAIN_SIZE) != 0)
+        return false;
+    for (unsigned i = 0; i < a->member_count; i++)
+        if (!register_is_member(b, a->members[i].node, a->members[i].incarnation))
+            return false;
+    return true;
+}
+
 int register_settle(struct reg *reg, struct register_value *expected, const struct register_value *next) {
     struct register_value seen;
     int rc = reg->engine->change(reg, expected, next);
-    if (rc == -ESTALE && register_compare(expected, next) == 0)
+    if (rc == -ESTALE && same_value(expected, next))
         return 0; /* chosen at an earlier try */
     if (rc == 0 || rc == -ESTALE || rc == -EINVAL)
         return rc;
     if (reg->engine->read(reg, &seen) != 0)
         return -EINPROGRESS;
-    if (register_compare(&seen, next) == 0)
+    if (same_value(&seen, next))
         return 0;
-    if (register_compare(&seen, expected) == 0)
+    if (same_value(&seen, expected))
         return rc == -EINPROGRESS ? -EIO : rc;
     *expected = seen;
     return -ESTALE;

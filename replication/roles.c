@@ -72,13 +72,15 @@ static void adopt(struct replicator *r, const struct register_value *found) {
     repl_unlock(r);
 }
 
-static void next_epoch(struct replicator *r, const struct position *position, unsigned node,
+/* A promotion takes the counter after the next one: the primary that it did not hear of may be handing over to this very
+ * node, and the value that it makes for that has the next one. Two values of one epoch would hide each other's set. */
+static void next_epoch(struct replicator *r, const struct position *position, unsigned node, bool promoted,
                        struct register_value *next) {
     uint64_t counter = MAX(EPOCH_COUNTER(r->value.epoch), EPOCH_COUNTER(position->epoch));
     for (unsigned i = 0; i < r->count; i++)
         if (r->peers[i].known)
             counter = MAX(counter, EPOCH_COUNTER(r->peers[i].beat.value.epoch));
-    next->epoch = EPOCH_MAKE(counter + 1, r->config->nodes[node].number);
+    next->epoch = EPOCH_MAKE(counter + (promoted ? 2 : 1), r->config->nodes[node].number);
     next->version = r->value.version + 1;
     snprintf(next->primary, sizeof next->primary, "%s", r->config->nodes[node].name);
     next->start_lsn = position->lsn;
@@ -149,7 +151,7 @@ static int become_primary(struct replicator *r, enum start start, const struct r
     repl_lock(r);
     struct register_value expected = r->value, next = given ? *given : r->value;
     if (!given) {
-        next_epoch(r, &position, r->self, &next);
+        next_epoch(r, &position, r->self, start == START_PROMOTED, &next);
         if (start == START_PROMOTED)
             next.member_count = 0;
         set_add_self(r, &next);
@@ -375,7 +377,7 @@ static int hand_over(struct replicator *r, unsigned node, char *why, size_t room
     repl_lock(r);
     r->changing = true; /* no login, no heartbeat as primary from here on */
     struct register_value expected = r->value, next = r->value;
-    next_epoch(r, &position, node, &next);
+    next_epoch(r, &position, node, false, &next);
     struct wire_switch change = {.lsn = position.lsn, .value = next};
     memcpy(change.chain, position.chain, CHAIN_SIZE);
     acks_stop(&r->acks);
