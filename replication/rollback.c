@@ -89,18 +89,21 @@ static int find_fork(struct replicator *r, unsigned node, uint64_t hint, const u
     uint64_t low = own->first - 1, high = own->lsn;
     bool same = false;
     int rc = probe(r, node, low, &same);
-    if (rc == 0 && !same)
-        rc = -ENOENT;
-    while (rc == 0 && high - low > 1) { /* same at low, another one at high */
+    bool known = rc == 0; /* else the primary's journal begins later: the point may lie there all the same */
+    if (known && !same)
+        return -ENOENT;
+    while ((rc == 0 || rc == -ENOENT) && high - low > 1) { /* same or trimmed at low, another one at high */
         uint64_t middle = low + (high - low) / 2;
         rc = probe(r, node, middle, &same);
-        if (same)
-            low = middle;
-        else
+        if (rc == 0 && !same) {
             high = middle;
+        } else {
+            known = rc == 0;
+            low = middle;
+        }
     }
     *fork = low;
-    return rc;
+    return rc == 0 && !known ? -ENOENT : rc;
 }
 
 static void trouble(struct replicator *r, const char *text) {
