@@ -1,0 +1,330 @@
+/* A node: batond as a process that starts, serves a mount, is asked to change roles, stops, is killed. The mount has no
+ * files, only users whose operations append a record and wait as the volume's settings say.
+ */
+#include "fs/front.h"
+#include "replication/parts.h"
+#include "tests/simulator/sim.h"
+
+#include <stdio.h>
+
+struct front { /* the gate of the mount: fs/front.c */
+    struct volume *volume;
+    unsigned node;
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    bool writable, holding, ended;
+    unsigned running, users;
+};
+
+/* ---- The mount ------------------------------------------------------------------------------------------------------- */
+
+void front_applied(struct front *front, const struct record *record) {
+    (void)front, (void)record;
+}
+void front_undone(struct front *front, const struct record *record) {
+    (void)front, (void)record;
+}
+uint64_t front_requests(const struct front *front) {
+    (void)front;
+    return 0;
+}
+
+static void wait_for_running(struct front *front) {
+    while (front->running)
+        pthread_cond_wait(&front->changed, &front->mutex);
+}
+
+void front_hold(struct front *front) {
+    pthread_mutex_lock(&front->mutex);
+    front->holding = true;
+    wait_for_running(front);
+    pthread_mutex_unlock(&front->mutex);
+}
+
+static void set_writable(struct front *front, bool writable) {
+    pthread_mutex_lock(&front->mutex);
+    front->writable = writable;
+    if (!writable)
+        wait_for_running(front);
+    front->holding = false;
+    pthread_cond_broadcast(&front->changed);
+    pthread_mutex_unlock(&front->mutex);
+}
+
+void front_become_primary(struct front *front) {
+    if (!front->writable) {
+        struct position position;
+        store_position(front->volume->store, &position);
+        park_reset(front->volume->local, position.durable);
+    }
+    set_writable(front, true);
+}
+
+void front_become_standby(struct front *front) {
+    set_writable(front, false);
+    park_give_up(front->volume->local, -EIO);
+}
+
+static bool enter(struct front *front) {
+    pthread_mutex_lock(&front->mutex);
+    while (front->holding && !front->ended)
+        pthread_cond_wait(&front->changed, &front->mutex);
+    bool let_in = front->writable && !front->ended;
+    front->running += let_in;
+    pthread_mutex_unlock(&front->mutex);
+    return let_in;
+}
+
+static void leave(struct front *front) {
+    pthread_mutex_lock(&front->mutex);
+    if (--front->running == 0)
+        pthread_cond_broadcast(&front->changed);
+    pthread_mutex_unlock(&front->mutex);
+}
+
+/* ---- Its users ------------------------------------------------------------------------------------------------------- */
+
+struct operation {
+    struct parked parked;
+    struct front *front;
+    struct sim_record *record;
+    bool waits, durable; /* for this record; for the disks */
+    unsigned *waiting;
+};
+
+static void answered(struct parked *parked, int error) {
+    struct operation *operation = (struct operation *)parked;
+    (*operation->waiting)--;
+    if (error == 0 && operation->waits)
+        check_acknowledged(operation->front->node, operation->record, operation->durable);
+    free(operation);
+}
+
+static void operate(struct front *front, unsigned *waiting) {
+    struct volume *volume = front->volume;
+    const struct config *config = &volume->config;
+    struct sim_record *record;
+    if (!enter(front))
+        return;
+    int rc = store_model_append(volume->store, sim_chance(16), &record);
+    leave(front);
+    if (rc)
+        return;
+    enum volume_wait kind = (enum volume_wait)sim_below(WAIT_FSYNC + 1);
+    struct operation *operation = calloc(1, sizeof *operation);
+    PROMISE(operation);
+    operation->parked.done = answered;
+    operation->front = front;
+    operation->record = record;
+    operation->waits = kind != WAIT_WRITE || config->acknowledge == ACKNOWLEDGE_WRITE;
+    operation->durable = kind == WAIT_FSYNC && config->fsync == FSYNC_DISK;
+    operation->waiting = waiting;
+    (*waiting)++;
+    volume_wait(volume, kind, record->lsn, &operation->parked);
+}
+
+static void *user_thread(void *argument) {
+    struct front *front = argument;
+    unsigned *waiting = sim_alloc(sizeof *waiting), most = 1 + (unsigned)sim_below(8);
+    while (!front->ended) {
+        sim_sleep(sim_between(world->think_low, world->think_high));
+        if (*waiting < most && !world->calm)
+            operate(front, waiting);
+    }
+    front->users--;
+    return NULL;
+}
+
+/* ---- Life ------------------------------------------------------------------------------------------------------------ */
+
+static void *main_thread(void *argument) {
+    struct sim_node *node = argument;
+    char why[WIRE_TEXT] = "";
+    unsigned index = (unsigned)(node - world->nodes);
+    struct volume *volume = calloc(1, sizeof *volume);
+    struct front *front = calloc(1, sizeof *front);
+    PROMISE(volume && front);
+    volume->config = world->config;
+    volume->self = &volume->config.nodes[index];
+    PROMISE(store_model_open(&node->disk, index, &volume->store) == 0);
+    volume->park = park_create();
+    volume->local = park_create();
+    volume->reg = registry_open(index);
+    volume_watch(volume);
+    *front = (struct front){.volume = volume, .node = index};
+    volume->front = front;
+    node->volume = volume;
+    node->front = front;
+    front->users = world->users;
+    for (unsigned i = 0; i < world->users; i++)
+        sim_spawn(index, "user", user_thread, front);
+    int rc = replicator_start(volume, why, sizeof why);
+    if (rc) {
+        world->counts.refused++;
+        sim_trace("node %u does not start: %s", index, why);
+        node_kill(index, false);
+    }
+    node->state = NODE_UP;
+    return NULL;
+}
+
+void node_start(unsigned index) {
+    struct sim_node *node = &world->nodes[index];
+    if (node->state != NODE_DOWN)
+        return;
+    sim_trace("node %u starts", index);
+    node->state = NODE_STARTING;
+    node->life++;
+    node->since = sim_now();
+    world->counts.restarts++;
+    sim_spawn(index, "main", main_thread, node);
+}
+
+static void forget_process(unsigned index) {
+    struct sim_node *node = &world->nodes[index];
+    node->state = NODE_DOWN;
+    node->volume = NULL;
+    node->front = NULL;
+    node->operators = 0;
+    node->forcing = false;
+    node->since = sim_now();
+}
+
+void node_kill(unsigned index, bool power) {
+    struct sim_node *node = &world->nodes[index];
+    if (node->state == NODE_DOWN && !power)
+        return;
+    sim_trace(power ? "node %u loses power" : "node %u is killed", index);
+    if (power)
+        world->counts.power_cuts++;
+    else
+        world->counts.kills++;
+    forget_process(index);
+    network_kill(index);
+    if (power) {
+        disk_power_cut(&node->disk);
+        check_power_cut();
+    } else {
+        disk_kill(&node->disk);
+    }
+    sim_discard(index); /* may be the caller's end */
+}
+
+static void *stop_thread(void *argument) {
+    struct sim_node *node = argument;
+    unsigned index = (unsigned)(node - world->nodes);
+    struct volume *volume = node->volume;
+    while (node->operators) /* the control socket goes first */
+        sim_sleep(1 * SIM_MS);
+    node->front->ended = true;
+    pthread_mutex_lock(&node->front->mutex);
+    pthread_cond_broadcast(&node->front->changed);
+    pthread_mutex_unlock(&node->front->mutex);
+    while (node->front->users)
+        sim_sleep(1 * SIM_MS);
+    replicator_stop(atomic_load(&volume->replicator));
+    store_model_close(volume->store);
+    park_free(volume->park);
+    park_free(volume->local);
+    sim_trace("node %u has stopped", index);
+    forget_process(index);
+    network_kill(index);
+    sim_discard(index);
+    return NULL;
+}
+
+void node_stop(unsigned index) {
+    struct sim_node *node = &world->nodes[index];
+    if (node->state != NODE_UP)
+        return;
+    sim_trace("node %u is asked to stop", index);
+    node->state = NODE_STOPPING;
+    world->counts.stops++;
+    sim_spawn(index, "stop", stop_thread, node);
+}
+
+/* ---- What a person asks of it ---------------------------------------------------------------------------------------- */
+
+static void *promote_thread(void *argument) {
+    struct sim_node *node = argument;
+    char why[WIRE_TEXT] = "";
+    unsigned index = (unsigned)(node - world->nodes);
+    int rc = replicator_promote(atomic_load(&node->volume->replicator), false, why, sizeof why);
+    sim_trace("promotion of node %u: %d %s", index, rc, why);
+    world->counts.promoted += rc == 0;
+    node->operators--;
+    return NULL;
+}
+
+static void *force_thread(void *argument) {
+    struct sim_node *node = argument;
+    char why[WIRE_TEXT] = "";
+    unsigned index = (unsigned)(node - world->nodes);
+    int rc = replicator_promote(atomic_load(&node->volume->replicator), true, why, sizeof why);
+    sim_trace("promotion of node %u by force: %d %s", index, rc, why);
+    node->forcing = false;
+    node->operators--;
+    return NULL;
+}
+
+void node_promote(unsigned index, bool force) {
+    struct sim_node *node = &world->nodes[index];
+    if (node->state != NODE_UP || node->forcing || (force && node->operators))
+        return;
+    sim_trace("node %u is to be promoted%s", index, force ? " by force" : "");
+    node->operators++;
+    node->forcing = force;
+    sim_spawn(index, "operator", force ? force_thread : promote_thread, node);
+}
+
+struct handover {
+    struct sim_node *node;
+    unsigned to;
+};
+
+static void *switch_thread(void *argument) {
+    struct handover *handover = argument;
+    struct sim_node *node = handover->node;
+    char why[WIRE_TEXT] = "";
+    int rc = replicator_switchover(atomic_load(&node->volume->replicator), world->config.nodes[handover->to].name, why,
+                                   sizeof why);
+    sim_trace("switchover from node %u to node %u: %d %s", (unsigned)(node - world->nodes), handover->to, rc, why);
+    world->counts.switched += rc == 0;
+    node->operators--;
+    return NULL;
+}
+
+void node_switchover(unsigned index, unsigned to) {
+    struct sim_node *node = &world->nodes[index];
+    if (node->state != NODE_UP || node->forcing)
+        return;
+    struct handover *handover = sim_alloc(sizeof *handover);
+    *handover = (struct handover){node, to};
+    sim_trace("node %u is to hand over to node %u", index, to);
+    node->operators++;
+    sim_spawn(index, "operator", switch_thread, handover);
+}
+
+/* ---- How it is ------------------------------------------------------------------------------------------------------- */
+
+bool node_is_primary(unsigned index) {
+    const struct sim_node *node = &world->nodes[index];
+    return node->state == NODE_UP && node->front->writable;
+}
+
+bool node_works(unsigned index, char *state, size_t room) {
+    const struct sim_node *node = &world->nodes[index];
+    snprintf(state, room, "down");
+    if (node->state != NODE_UP)
+        return false;
+    json_t *status = replicator_status(atomic_load(&node->volume->replicator));
+    const char *link = json_string_value(json_object_get(status, "link"));
+    bool works = strcmp(link, "working") == 0;
+    if (!works) {
+        char *text = json_dumps(status, 0);
+        snprintf(state, room, "%s", text ? text : link);
+        free(text);
+    }
+    json_decref(status);
+    return works;
+}

@@ -1,0 +1,305 @@
+/* What happens in a schedule. Each draws what it is made of: how many nodes, which troubles, how often, how fast the
+ * network and how eager the users are. At the end all is mended, and then it must come to rest: one primary, all others
+ * in sync with it, all stores equal.
+ */
+#include "tests/simulator/sim.h"
+
+#include <stdio.h>
+
+#define PATIENCE (20000 * SIM_MS) /* without a primary, until somebody promotes one … */
+#define REST (60000 * SIM_MS)     /* … and all in all, until all is well */
+
+static unsigned any_node(void) {
+    return (unsigned)sim_below(world->node_count);
+}
+
+static int a_primary(void) {
+    unsigned start = any_node();
+    for (unsigned i = 0; i < world->node_count; i++)
+        if (node_is_primary((start + i) % world->node_count))
+            return (int)((start + i) % world->node_count);
+    return -1;
+}
+
+static void two_nodes(unsigned *a, unsigned *b) {
+    *a = any_node();
+    *b = (*a + 1 + (unsigned)sim_below(world->node_count - 1)) % world->node_count;
+}
+
+/* ---- Troubles -------------------------------------------------------------------------------------------------------- */
+
+static void cut_line(void) {
+    unsigned a, b;
+    two_nodes(&a, &b);
+    bool both = !sim_chance(3);
+    sim_trace(both ? "the line between nodes %u and %u is cut" : "the line from node %u to node %u is cut", a, b);
+    network_cut(a, b);
+    if (both)
+        network_cut(b, a);
+}
+
+static void mend_lines(void) {
+    sim_trace("all lines are mended");
+    for (unsigned a = 0; a < SIM_NODES; a++)
+        for (unsigned b = 0; b < SIM_NODES; b++) {
+            network_mend(a, b);
+            network_slow(a, b, 0);
+        }
+}
+
+static void slow_line(void) {
+    unsigned a, b;
+    two_nodes(&a, &b);
+    int64_t delay = sim_between(5 * SIM_MS, 800 * SIM_MS);
+    sim_trace("the line from node %u to node %u is slow: %lld ms", a, b, (long long)(delay / SIM_MS));
+    network_slow(a, b, delay);
+}
+
+static void kill_one(void) {
+    unsigned node = any_node();
+    if (sim_chance(2) && a_primary() >= 0)
+        node = (unsigned)a_primary();
+    node_kill(node, false);
+}
+
+static void cut_power(void) {
+    if (sim_chance(6)) {
+        for (unsigned i = 0; i < world->node_count; i++)
+            node_kill(i, true);
+        return;
+    }
+    node_kill(any_node(), true);
+}
+
+static void start_one(void) {
+    unsigned start = any_node();
+    for (unsigned i = 0; i < world->node_count; i++)
+        if (world->nodes[(start + i) % world->node_count].state == NODE_DOWN) {
+            node_start((start + i) % world->node_count);
+            return;
+        }
+}
+
+static void stop_one(void) {
+    node_stop(any_node());
+}
+
+static void promote_one(void) {
+    node_promote(any_node(), false);
+}
+
+/* Not a store that is empty yet: histories without a common record stay apart for good, by intention. */
+static void force_one(void) {
+    for (unsigned i = 0; i < world->node_count; i++)
+        if (!disk_last(&world->nodes[i].disk))
+            return;
+    node_promote(any_node(), true);
+}
+
+static void switch_over(void) {
+    int from = a_primary();
+    if (from >= 0)
+        node_switchover((unsigned)from, ((unsigned)from + 1 + (unsigned)sim_below(world->node_count - 1)) % world->node_count);
+}
+
+static void trouble_disk(void) {
+    unsigned node = any_node();
+    struct disk *disk = &world->nodes[node].disk;
+    switch (sim_below(4)) {
+    case 0:
+        disk->full = true;
+        break;
+    case 1:
+        disk->dies = world->nodes[node].state != NODE_DOWN;
+        break;
+    default:
+        disk->slow = true;
+    }
+    sim_trace("the disk of node %u: full %d, slow %d, fsync fails %d", node, disk->full, disk->slow, disk->dies);
+}
+
+static void mend_disks(void) {
+    for (unsigned i = 0; i < SIM_NODES; i++)
+        world->nodes[i].disk.full = world->nodes[i].disk.slow = false;
+    sim_trace("all disks are well");
+}
+
+static void pause_one(void) {
+    unsigned node = any_node();
+    int64_t until = sim_now() + sim_between(5 * SIM_MS, 3000 * SIM_MS);
+    sim_trace("node %u stands still for %lld ms", node, (long long)((until - sim_now()) / SIM_MS));
+    sim_pause(node, until);
+}
+
+static void trouble_register(void) {
+    unsigned node = any_node();
+    world->register_fails[node] = !world->register_fails[node];
+    sim_trace("node %u %s the register", node, world->register_fails[node] ? "does not reach" : "reaches");
+}
+
+static void other_pace(void) {
+    world->think_low = sim_between(300 * US, 30 * SIM_MS);
+    world->think_high = world->think_low * (int64_t)(1 + sim_below(64));
+}
+
+static const struct {
+    void (*happen)(void);
+    unsigned weight;
+    bool always; /* else drawn for each schedule */
+} events[] = {{cut_line, 4, false},    {mend_lines, 4, true},      {slow_line, 3, false},   {network_break, 3, false},
+              {kill_one, 4, false},    {cut_power, 2, false},      {start_one, 8, true},    {stop_one, 2, false},
+              {promote_one, 4, false}, {force_one, 1, false},      {switch_over, 4, false}, {trouble_disk, 2, false},
+              {mend_disks, 2, true},   {trouble_register, 1, false}, {pause_one, 3, false},   {other_pace, 2, true}};
+#define EVENTS (sizeof events / sizeof *events)
+
+static void draw_world(void) {
+    struct config *config = &world->config;
+    world->node_count = sim_chance(4) ? 3 : 2;
+    world->shared = !sim_chance(4);
+    world->calls = 2u << sim_below(7);
+    world->stalls = sim_chance(2) ? 200u << sim_below(4) : 0;
+    world->trims = sim_chance(3);
+    world->users = 1 + (unsigned)sim_below(3);
+    world->network_low = sim_between(10 * US, 400 * US);
+    world->network_high = world->network_low * (int64_t)(1 + sim_below(16));
+    world->network_limit = sim_chance(4) ? 4 + (unsigned)sim_below(30) : 4096;
+    world->register_trouble = sim_chance(3) ? 2 + (unsigned)sim_below(6) : 0;
+    other_pace();
+    snprintf(config->volume, sizeof config->volume, "played");
+    memcpy(config->volume_id, "the played one's", 16);
+    config->acknowledge = sim_chance(2) ? ACKNOWLEDGE_WRITE : ACKNOWLEDGE_CLOSE;
+    config->fsync = sim_chance(4) ? FSYNC_MEMORY : FSYNC_DISK;
+    config->cpu_idle = CPU_IDLE_SLEEP;
+    config->lease_ms = 200u << sim_below(4);
+    config->node_count = world->node_count;
+    for (unsigned i = 0; i < world->node_count; i++) {
+        snprintf(config->nodes[i].name, sizeof config->nodes[i].name, "%c", 'a' + (int)i);
+        config->nodes[i].number = (uint16_t)(100 + i);
+        disk_make(&world->nodes[i].disk);
+    }
+    registry_make();
+    sim_trace("%u nodes, %s, acknowledge = %s, fsync = %s, lease %u ms", world->node_count,
+              world->shared ? "one register" : "a register on each", config->acknowledge == ACKNOWLEDGE_WRITE ? "write" : "close",
+              config->fsync == FSYNC_DISK ? "disk" : "memory", config->lease_ms);
+}
+
+static void look_around(void) {
+    for (unsigned i = 0; i < world->node_count; i++)
+        check_bounds(i);
+}
+
+static void trouble(void) {
+    unsigned weights[EVENTS], sum = 0;
+    for (unsigned i = 0; i < EVENTS; i++) {
+        weights[i] = events[i].always || sim_chance(2) ? events[i].weight : 0;
+        sum += weights[i];
+    }
+    for (unsigned i = 0; i < world->node_count; i++)
+        node_start(i);
+    sim_sleep(sim_between(10 * SIM_MS, 1500 * SIM_MS));
+    for (uint64_t left = 3 + sim_below(20); left > 0; left--) {
+        unsigned chosen = (unsigned)sim_below(sum), i = 0;
+        for (; chosen >= weights[i]; i++)
+            chosen -= weights[i];
+        events[i].happen();
+        look_around();
+        sim_sleep(sim_between(100 * US, 1000 * SIM_MS));
+    }
+}
+
+/* ---- The end --------------------------------------------------------------------------------------------------------- */
+
+static bool newer(const struct disk *a, const struct disk *b) {
+    const struct sim_record *x = disk_last(a), *y = disk_last(b);
+    if (!x || !y)
+        return x && !y;
+    return x->epoch != y->epoch ? x->epoch > y->epoch : x->lsn > y->lsn;
+}
+
+static unsigned best_node(void) {
+    unsigned best = 0;
+    for (unsigned i = 1; i < world->node_count; i++)
+        if (newer(&world->nodes[i].disk, &world->nodes[best].disk))
+            best = i;
+    return best;
+}
+
+/* Histories without a common record stay apart, by intention, until a person decides: the first records were lost before
+ * they were on a disk. */
+static bool apart(void) {
+    const struct sim_record *first = NULL;
+    for (unsigned i = 0; i < world->node_count; i++) {
+        const struct disk *disk = &world->nodes[i].disk;
+        if (first && disk->lsn && disk->records[0] != first)
+            return true;
+        first = disk->lsn ? disk->records[0] : first;
+    }
+    return false;
+}
+
+static bool at_rest(char *why, size_t room) {
+    unsigned primaries = 0;
+    for (unsigned i = 0; i < world->node_count; i++)
+        primaries += node_is_primary(i);
+    if (primaries != 1) {
+        snprintf(why, room, "there are %u primaries", primaries);
+        return false;
+    }
+    for (unsigned i = 0; i < world->node_count; i++)
+        if (!node_works(i, why, room))
+            return false;
+    return check_equal(why, room);
+}
+
+static void mend_all(void) {
+    world->calm = true;
+    world->stalls = 0;
+    mend_lines();
+    mend_disks();
+    for (unsigned i = 0; i < world->node_count; i++) {
+        world->nodes[i].disk.dies = false;
+        sim_pause(i, 0);
+    }
+    world->network_limit = 4096;
+}
+
+static void come_to_rest(void) {
+    char why[1200] = "";
+    mend_all();
+    sim_trace("from now on all is well");
+    int64_t start = sim_now(), lonely = start;
+    while (!at_rest(why, sizeof why)) {
+        for (unsigned i = 0; i < world->node_count; i++)
+            node_start(i);
+        if (a_primary() >= 0)
+            lonely = sim_now();
+        /* Nobody is primary: a person tries without force first. */
+        if (sim_now() - lonely > PATIENCE / 2) {
+            node_promote(sim_now() - lonely > PATIENCE ? best_node() : any_node(), false);
+            sim_sleep(2000 * SIM_MS);
+        }
+        if (sim_now() - lonely > PATIENCE) {
+            world->counts.last_resort++;
+            node_promote(best_node(), true);
+            sim_sleep(5000 * SIM_MS);
+        }
+        if (sim_now() - start > REST && apart()) {
+            world->counts.apart++;
+            return;
+        }
+        if (sim_now() - start > REST + (world->shared ? 0 : REST))
+            sim_fail("it does not come to rest: %.500s", why);
+        look_around();
+        sim_sleep(50 * SIM_MS);
+    }
+    check_end();
+}
+
+void *schedule_run(void *nothing) {
+    draw_world();
+    trouble();
+    come_to_rest();
+    world->counts.virtual_ns = (uint64_t)sim_now();
+    world->over = true;
+    return nothing;
+}
