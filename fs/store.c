@@ -83,6 +83,7 @@ static void store_free(struct store *store) {
         mdb_env_close(store->env);
     if (store->tail.buffer)
         tail_close(&store->tail);
+    mark_close(&store->mark);
     if (store->segments.blocks)
         segments_close(&store->segments);
     for (uint32_t i = 0; i < RECENT_ENTRIES; i++)
@@ -175,23 +176,38 @@ static int random_id(uint8_t id[STORE_ID_SIZE]) {
     return getrandom(id, STORE_ID_SIZE, 0) == STORE_ID_SIZE ? 0 : -EIO;
 }
 
-/* Another boot, another disk or another folder: this store may lack something that it acknowledged from memory, or be a
- * copy. Then it is a new incarnation. */
+/* Why it may lack something that it acknowledged from memory, or be a copy; NULL: it does not and is not. */
+static const char *doubt(const struct store *store, const struct stat *st) {
+    const struct checkpoint *saved = &store->last_checkpoint;
+    uint64_t mark;
+    if (memcmp(saved->boot, store->boot, STORE_ID_SIZE) != 0 || saved->device != st->st_dev ||
+        saved->directory != st->st_ino)
+        return "another boot, disk or folder than before";
+    if (mark_read(st, saved->incarnation, &mark) != 0)
+        return "nothing says how far it was in this boot";
+    return store->position.lsn < mark ? "it ends before the last record that it had in this boot" : NULL;
+}
+
+/* The tail has been applied. In doubt whether it has all that it acknowledged this store is a new incarnation. */
 static int incarnation_settle(struct store *store) {
     struct stat st;
-    const struct checkpoint *saved = &store->last_checkpoint;
     boot_read(store->boot);
     if (fstat(store->directory_fd, &st) < 0)
         return -errno;
-    memcpy(store->incarnation, saved->incarnation, STORE_ID_SIZE);
-    if (memcmp(saved->boot, store->boot, STORE_ID_SIZE) != 0 || saved->device != st.st_dev ||
-        saved->directory != st.st_ino) {
-        log_info("store %s: another boot, disk or folder than before; it counts as a new incarnation", store->path);
+    memcpy(store->incarnation, store->last_checkpoint.incarnation, STORE_ID_SIZE);
+    const char *why = doubt(store, &st);
+    if (why) {
+        log_info("store %s: %s; it counts as a new incarnation", store->path, why);
         if (random_id(store->incarnation) != 0)
             return -EIO;
     }
     store->last_checkpoint.device = st.st_dev;
     store->last_checkpoint.directory = st.st_ino;
+    int rc = mark_open(&store->mark, &st, store->incarnation, store->position.lsn);
+    if (rc)
+        log_warning("store %s: how far it is cannot be noted for the time after a crash (%s): at its next start it counts "
+                    "as a new incarnation",
+                    store->path, strerror(-rc));
     return 0;
 }
 
@@ -455,6 +471,8 @@ static int state_replay(struct store *store, char *why, size_t why_room) {
     store->tail.oldest_needed = store->last_checkpoint.tail_seq;
     if (rc == 0)
         rc = tail_make_room(store);
+    if (rc == 0)
+        rc = incarnation_settle(store);
     if (rc) {
         SAY("recovering the store %s failed after record %llu: %s", store->path,
             (unsigned long long)store->position.lsn, strerror(-rc));
@@ -500,8 +518,6 @@ int store_open(const char *path, const uint8_t *volume, const struct store_optio
         rc = state_restore(store, volume, why, why_room);
     if (rc == 0)
         rc = state_open(store, why, why_room);
-    if (rc == 0)
-        rc = incarnation_settle(store);
     if (rc == 0)
         rc = state_replay(store, why, why_room);
     if (rc == 0)
@@ -611,6 +627,7 @@ int store_format(const char *path, const uint8_t volume[STORE_ID_SIZE], const ch
         memcpy(store->incarnation, store->last_checkpoint.incarnation, STORE_ID_SIZE);
         store->last_checkpoint.device = st.st_dev;
         store->last_checkpoint.directory = st.st_ino;
+        mark_open(&store->mark, &st, store->incarnation, 0); /* without it the first open draws a new incarnation */
     }
     rc = rc ? rc : space_meta_headroom(store);
     rc = rc ? rc : store_begin_txn(store);

@@ -212,6 +212,7 @@ static void publish(struct store *store, const struct record *record, struct ent
         rc = tail_write(&store->tail, entry, entry->payload, inlined);
     if (rc)
         store_fail(store, "writing the tail failed: %s", strerror(-rc));
+    mark_set(&store->mark, head.lsn); /* before anybody can acknowledge it */
     recent_add(store, entry);
     if (store->watch.applied)
         store->watch.applied(store->watch.context, record, entry);

@@ -3,6 +3,7 @@
 #ifndef BATON_FS_STORE_INTERNAL_H
 #define BATON_FS_STORE_INTERNAL_H
 
+#include "fs/mark.h"
 #include "fs/segment.h"
 #include "fs/store.h"
 #include "fs/tail.h"
@@ -103,6 +104,7 @@ struct store {
     uint64_t previous_txnid; /* of the one before, to which an open goes back if the newest one's slot has rotted */
     uint8_t volume[STORE_ID_SIZE], incarnation[STORE_ID_SIZE], boot[STORE_ID_SIZE];
     char name[64];
+    struct mark mark; /* of the incarnation, in this boot: its last record */
 
     pthread_mutex_t lock;
     MDB_env *env;

@@ -113,6 +113,7 @@ static int undo_to(struct store *store, uint64_t lsn) {
         store_unlock(store);
         return rc ? rc : (lsn == store->position.lsn ? 0 : -EBUSY);
     }
+    mark_set(&store->mark, lsn); /* it may end there now, and lacks nothing */
     /* A full disk: as with any commit, it is tried until there is space; history before the target yields. A database
      * that refuses single changes does so again and again. */
     for (unsigned broken = 0; store->position.lsn > lsn && broken < BROKEN_MAX; broken = rc ? broken + 1 : 0) {

@@ -17,6 +17,7 @@ BATOND=$BATON_BUILD/batond
 ID=bt$$
 T=$(mktemp -d "${TMPDIR:-/tmp}/$ID.XXXXXX") || exit 1
 CONFIG=$T/volume.conf
+export BATON_RUN=$T/.run # the marks of the stores in it (fs/mark.h)
 
 # ---- TAP ----
 tap_count=0

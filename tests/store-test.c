@@ -170,6 +170,16 @@ static void test_incarnation(void) {
     store = must_open();
     is_blob(first, store_incarnation(store), sizeof first, "and stays that");
     store_close(store);
+    snprintf(command, sizeof command, "rm -r %s", getenv("BATON_RUN"));
+    if (system(command) != 0)
+        bail("rm");
+    store = must_open();
+    ok(memcmp(first, store_incarnation(store), sizeof first) != 0, "without a mark nobody knows: another incarnation");
+    memcpy(first, store_incarnation(store), sizeof first);
+    store_close(store);
+    store = must_open();
+    is_blob(first, store_incarnation(store), sizeof first, "which it stays");
+    store_close(store);
 }
 
 /* Both slots of the checkpoint, as if the store had been used last in another boot, on another disk or in another

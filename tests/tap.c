@@ -235,10 +235,12 @@ const char *test_directory(void) {
     if (directory[0] != '\0')
         return directory;
     char path[sizeof directory];
-    int length = snprintf(path, sizeof path, "%s/baton-test.XXXXXX", base != NULL ? base : "/tmp");
-    if (length < 0 || (size_t)length >= sizeof path || mkdtemp(path) == NULL)
+    int length = snprintf(path, sizeof path - 8, "%s/baton-test.XXXXXX", base != NULL ? base : "/tmp");
+    if (length < 0 || (size_t)length >= sizeof path - 8 || mkdtemp(path) == NULL)
         bail("no temporary directory %s: %s", path, strerror(errno));
     memcpy(directory, path, sizeof directory);
+    strcat(path, "/.run"); /* the marks of the stores in it (fs/mark.h) */
+    setenv("BATON_RUN", path, 1);
     return directory;
 }
 
