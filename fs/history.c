@@ -30,6 +30,10 @@ int history_error(const struct store *past, char *why, size_t why_room) {
     return history->error;
 }
 
+bool history_is(const struct store *store) {
+    return store->history != NULL;
+}
+
 uint64_t history_lsn(const struct store *past) {
     return past->history->lsn;
 }

@@ -28,6 +28,7 @@ int history_open(struct store *store, uint64_t lsn, const uint8_t *chain, histor
                  struct store **past, char *why, size_t why_room);
 void history_close(struct store *past);
 
+bool history_is(const struct store *store); /* a past, not a store? */
 uint64_t history_lsn(const struct store *past);
 /* 0, or what made this past unreadable for ever, with a sentence in `why`. Of a store that is no past: 0. */
 int history_error(const struct store *past, char *why, size_t why_room);

@@ -379,13 +379,15 @@ static bool next_record(struct undone *undone, struct store *past, struct record
     }
     record_chain(past->position.chain, bytes.data, bytes.length, chain);
     if (record->head.lsn != past->position.lsn + 1 || memcmp(chain, record->head.chain, CHAIN_SIZE) != 0 ||
-        record->head.payload != payload.length || record->head.lsn > report->last) {
-        snprintf(report->damage, sizeof report->damage, "after record %" PRIu64 ": what follows does not fit it",
-                 past->position.lsn);
-        record_release(record);
-        return false;
-    }
-    return true;
+        record->head.payload != payload.length || record->head.lsn > report->last)
+        what = "what follows does not fit it";
+    else if (record_check_payload(record, payload.data, payload.length) != 0)
+        what = "the next one's data does not fit its checksums";
+    else
+        return true;
+    snprintf(report->damage, sizeof report->damage, "after record %" PRIu64 ": %s", past->position.lsn, what);
+    record_release(record);
+    return false;
 }
 
 static int lay_records(struct store *past, struct undone *undone, history_progress *progress, void *context,

@@ -1,5 +1,6 @@
 /* op_read, op_seek, op_copy: what a file's map says, and the blocks behind it. Writing is in ops_write.c, sizes and
  * ranges in ops_size.c. */
+#include "fs/history.h"
 #include "fs/ops_parts.h"
 
 #include <stdio.h>
@@ -160,6 +161,8 @@ ssize_t op_read(struct store *store, uint64_t ino, void *buffer, size_t length, 
         if (error != -EIO && error != -ENOENT)
             return error;
     }
+    if (history_is(store)) /* whoever asked tells it */
+        return -EIO;
     log_error("inode %llu: blocks from byte %llu on cannot be read or fail their checksum; run baton scrub",
               (unsigned long long)ino, (unsigned long long)offset);
     return -EIO;
