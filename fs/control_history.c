@@ -5,11 +5,13 @@
 #include "fs/volume.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 
-#define PASTS_MAX 4      /* at a time: each has an overlay on the store's disk */
-#define IDLE_MS 600000   /* of a tool that asks nothing, or does not read its answer: it is stopped, or its disk hangs */
+#define PASTS_MAX 4    /* at a time: each has an overlay on the store's disk */
+#define IDLE_MS 600000 /* of a tool that asks nothing, or does not read its answer: it is stopped, or its disk hangs   \
+                        */
 #define TELL_NS 200000000
 
 static atomic_uint pasts;
@@ -117,40 +119,40 @@ static void serve(struct serving *serving) {
     serving->reply->failed = true; /* what follows on this connection would be no line */
 }
 
-static void open_and_serve(struct volume *volume, const json_t *request, struct serving *serving) {
+static int open_and_serve(struct volume *volume, const json_t *request, struct serving *serving, char *why,
+                          size_t why_room) {
     struct store *past = NULL;
     json_t *ready = NULL;
-    char why[512] = "";
 
-    int error = history_request(volume->store, request, progress, serving, &past, &ready, why, sizeof why);
-    if (error) {
-        control_error(serving->reply, error, "%s", why);
-        return;
-    }
+    int error = history_request(volume->store, request, progress, serving, &past, &ready, why, why_room);
+    if (error)
+        return error;
     serving->tree = tree_of_store(past);
     json_object_set_new(ready, "ready", json_true());
     json_object_set_new(ready, "version", json_integer(TREE_WIRE_VERSION));
     if (control_send(serving->reply, ready) == 0)
         serve(serving);
     history_close(past);
+    return 0;
 }
 
 static void handle(struct volume *volume, const json_t *request, struct control_reply *reply) {
-    struct serving serving = {.reply = reply};
+    struct serving serving = {
+        .reply = reply, .buffer = malloc(TREE_DATA_MAX), .entries = malloc(TREE_LIST_MAX * sizeof *serving.entries)};
+    char why[512] = "out of memory";
+    int error = -ENOMEM;
 
     if (atomic_fetch_add(&pasts, 1) >= PASTS_MAX) {
-        control_error(reply, EBUSY, "%u tools are reading the history already; wait for one to end", PASTS_MAX);
-    } else {
-        serving.buffer = malloc(TREE_DATA_MAX);
-        serving.entries = malloc(TREE_LIST_MAX * sizeof *serving.entries);
-        if (serving.buffer && serving.entries)
-            open_and_serve(volume, request, &serving);
-        else
-            control_error(reply, ENOMEM, "out of memory");
-        free(serving.buffer);
-        free(serving.entries);
+        error = -EBUSY;
+        snprintf(why, sizeof why, "%u tools are reading the history already; wait for one to end", PASTS_MAX);
+    } else if (serving.buffer && serving.entries) {
+        error = open_and_serve(volume, request, &serving, why, sizeof why);
     }
-    atomic_fetch_sub(&pasts, 1);
+    free(serving.buffer);
+    free(serving.entries);
+    atomic_fetch_sub(&pasts, 1); /* whoever hears of the end may begin anew at once */
+    if (error)
+        control_error(reply, error, "%s", why);
 }
 
 void control_history(void) {

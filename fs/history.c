@@ -122,8 +122,10 @@ static int check_chain(struct history *history, const struct position_row *posit
     uint8_t chain[CHAIN_SIZE];
     if (position->first > history->lsn + 1)
         return history_fail(history, -ENOENT,
-                            "the history up to record %" PRIu64 " was given up meanwhile, because the disk is nearly full or "
-                            "the journal has reached its limit", position->first - 1);
+                            "the history up to record %" PRIu64
+                            " was given up meanwhile, because the disk is nearly full or "
+                            "the journal has reached its limit",
+                            position->first - 1);
     int rc = -ENOENT;
     if (history->taken <= position->lsn) {
         rc = chain_in(history->snapshot, position, history->taken, chain);
@@ -135,7 +137,8 @@ static int check_chain(struct history *history, const struct position_row *posit
     if (rc && rc != -ESTALE)
         return history_fail(history, rc, "the journal cannot be read; run baton check on this store");
     if (rc || memcmp(chain, history->chain, CHAIN_SIZE) != 0)
-        return history_fail(history, -ESTALE, "record %" PRIu64 " was taken back meanwhile by a rollback", history->lsn);
+        return history_fail(history, -ESTALE, "record %" PRIu64 " was taken back meanwhile by a rollback",
+                            history->lsn);
     history->taken = history->lsn;
     memcpy(history->taken_chain, chain, CHAIN_SIZE);
     return 0;
@@ -162,8 +165,8 @@ static int take_row(struct history *history, uint64_t lsn) {
         }
     }
     if (rc)
-        return history_fail(history, -EIO, "record %" PRIu64 " of the journal cannot be read; run baton check on this store",
-                            lsn);
+        return history_fail(history, -EIO,
+                            "record %" PRIu64 " of the journal cannot be read; run baton check on this store", lsn);
     history->taken = lsn;
     memcpy(history->taken_chain, head.chain, CHAIN_SIZE);
     return 0;
@@ -331,7 +334,8 @@ void history_close(struct store *past) {
 
 /* ---- times ---- */
 
-/* The time of the record, 0 of number 0. The oldest state of the journal has its time in the row of the record after. */
+/* The time of the record, 0 of number 0. The oldest state of the journal has its time in the row of the record after.
+ */
 static int time_at(struct store *store, uint64_t lsn, int64_t *time) {
     struct position position;
     struct record_head head;
@@ -380,7 +384,8 @@ int history_find(struct store *store, int64_t time, uint64_t *lsn, char *why, si
     if (rc == -ENOENT) {
         time_text(file_time_of(seen), text, sizeof text);
         snprintf(why, why_room,
-                 "the history reaches back to %s (record %" PRIu64 "); [journal] in the config file says how much is kept",
+                 "the history reaches back to %s (record %" PRIu64
+                 "); [journal] in the config file says how much is kept",
                  text, low);
         return rc;
     }
@@ -393,7 +398,8 @@ int history_find(struct store *store, int64_t time, uint64_t *lsn, char *why, si
             high = middle - 1;
     }
     if (rc) /* -ENOENT: trimmed since its position was looked at */
-        snprintf(why, why_room, "the journal cannot be read: %s", rc == -ENOENT ? "it was trimmed just now" : strerror(-rc));
+        snprintf(why, why_room, "the journal cannot be read: %s",
+                 rc == -ENOENT ? "it was trimmed just now" : strerror(-rc));
     *lsn = low;
     return rc;
 }

@@ -106,8 +106,8 @@ static int compare(const struct span *a, const struct span *b) {
     return order ? order : (int)a->length - (int)b->length;
 }
 
-static int overlay_seek(struct history_cursor *both, const struct key *key, bool after, bool backwards, struct span *found,
-                        struct span *value) {
+static int overlay_seek(struct history_cursor *both, const struct key *key, bool after, bool backwards,
+                        struct span *found, struct span *value) {
     MDB_val k = {key->length, (void *)key->bytes}, data;
     int rc = mdb_cursor_get(both->overlay, &k, &data, key->length || backwards ? MDB_SET_RANGE : MDB_FIRST);
     if (backwards)
@@ -138,7 +138,8 @@ static int seek(struct cursor *cursor, struct key key, bool after, bool backward
         struct span found, value;
         if (both->history->error)
             return both->history->error;
-        int over = overlay_seek(both, &key, after, backwards, &found, &value), base = base_seek(both, &key, after, backwards);
+        int over = overlay_seek(both, &key, after, backwards, &found, &value),
+            base = base_seek(both, &key, after, backwards);
         if ((over && over != -ENOENT) || (base && base != -ENOENT))
             return over && over != -ENOENT ? over : base;
         if (over && base)

@@ -22,8 +22,8 @@ uint32_t tail_selection(struct store *past, uint64_t ino) {
     struct key key = key_u64(ino);
     uint32_t flags = 0;
     MDB_val k = {key.length, key.bytes}, data;
-    if (past->history->error == 0 &&
-        mdb_get(past->history->txn, past->history->dbi[TAIL_SELECTED], &k, &data) == 0 && data.mv_size == 1 + sizeof flags)
+    if (past->history->error == 0 && mdb_get(past->history->txn, past->history->dbi[TAIL_SELECTED], &k, &data) == 0 &&
+        data.mv_size == 1 + sizeof flags)
         memcpy(&flags, (const uint8_t *)data.mv_data + 1, sizeof flags);
     return flags;
 }
@@ -201,8 +201,8 @@ static int note_names(struct store *past, const struct record *record, struct un
         if (tail_selection(past, gone) & SELECTED_MADE) {
             report->passing++;
         } else {
-            path_text(past, unlink ? record->parent : record->new_parent, unlink ? record->name : record->new_name, from,
-                      sizeof from);
+            path_text(past, unlink ? record->parent : record->new_parent, unlink ? record->name : record->new_name,
+                      from, sizeof from);
             error = tell_removed(past, record, unlink ? "removed " : "replaced", from);
         }
     }
@@ -358,7 +358,8 @@ static int lay_record(struct store *past, const struct record *record, uint64_t 
 }
 
 /* The next record is decoded and fits its chain. Damage goes into the report. */
-static bool next_record(struct undone *undone, struct store *past, struct record *record, struct undone_report *report) {
+static bool next_record(struct undone *undone, struct store *past, struct record *record,
+                        struct undone_report *report) {
     uint8_t chain[CHAIN_SIZE];
     struct span bytes, payload;
     const char *what = NULL;
@@ -480,8 +481,8 @@ static int open_below(struct store *store, struct undone *undone, history_progre
     return 0;
 }
 
-static int lay_all(struct store *past, struct undone *undone, const char *path, history_progress *progress, void *context,
-                   struct undone_report *report) {
+static int lay_all(struct store *past, struct undone *undone, const char *path, history_progress *progress,
+                   void *context, struct undone_report *report) {
     struct history *history = past->history;
     history->tail = calloc(1, sizeof *history->tail);
     if (!history->tail)

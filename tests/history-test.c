@@ -81,7 +81,8 @@ static void held(void) {
     ok(position.first > then + 1, "afterwards the journal is trimmed");
     is_int(-ENOENT, history_open(store, then, NULL, NULL, NULL, &past, why, sizeof why), "and that past is over");
     ok(strstr(why, "reaches back to record") != NULL, "... with a sentence: %s", why);
-    is_int(-ENOENT, history_open(store, position.lsn + 1, NULL, NULL, NULL, &past, why, sizeof why), "none of the future");
+    is_int(-ENOENT, history_open(store, position.lsn + 1, NULL, NULL, NULL, &past, why, sizeof why),
+           "none of the future");
     ok(strstr(why, "the last one is") != NULL, "... with a sentence: %s", why);
     store_close(store);
     fixture_options.no_history = false;
@@ -118,7 +119,7 @@ static void times(void) {
     int64_t at[20];
 
     for (int i = 0; i < 20; i++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "file-%d", i);
         struct file_time time = row_of(store, make(store, ROOT_INO, name, S_IFREG | 0600)).ctime;
         at[i] = time.seconds * 1000000000 + time.nanoseconds;
@@ -132,7 +133,8 @@ static void times(void) {
     }
     is_int(0, history_find(store, INT64_MAX, &lsn, why, sizeof why), "the end of time");
     is_int((int64_t)lsns[19], (int64_t)lsn, "... finds the last one");
-    is_int(-ENOENT, history_find(store, 1600000000ll * 1000000000, &lsn, why, sizeof why), "before the volume was made");
+    is_int(-ENOENT, history_find(store, 1600000000ll * 1000000000, &lsn, why, sizeof why),
+           "before the volume was made");
     ok(strstr(why, "reaches back to 20") != NULL, "... with a sentence: %s", why);
     store_close(store);
 }

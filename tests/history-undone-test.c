@@ -1,6 +1,6 @@
-/* An undone tail as a past (fs/history_undone.h): random changes, rolled back, show again the tables of their end, while
- * another history goes on in the store; and files whose records are well-formed and fit their chain, but make no sense, are
- * read to their end or a sentence, with what lies below and without it. BATON_ROUNDS: of each (30). */
+/* An undone tail as a past (fs/history_undone.h): random changes, rolled back, show again the tables of their end,
+ * while another history goes on in the store; and files whose records are well-formed and fit their chain, but make no
+ * sense, are read to their end or a sentence, with what lies below and without it. BATON_ROUNDS: of each (30). */
 #include "fs/history_undone.h"
 #include "fs/tree.h"
 #include "fs/undone.h"
@@ -106,7 +106,8 @@ static void equal_at_end(struct store *store, const struct tables *end, const ch
     for (int look = 0; look < 2; look++) {
         struct tables *tables = tables_take(past, TABLES_LOGICAL);
         bool equal = tables_equal(end, tables, why, sizeof why);
-        ok(equal, "it shows the %zu rows of the tail's end%s", tables_rows(end), look ? ", also after other changes" : "");
+        ok(equal, "it shows the %zu rows of the tail's end%s", tables_rows(end),
+           look ? ", also after other changes" : "");
         if (!equal)
             diag("%s", why);
         tables_free(tables);
@@ -142,7 +143,7 @@ static bool garble(uint8_t *bytes, uint32_t length) {
     for (unsigned tries = 0; tries < 30 && !changed; tries++) {
         struct record_head head, old;
         size_t at = below(length);
-        bytes[at] = below(2) ? (uint8_t)(bytes[at] ^ (1u << below(8))) : before[below(length)];
+        bytes[at] = below(2) ? (uint8_t)(bytes[at] ^ 1u << below(8)) : before[below(length)];
         memcpy(&head, bytes, sizeof head);
         memcpy(&old, before, sizeof old);
         bool framed = head.length == old.length && head.lsn == old.lsn && head.payload == old.payload;
@@ -211,7 +212,8 @@ static void read_garbled(struct store *store, const char *file, bool blank, unsi
         history_close(past);
     }
     ok(opened > rounds / 2 && stopped > 0 && files > 0 && bad == 0 && wrong == 0,
-       "%u garbled files%s: %u were opened, %u of them told of what makes no sense, %u files read, %u bad blocks, %u wrong",
+       "%u garbled files%s: %u were opened, %u of them told of what makes no sense, %u files read, %u bad blocks, %u "
+       "wrong",
        rounds, blank ? " without what lies below" : "", opened, stopped, files, bad, wrong);
 }
 
@@ -246,7 +248,8 @@ int main(void) {
     struct undone_report report;
     struct store *past = NULL;
     unsigned bad = 0;
-    is_int(0, history_open_undone(store, file, NULL, NULL, &past, &report, why, sizeof why), "the tail alone opens (%s)", why);
+    is_int(0, history_open_undone(store, file, NULL, NULL, &past, &report, why, sizeof why),
+           "the tail alone opens (%s)", why);
     ok(report.blank && report.reached == report.last, "all of it is read (%s)", report.damage);
     is_int(0, report.refused, "what lies below is made up so that all of it makes sense");
     struct tree tree = tree_of_store(past);

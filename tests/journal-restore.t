@@ -8,7 +8,7 @@ for program in setfattr setfacl; do
 done
 
 restore() { "$BATON" journal restore --config "$CONFIG" "$@"; }
-last_lsn() { "$BATON" journal stat --json --config "$CONFIG" --node "${1:-a}" | python3 -c 'import json,sys; print(json.load(sys.stdin)["to"])'; }
+last_lsn() { "$BATON" journal stat --json --config "$CONFIG" --node a | python3 -c 'import json,sys; print(json.load(sys.stdin)["to"])'; }
 treecmp() { "$BATON_SRC/tests/treecmp" "$@"; }
 # What the volume shows now is kept: $T/copy.N, ${lsn[N]}, ${time[N]}.
 declare -a lsn time
@@ -20,7 +20,7 @@ remember() {
 }
 
 volume_up
-a=$(mount_of a) b=$(mount_of b)
+a=$(mount_of a)
 in_sync() { [ "$(status_of a replication link)" = working ]; }
 ok "in sync" wait_until 20 in_sync
 
@@ -114,8 +114,66 @@ fails "a directory that is not empty" restore --node a --at "${lsn[1]}" "$T/r1"
 like "$(cat "$T/.out")" "is not empty" "... says so"
 ok "2h ago and such are times" bash -c "'$BATON' journal restore --config '$CONFIG' --node a --at 1ms '$T/ago'"
 
+ok "into the volume itself" restore --node a --at "${lsn[1]}" dir/sub "$a/back"
+ok "... the same" treecmp "$T/copy.1/dir/sub" "$a/back/dir/sub"
+restore --node a --at "${lsn[1]}" dir/sub/7 "$T/quiet" 2>"$T/.err" >/dev/null
+is "$(cat "$T/.err")" "" "nothing of the progress goes into a pipe"
+python3 - "$BATON" "$CONFIG" "${lsn[1]}" "$T/shown" >"$T/.out" <<'END'
+import os, pty, sys
+sys.exit(os.waitstatus_to_exitcode(pty.spawn([sys.argv[1], "journal", "restore", "--config", sys.argv[2], "--node", "a",
+                                              "--at", sys.argv[3], sys.argv[4]])))
+END
+like "$(cat "$T/.out")" "counting" "on a terminal there is some"
+ok "... and the same files" treecmp "$T/copy.1" "$T/shown"
+
+# ---- whoever asks badly, or stays ----
+cat >"$T/ask.py" <<'END'
+import json, os, socket, struct, sys
+def ask(lsn):
+    connection = socket.socket(socket.AF_UNIX)
+    os.chdir(sys.argv[1])
+    connection.connect("control")
+    connection.settimeout(20)
+    connection.sendall(json.dumps({"command": "history", "lsn": lsn}).encode() + b"\n")
+    return connection, json.loads(connection.makefile("rb", buffering=0).readline())
+def question(connection, kind, length=0, ino=1, at=0, name=b""):
+    connection.sendall(struct.pack("<QQII", ino, at, kind, length) + name)
+    head = b""
+    while len(head) < 32:
+        more = connection.recv(32 - len(head))
+        if not more:
+            return None
+        head += more
+    return struct.unpack("<QiIIIII", head)
+lsn = int(sys.argv[2])
+connection, ready = ask(lsn)
+assert ready["ready"], ready
+assert question(connection, 99)[1] < 0
+assert question(connection, 2, ino=1 << 63)[1] < 0
+assert question(connection, 3, ino=1)[1] < 0  # data of a directory
+assert question(connection, 3, ino=1 << 40, at=(1 << 64) - 1)[1] <= 0
+assert question(connection, 1, length=1 << 30) is None  # ends the connection
+assert ask("x")[1]["errno"] and ask(-1)[1]["errno"]
+held = [ask(lsn) for _ in range(4)]
+assert all(ready.get("ready") for _, ready in held), held
+refused = ask(lsn)[1]
+assert "wait for one to end" in refused["error"], refused
+print("good", flush=True)
+held[0][0].settimeout(60)
+assert held[0][0].recv(1) == b""  # batond ends it
+END
+python3 "$T/ask.py" "$(store_of b)" "${lsn[1]}" >"$T/asker.log" 2>&1 &
+asker=$!
+test_pids+=("$asker")
+answered() { [ -s "$T/asker.log" ]; }
+wait_until 30 answered
+is "$(cat "$T/asker.log")" good "questions that make no sense are refused, and more than four at a time"
+
 # ---- at rest, with a damaged block of a kept version ----
-ok "b stops" stop_node b
+begin=$(date +%s)
+ok "b stops while four read its history" stop_node b
+ok "... in time" [ $(($(date +%s) - begin)) -lt 10 ]
+ok "... and they are told" wait "$asker"
 ok "at rest" restore --node b --at "${lsn[1]}" "$T/rest1"
 ok "... to the byte" treecmp "$T/copy.1" "$T/rest1"
 python3 - "$(store_of b)" <<'END' || bail "no block to damage"

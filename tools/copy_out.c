@@ -16,7 +16,7 @@
 #define PATHS_MAX 4096u
 #define SHOW_NS 200000000
 
-struct link { /* a file with several names: the first path it was copied to */
+struct link {     /* a file with several names: the first path it was copied to */
     uint64_t ino; /* 0: an empty slot */
     char *path;
 };
@@ -42,12 +42,13 @@ struct copy_out {
     void (*partial)(void *context, const char *path);
     void *partial_context;
 
-    bool shows; /* on a terminal */
+    bool shows;                    /* on a terminal */
     uint64_t all_files, all_bytes; /* to be copied */
     int64_t begun, shown;
 };
 
-/* ---- how far, on a terminal --------------------------------------------------------------------------------------------- */
+/* ---- how far, on a terminal
+ * --------------------------------------------------------------------------------------------- */
 
 static void show(struct copy_out *copy, bool now) {
     const struct copy_counts *counts = &copy->counts;
@@ -109,7 +110,8 @@ static void tree_problem(struct copy_out *copy, const char *what, int error) {
     copy->counts.problems++;
 }
 
-/* ---- hard links ------------------------------------------------------------------------------------------------------- */
+/* ---- hard links
+ * ------------------------------------------------------------------------------------------------------- */
 
 static struct link *link_slot(struct link *links, size_t room, uint64_t ino) {
     for (size_t at = (ino * 0x9e3779b97f4a7c15u) >> 32;; at++) {
@@ -149,7 +151,8 @@ static const char *link_find(struct copy_out *copy, uint64_t ino) {
     return NULL;
 }
 
-/* ---- attributes --------------------------------------------------------------------------------------------------------- */
+/* ---- attributes
+ * --------------------------------------------------------------------------------------------------------- */
 
 /* `path`: through /proc, so that a name is looked up once and never followed. */
 static void copy_xattrs(struct copy_out *copy, uint64_t ino, const char *path) {
@@ -202,7 +205,8 @@ static void set_attributes_of(struct copy_out *copy, int fd, const struct tree_e
     set_times(copy, AT_FDCWD, self, row);
 }
 
-/* ---- kinds ---------------------------------------------------------------------------------------------------------------- */
+/* ---- kinds
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 /* A bad block becomes a hole and is told: the first of a file with its place, all in the number of problems. */
 static void copy_data(struct copy_out *copy, int fd, const struct tree_entry *from) {
@@ -218,7 +222,8 @@ static void copy_data(struct copy_out *copy, int fd, const struct tree_entry *fr
         if (data.length == 0)
             return;
         if (data.bad && !told)
-            problem(copy, "bytes %" PRIu64 " and following are damaged; they are zeros in the copy (the other node has them)",
+            problem(copy,
+                    "bytes %" PRIu64 " and following are damaged; they are zeros in the copy (the other node has them)",
                     data.from);
         else
             copy->counts.problems += data.bad;
@@ -264,7 +269,8 @@ static void copy_symlink(struct copy_out *copy, int directory, const char *name,
     copy->counts.others++;
 }
 
-/* ---- directories ------------------------------------------------------------------------------------------------------------ */
+/* ---- directories
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static void copy_entry(struct copy_out *copy, int directory, const struct tree_entry *from);
 
@@ -367,7 +373,8 @@ static void copy_entry(struct copy_out *copy, int directory, const struct tree_e
     path_cut(copy, before);
 }
 
-/* ---- how much there is --------------------------------------------------------------------------------------------------------- */
+/* ---- how much there is
+ * --------------------------------------------------------------------------------------------------------- */
 
 /* Counts what lies below, for the terminal. What cannot be read is told when it is copied. */
 static void count_below(struct copy_out *copy, uint64_t ino, unsigned depth) {
@@ -404,7 +411,8 @@ static void count_first(struct copy_out *copy, const struct tree_entry *from) {
     }
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the whole
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 /* The next part of a path, "." left out; NULL at the end. */
 static const char *next_part(const char **at, char part[BATON_NAME_MAX + 1], int *error) {
@@ -659,11 +667,10 @@ int copy_out_report(const struct copy_out *copy, const char *target, json_t *lin
     char size[32], files[32];
 
     if (line != NULL) {
-        json_object_update_new(line, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "directory", target, "files",
-                                               (json_int_t)counts->files, "directories",
-                                               (json_int_t)counts->directories, "others", (json_int_t)counts->others,
-                                               "bytes", (json_int_t)counts->bytes, "problems",
-                                               (json_int_t)counts->problems));
+        json_object_update_new(
+            line, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "directory", target, "files", (json_int_t)counts->files,
+                            "directories", (json_int_t)counts->directories, "others", (json_int_t)counts->others,
+                            "bytes", (json_int_t)counts->bytes, "problems", (json_int_t)counts->problems));
     } else {
         size_text(counts->bytes, size, sizeof size);
         count_text(counts->files, files, sizeof files);

@@ -37,9 +37,12 @@ static void write_head(const struct extracting *x, const json_t *ready) {
             number_of(ready, "first"), number_of(ready, "last"), x->undone, number_of(ready, "reached"));
     if (json_is_true(json_object_get(ready, "blank")))
         fprintf(x->report,
-                "The journal no longer reaches back to record %" JSON_INTEGER_FORMAT ": of files that were older only what the\n"
-                "records hold is there, and zeros elsewhere (\"partial\" below). Owners, modes and names that the records do not\n"
-                "tell are those that the store has today. %" JSON_INTEGER_FORMAT " records made no sense without what was before.\n",
+                "The journal no longer reaches back to record %" JSON_INTEGER_FORMAT
+                ": of files that were older only what the\n"
+                "records hold is there, and zeros elsewhere (\"partial\" below). Owners, modes and names that the "
+                "records do not\n"
+                "tell are those that the store has today. %" JSON_INTEGER_FORMAT
+                " records made no sense without what was before.\n",
                 number_of(ready, "first") - 1, number_of(ready, "refused"));
     if (number_of(ready, "reached") < number_of(ready, "last"))
         fprintf(x->report, "The file is damaged %s.\n", json_string_value(json_object_get(ready, "damage")));
@@ -62,8 +65,8 @@ static int write_removed(const struct extracting *x, const struct tree *tree) {
 static int say(const struct extracting *x, const json_t *ready) {
     bool damaged = number_of(ready, "reached") < number_of(ready, "last");
     if (!x->tool->json) {
-        printf("%" JSON_INTEGER_FORMAT " names had been removed or renamed; see %s/report.txt.\n", number_of(ready, "removed"),
-               x->target);
+        printf("%" JSON_INTEGER_FORMAT " names had been removed or renamed; see %s/report.txt.\n",
+               number_of(ready, "removed"), x->target);
         if (x->partial > 0)
             printf("%" PRIu64 " files are partial: the journal no longer reaches back to record %" JSON_INTEGER_FORMAT
                    ", so what they held before is missing (zeros); the report names them.\n",
@@ -123,7 +126,8 @@ int journal_extract(struct tool *tool, const char *undone, char **arguments, int
     char file[PATH_MAX];
 
     if (undone == NULL)
-        return usage(tool->command, "out of which file? Say --undone FILE; baton status names those that rollbacks left");
+        return usage(tool->command,
+                     "out of which file? Say --undone FILE; baton status names those that rollbacks left");
     if (count < 1)
         return usage(tool->command, "name a directory to extract to");
     if (realpath(undone, file) == NULL)

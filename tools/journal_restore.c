@@ -32,7 +32,8 @@ static int copy_all(void *context, const struct tree *tree, const json_t *ready)
 
 char *path_in_volume(const struct tool *tool, char *path) {
     size_t mount = tool->self != NULL ? strlen(tool->self->mount) : 0;
-    bool below = mount > 0 && strncmp(path, tool->self->mount, mount) == 0 && (path[mount] == '/' || path[mount] == '\0');
+    bool below =
+        mount > 0 && strncmp(path, tool->self->mount, mount) == 0 && (path[mount] == '/' || path[mount] == '\0');
     return below ? path + mount : path;
 }
 
@@ -55,7 +56,8 @@ int journal_restore(struct tool *tool, const char *at, char **arguments, int cou
     json_t *request = request_of(at);
     if (request == NULL)
         return usage(tool->command,
-                     "--at \"%s\" is neither an LSN nor a time; say 2026-11-21 00:50, 00:50, 10min (ago) or @SECONDS", at);
+                     "--at \"%s\" is neither an LSN nor a time; say 2026-11-21 00:50, 00:50, 10min (ago) or @SECONDS",
+                     at);
     int status = EXIT_SUCCESS;
     if (json_integer_value(json_object_get(request, "time")) > clock_now())
         status = usage(tool->command, "--at \"%s\" lies in the future", at);
