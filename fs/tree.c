@@ -1,5 +1,6 @@
 #include "fs/tree.h"
 
+#include "fs/apply.h"
 #include "fs/history_undone.h"
 
 #include <fcntl.h>
@@ -61,16 +62,44 @@ static int list(void *context, uint64_t directory, uint64_t cookie, struct tree_
     return 0;
 }
 
+struct run { /* of written blocks */
+    uint64_t next;
+    bool begun;
+};
+
+static int extend(void *context, const struct extent_part *part) {
+    struct run *run = context;
+    if (!part->checksums || (run->begun && part->first != run->next))
+        return run->begun;
+    run->begun = true;
+    run->next = part->first + part->place.count;
+    return 0;
+}
+
+/* Where the written blocks that begin at `from` end, looking no further than an answer is long. */
+static int run_end(struct store *store, uint64_t ino, uint64_t from, uint64_t *end) {
+    struct inode_row row;
+    struct run run = {0};
+    store_lock(store);
+    int error = inode_get(store, ino, &row);
+    if (!error)
+        error = extent_walk(store, row.data, from / BATON_BLOCK, TREE_DATA_MAX / BATON_BLOCK, extend, &run);
+    store_unlock(store);
+    *end = MIN(run.next * BATON_BLOCK, error < 0 ? 0 : row.size);
+    return MIN(error, 0);
+}
+
 /* A stretch that cannot be read as a whole is given block by block, so that one bad block costs no good one. */
 static int data(void *context, uint64_t ino, uint64_t offset, uint8_t buffer[TREE_DATA_MAX], struct tree_data *data) {
+    uint64_t end;
     *data = (struct tree_data){.from = offset};
     int64_t from = op_seek(context, ino, offset, SEEK_DATA);
-    if (from == -ENXIO)
-        return 0;
-    int64_t to = from < 0 ? from : op_seek(context, ino, (uint64_t)from, SEEK_HOLE);
-    if (to < 0)
-        return (int)to;
-    size_t want = (size_t)MIN((uint64_t)(to - from), (uint64_t)TREE_DATA_MAX);
+    if (from < 0)
+        return from == -ENXIO ? 0 : (int)from;
+    int error = run_end(context, ino, (uint64_t)from, &end);
+    if (error || end <= (uint64_t)from)
+        return error; /* what was there a moment ago is gone: only in a store that is changed meanwhile */
+    size_t want = (size_t)MIN(end - (uint64_t)from, (uint64_t)TREE_DATA_MAX);
     ssize_t length = op_read(context, ino, buffer, want, (uint64_t)from);
     if (length == -EIO && want > BATON_BLOCK) {
         want = BATON_BLOCK - (size_t)((uint64_t)from % BATON_BLOCK);

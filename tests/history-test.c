@@ -1,8 +1,9 @@
 /* The past of a store (fs/history.h): its blocks stay while it is open, however short the history; it yields when the
- * journal exceeds its limit; times find their record; and it shows the tables of then to the bit while other threads
+ * journal exceeds its limit; a full disk ends it and nothing else; times find their record; and it shows the tables of then to the bit while other threads
  * change the store. */
 #include "fs/history.h"
 #include "tests/churn.h"
+#include "tests/disk-fault.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -113,6 +114,47 @@ static void yields(void) {
     fixture_options.limit_bytes = 0;
 }
 
+/* The overlay's file has no name any more, so it shows as "…/history-XXXXXX (deleted)". */
+static int overlay_is_full(enum disk_call call, const char *path, size_t length) {
+    (void)length;
+    return call == DISK_WRITE && strstr(path, "/history-") ? ENOSPC : 0;
+}
+
+static void full_disk(void) {
+    struct attributes found;
+    struct store *store = fixture_store("full", 1), *past = NULL;
+    char name[32];
+
+    uint64_t ino = make(store, ROOT_INO, "file", S_IFREG | 0640);
+    uint64_t then = last_lsn(store);
+    for (int i = 0; i < 4000; i++) {
+        snprintf(name, sizeof name, "name-%d", i);
+        make(store, ROOT_INO, name, S_IFREG | 0600);
+    }
+    disk_fault_set(overlay_is_full);
+    is_int(-ENOSPC, history_open(store, then, NULL, NULL, NULL, &past, why, sizeof why), "no room for the overlay");
+    ok(strstr(why, "No space left") != NULL, "... is told: %s", why);
+    disk_fault_set(NULL);
+    past = open_at(store, then);
+    disk_fault_set(overlay_is_full);
+    for (int i = 0; i < 4000; i++) {
+        snprintf(name, sizeof name, "other-%d", i);
+        make(store, ROOT_INO, name, S_IFREG | 0600);
+    }
+    store_checkpoint(store);
+    ok(op_getattr(past, ino, &found) < 0, "likewise when it fills up later");
+    is_int(-ENOSPC, history_error(past, why, sizeof why), "... which is told: %s", why);
+    disk_fault_set(NULL);
+    ok(op_getattr(past, ino, &found) < 0, "that past stays over");
+    history_close(past);
+    fill(store, ino, 'c');
+    reads(store, ino, 'c', "the store's file");
+    past = open_at(store, then);
+    is_int(-ENOENT, op_lookup(past, ROOT_INO, "name-0", &found), "another one is as it should be");
+    history_close(past);
+    store_close(store);
+}
+
 static void times(void) {
     struct store *store = fixture_store("times", 1);
     uint64_t lsn, lsns[20];
@@ -209,6 +251,7 @@ int main(void) {
     plan_lazy();
     held();
     yields();
+    full_disk();
     times();
     while_busy();
     return 0;

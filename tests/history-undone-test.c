@@ -143,7 +143,7 @@ static bool garble(uint8_t *bytes, uint32_t length) {
     for (unsigned tries = 0; tries < 30 && !changed; tries++) {
         struct record_head head, old;
         size_t at = below(length);
-        bytes[at] = below(2) ? (uint8_t)(bytes[at] ^ 1u << below(8)) : before[below(length)];
+        bytes[at] = (uint8_t)(below(2) ? bytes[at] ^ 1u << below(8) : before[below(length)]);
         memcpy(&head, bytes, sizeof head);
         memcpy(&old, before, sizeof old);
         bool framed = head.length == old.length && head.lsn == old.lsn && head.payload == old.payload;

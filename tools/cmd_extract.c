@@ -14,10 +14,11 @@ static int extract(const struct tool *tool, const char *path, const char *target
     struct tree tree = tree_of_store(store);
     struct copy_out *copy = copy_out_begin(&tree, target);
     status = copy != NULL ? copy_out_content(copy, path) : EXIT_FAILURE;
-    if (status == 0)
+    if (status == 0) {
         status = copy_out_report(copy, target, line);
-    if (copy != NULL && line != NULL)
-        print_json(line);
+        if (line != NULL)
+            print_json(line);
+    }
     if (copy != NULL)
         copy_out_free(copy);
     store_close(store);
