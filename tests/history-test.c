@@ -48,15 +48,18 @@ static void reads(struct store *past, uint64_t ino, int value, const char *what)
 static void held(void) {
     struct attributes found;
     struct position position;
+    struct store_space space;
     uint64_t lsn, ino, gone;
     uint32_t left;
 
     fixture_options.no_history = true;
     struct store *store = fixture_store("held", 1);
     ino = make(store, ROOT_INO, "file", S_IFREG | 0640);
-    fill(store, ino, 'a');
+    fill(store, ino, 'z');
+    fill(store, ino, 'a'); /* what is replaced here is not of that past */
     uint64_t then = last_lsn(store);
     struct store *past = open_at(store, then);
+    is_int(0, op_lookup(past, ROOT_INO, "file", &found), "it is looked at once");
     fill(store, ino, 'b');
     is_int(0, op_truncate(store, ino, 0, false, &lsn), "truncated");
     is_int(0, op_unlink(store, ROOT_INO, "file", &gone, &left, &lsn), "unlinked");
@@ -68,6 +71,8 @@ static void held(void) {
         store_checkpoint(store);
     }
     store_position(store, &position);
+    is_int(0, store_space(store, &space), "space");
+    is_int(0, (int64_t)space.dead, "blocks of before are free: no reading transaction is open while nobody looks");
     is_int((int64_t)then + 1, (int64_t)position.first, "the journal is trimmed up to the past and no further");
     is_int(0, op_lookup(past, ROOT_INO, "file", &found), "the past has the name");
     is_int(-ENOENT, op_lookup(past, ROOT_INO, "n0", &found), "... and none that came later");

@@ -103,6 +103,11 @@ like "$(cat "$T/.out")" "^\{\"lsn\":${lsn[2]}.*\"problems\":0\}$" "--json"
 
 # ---- refusals ----
 fails "no time" restore --node a "$T/x"
+fails "a filter" restore --node a --at "${lsn[1]}" --type write "$T/x"
+fails "--path, which is of list" restore --node a --at "${lsn[1]}" --path dir "$T/x"
+like "$(cat "$T/.out")" "name paths without --path" "... says what to do"
+fails "--at for another action" "$BATON" journal list --config "$CONFIG" --node a --at 5
+fails "no directory" restore --node a --at "${lsn[1]}"
 fails "what is no time" restore --node a --at yesterday "$T/x"
 like "$(cat "$T/.out")" "neither an LSN nor a time" "... says so"
 fails "the future" restore --node a --at 2999-01-01 "$T/x"

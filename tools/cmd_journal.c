@@ -303,6 +303,20 @@ static int take_options(struct viewer *viewer, int argc, char **argv, json_t *re
     return status;
 }
 
+static int get_back(struct viewer *viewer, const char *action, const json_t *request, const char *path, char **arguments,
+                    int count) {
+    bool restores = strcmp(action, "restore") == 0;
+
+    if (path != NULL)
+        return usage(&command_journal, "%s: name paths without --path, before the directory", action);
+    if (json_object_size(request) > 1)
+        return usage(&command_journal, "%s takes no filters", action);
+    if (restores ? viewer->undone != NULL : viewer->at != NULL)
+        return usage(&command_journal, "--undone goes with extract and list, --at with restore");
+    return restores ? journal_restore(&viewer->tool, viewer->at, arguments, count)
+                    : journal_extract(&viewer->tool, viewer->undone, arguments, count);
+}
+
 static int run(int argc, char **argv) {
     static struct viewer viewer;
     json_t *request = json_pack("{s:s}", "command", "journal");
@@ -313,12 +327,12 @@ static int run(int argc, char **argv) {
     if (status)
         goto out;
     const char *action = optind < argc ? argv[optind++] : "";
-    if (strcmp(action, "restore") == 0) {
-        status = journal_restore(&viewer.tool, viewer.at, argv + optind, argc - optind);
+    if (strcmp(action, "restore") == 0 || strcmp(action, "extract") == 0) {
+        status = get_back(&viewer, action, request, path, argv + optind, argc - optind);
         goto out;
     }
-    if (strcmp(action, "extract") == 0) {
-        status = journal_extract(&viewer.tool, viewer.undone, argv + optind, argc - optind);
+    if (viewer.at != NULL) {
+        status = usage(&command_journal, "--at goes with restore");
         goto out;
     }
     if (strcmp(action, "list") != 0 && strcmp(action, "show") != 0 && strcmp(action, "follow") != 0 &&
@@ -341,7 +355,7 @@ static int run(int argc, char **argv) {
         status = set_path(&viewer.tool, request, path);
     if (status == 0 && viewer.undone != NULL)
         status = strcmp(action, "list") == 0 ? look_undone(&viewer, viewer.undone)
-                                             : usage(&command_journal, "--undone goes with list");
+                                             : usage(&command_journal, "--undone goes with extract and list");
     else if (status == 0)
         status = view(&viewer, action, request);
 out:
