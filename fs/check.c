@@ -1,4 +1,5 @@
 #include "fs/check_parts.h"
+#include "fs/generation.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -213,7 +214,7 @@ static bool database_open(struct check *check, const struct checkpoint *checkpoi
     MDB_envinfo info;
 
     looking_at(check, "the database meta/data.mdb");
-    snprintf(path, sizeof path, "%s/meta", store->path);
+    snprintf(path, sizeof path, "%s/meta", store->base);
     int rc = mdb_env_create(&store->env);
     if (rc == 0)
         rc = mdb_env_set_maxdbs(store->env, TABLE_END);
@@ -294,13 +295,14 @@ static void look_at_all(struct check *check) {
     }
 }
 
-static void child(const char *path, int directory_fd, unsigned flags, int out) __attribute__((noreturn));
-static void child(const char *path, int directory_fd, unsigned flags, int out) {
+static void child(const char *path, const char *base, int directory_fd, unsigned flags, int out) __attribute__((noreturn));
+static void child(const char *path, const char *base, int directory_fd, unsigned flags, int out) {
     struct check check = {.flags = flags, .out = out, .data_fd = -1};
     signal(SIGPIPE, SIG_IGN);
     check.store = calloc(1, sizeof *check.store);
     PROMISE(check.store != NULL);
     check.store->path = (char *)path;
+    check.store->base = (char *)base;
     check.store->directory_fd = directory_fd;
     look_at_all(&check);
     found_more(&check);
@@ -341,7 +343,7 @@ static void listen_to(struct listening *listening, int in) {
     fclose(lines);
 }
 
-static int run_child(const char *path, int directory_fd, unsigned flags, struct listening *listening) {
+static int run_child(const char *path, const char *base, int directory_fd, unsigned flags, struct listening *listening) {
     int pipes[2], status;
     char text[600];
 
@@ -351,7 +353,7 @@ static int run_child(const char *path, int directory_fd, unsigned flags, struct 
     pid_t pid = fork();
     if (pid == 0) {
         close(pipes[0]);
-        child(path, directory_fd, flags, pipes[1]);
+        child(path, base, directory_fd, flags, pipes[1]);
     }
     close(pipes[1]);
     if (pid < 0) {
@@ -374,17 +376,18 @@ static int run_child(const char *path, int directory_fd, unsigned flags, struct 
 
 int check_store(const char *path, unsigned flags, void (*finding)(void *context, const char *sentence), void *context) {
     struct listening listening = {.finding = finding, .context = context, .at = "the store"};
-    char text[600];
-    int rc = 0;
+    char text[600], base[PATH_MAX], lock[PATH_MAX];
     AUTO_CLOSE int lock_fd = -1;
-    AUTO_CLOSE int directory_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = generation_current(path, base, NULL);
+    AUTO_CLOSE int directory_fd = rc ? -1 : open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (directory_fd < 0) {
-        rc = -errno;
+        rc = rc ? rc : -errno;
         snprintf(text, sizeof text, "%s cannot be opened: %s", path, strerror(-rc));
     } else {
-        lock_fd = openat(directory_fd, "lock", O_RDWR | O_CLOEXEC);
+        snprintf(lock, sizeof lock, "%s/lock", path);
+        lock_fd = open(lock, O_RDWR | O_CLOEXEC);
         if (lock_fd < 0 && errno == EROFS)
-            lock_fd = openat(directory_fd, "lock", O_RDONLY | O_CLOEXEC);
+            lock_fd = open(lock, O_RDONLY | O_CLOEXEC);
         if (lock_fd < 0) {
             rc = -errno;
             snprintf(text, sizeof text, "%s is not a store (its file \"lock\" cannot be opened: %s)", path,
@@ -395,7 +398,7 @@ int check_store(const char *path, unsigned flags, void (*finding)(void *context,
         }
     }
     if (!rc) {
-        rc = run_child(path, directory_fd, flags, &listening);
+        rc = run_child(path, base, directory_fd, flags, &listening);
         if (rc)
             snprintf(text, sizeof text, "the check of %s cannot be started: %s", path, strerror(-rc));
     }

@@ -86,7 +86,7 @@ int checkpoint_read(struct store *store, struct checkpoint *newest, struct check
         snprintf(why, why_room,
                  "%s/checkpoint has no readable slot: the store is damaged or was never finished; "
                  "restore it from the peer by a full synchronization",
-                 store->path);
+                 store->base);
         return -EIO;
     }
     unsigned best = good[0] && (!good[1] || slots[0].number > slots[1].number) ? 0 : 1;
@@ -109,7 +109,7 @@ int checkpoint_read(struct store *store, struct checkpoint *newest, struct check
         newest->tail_size > (1u << 30) || !page_is_meta(newest->page) ||
         page_u64(newest->page, META_TXNID) != newest->txnid) {
         snprintf(why, why_room, "%s/checkpoint contradicts itself: the store is damaged; run \"baton check\"",
-                 store->path);
+                 store->base);
         return -EIO;
     }
     return 0;
@@ -128,14 +128,14 @@ int checkpoint_restore_pages(struct store *store, const struct checkpoint *check
         rc = -EIO;
     if (rc) {
         snprintf(why, why_room, "%s/meta/data.mdb is shorter than the checkpoint says: the store is damaged; "
-                 "run \"baton check\"", store->path);
+                 "run \"baton check\"", store->base);
         return rc;
     }
     if (!page_is_meta(pages[0]) && !page_is_meta(pages[1])) {
         snprintf(why, why_room,
                  "%s/meta/data.mdb is not an LMDB environment of version %u with pages of %u bytes; "
                  "the store is damaged or was made by another LMDB",
-                 store->path, LMDB_VERSION, META_PAGE);
+                 store->base, LMDB_VERSION, META_PAGE);
         return -EIO;
     }
     for (unsigned i = 0; i < 2; i++) {
@@ -147,6 +147,6 @@ int checkpoint_restore_pages(struct store *store, const struct checkpoint *check
     }
     rc = pwrite_all(store->meta_fd, pages, sizeof pages, 0);
     if (rc)
-        snprintf(why, why_room, "cannot write %s/meta/data.mdb: %s", store->path, strerror(-rc));
+        snprintf(why, why_room, "cannot write %s/meta/data.mdb: %s", store->base, strerror(-rc));
     return rc;
 }

@@ -377,6 +377,34 @@ int segment_freed(struct store *store, struct place place) {
     return 0;
 }
 
+int segment_adopt(struct store *store, int data_fd, uint32_t from, uint32_t *number) {
+    struct segments *segments = &store->segments;
+    char name[16], name_here[16];
+    uint32_t next = segments->count ? segments->list[segments->count - 1].number + 1 : 1;
+    next = MAX(next, segments->current + 1);
+    if (next >= SEGMENT_NONE - 1)
+        return -ENOSPC;
+    segment_name(from, name);
+    segment_name(next, name_here);
+    segment_fd_drop(segments, next); /* made in time for new blocks, or left by a batch that was refused */
+    if (unlinkat(segments->directory_fd, name_here, 0) < 0 && errno != ENOENT)
+        return -errno;
+    if (linkat(data_fd, name, segments->directory_fd, name_here, 0) < 0)
+        return -errno;
+    if (fsync(segments->directory_fd) < 0)
+        store_fail(store, "fsync of the folder of segments failed: %s", strerror(errno));
+    struct stat st;
+    if (fstatat(segments->directory_fd, name_here, &st, 0) < 0)
+        return -errno;
+    struct segment *segment = segment_add(segments, next);
+    if (!segment)
+        return -ENOMEM;
+    uint64_t head = ((uint64_t)st.st_size + BATON_BLOCK - 1) / BATON_BLOCK;
+    segment->head = segment->live = segment->allocated = (uint32_t)MIN(head, segments->blocks);
+    *number = next;
+    return 0;
+}
+
 void segment_prepare_next(struct store *store) {
     /* The file only: its row comes with its first block. A file without a row is unlinked at the next open. */
     struct segments *segments = &store->segments;

@@ -2,6 +2,7 @@
  * back, pin it, apply the tail's records after it, make a checkpoint.
  */
 #include "fs/apply.h"
+#include "fs/generation.h"
 #include "fs/store_internal.h"
 
 #include <dirent.h>
@@ -38,12 +39,13 @@ static void options_default(struct store_options *to, const struct store_options
 
 /* ---- parts of opening ---- */
 
-static struct store *store_new(const char *path, const struct store_options *options) {
+static struct store *store_new(const char *path, const char *base, const struct store_options *options) {
     struct store *store = calloc(1, sizeof *store);
     if (!store)
         return NULL;
     options_default(&store->options, options);
     store->path = strdup(path);
+    store->base = strdup(base);
     store->record_buffer = malloc(RECORD_LENGTH_MAX);
     store->recent = calloc(RECENT_ENTRIES, sizeof(struct entry *));
     store->directory_fd = store->lock_fd = store->meta_fd = store->checkpoint_fd = -1;
@@ -59,8 +61,9 @@ static struct store *store_new(const char *path, const struct store_options *opt
     pthread_cond_init(&store->sync_work, NULL);
     pthread_cond_init(&store->sync_done, NULL);
     pthread_condattr_destroy(&monotonic);
-    if (!store->path || !store->record_buffer || !store->recent) {
+    if (!store->path || !store->base || !store->record_buffer || !store->recent) {
         free(store->path);
+        free(store->base);
         free(store->record_buffer);
         free(store->recent);
         free(store);
@@ -106,24 +109,30 @@ static void store_free(struct store *store) {
     pthread_cond_destroy(&store->sync_work);
     pthread_cond_destroy(&store->sync_done);
     free(store->path);
+    free(store->base);
     free(store);
 }
 
+static int base_open(struct store *store, char *why, size_t why_room) {
+    store->directory_fd = open(store->base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (store->directory_fd >= 0)
+        return 0;
+    int rc = -errno;
+    SAY("cannot open the store %s: %s%s", store->base, strerror(-rc),
+        rc == -ENOENT ? "; make it with \"baton format\"" : "");
+    return rc;
+}
+
 static int lock_take(struct store *store, int flags, char *why, size_t why_room) {
-    store->directory_fd = open(store->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (store->directory_fd < 0) {
-        int rc = -errno;
-        SAY("cannot open the store %s: %s%s", store->path, strerror(-rc),
-            rc == -ENOENT ? "; make it with \"baton format\"" : "");
-        return rc;
-    }
-    store->lock_fd = openat(store->directory_fd, "lock", O_RDWR | O_CLOEXEC | flags, 0600);
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/lock", store->path);
+    store->lock_fd = open(path, O_RDWR | O_CLOEXEC | flags, 0600);
     if (store->lock_fd < 0) {
         int rc = -errno;
         if (rc == -ENOENT)
             SAY("%s is not a store (it has no file \"lock\"); make one with \"baton format\"", store->path);
         else
-            SAY("cannot open %s/lock: %s", store->path, strerror(-rc));
+            SAY("cannot open %s: %s", path, strerror(-rc));
         return rc;
     }
     if (flock(store->lock_fd, LOCK_EX | LOCK_NB) < 0) {
@@ -137,7 +146,7 @@ static int lock_take(struct store *store, int flags, char *why, size_t why_room)
 
 static int env_open(struct store *store, char *why, size_t why_room) {
     char path[4096];
-    snprintf(path, sizeof path, "%s/meta", store->path);
+    snprintf(path, sizeof path, "%s/meta", store->base);
     int rc = mdb_env_create(&store->env);
     if (rc == 0)
         rc = mdb_env_set_maxdbs(store->env, TABLE_END);
@@ -152,7 +161,7 @@ static int env_open(struct store *store, char *why, size_t why_room) {
         SAY("cannot open the database in %s: %s", path, mdb_strerror(rc));
         return rc > 0 ? -rc : -EIO;
     }
-    snprintf(path, sizeof path, "%s/meta/data.mdb", store->path);
+    snprintf(path, sizeof path, "%s/meta/data.mdb", store->base);
     if (store->meta_fd < 0)
         store->meta_fd = open(path, O_RDWR | O_CLOEXEC);
     return store->meta_fd < 0 ? -errno : 0;
@@ -358,7 +367,7 @@ static int state_restore(struct store *store, const uint8_t *volume, char *why, 
     struct checkpoint older;
     bool suspect;
     char path[4096];
-    snprintf(path, sizeof path, "%s/checkpoint", store->path);
+    snprintf(path, sizeof path, "%s/checkpoint", store->base);
     store->checkpoint_fd = open(path, O_RDWR | O_CLOEXEC);
     if (store->checkpoint_fd < 0) {
         int rc = -errno;
@@ -378,7 +387,7 @@ static int state_restore(struct store *store, const uint8_t *volume, char *why, 
     memcpy(store->name, saved->name, sizeof store->name);
     store->options.segment_blocks = saved->segment_blocks;
     store->options.tail_size = saved->tail_size;
-    snprintf(path, sizeof path, "%s/meta/data.mdb", store->path);
+    snprintf(path, sizeof path, "%s/meta/data.mdb", store->base);
     store->meta_fd = open(path, O_RDWR | O_CLOEXEC);
     if (store->meta_fd < 0) {
         rc = -errno;
@@ -394,7 +403,7 @@ static int state_restore(struct store *store, const uint8_t *volume, char *why, 
         if (rc)
             SAY("cannot write %s/checkpoint: %s", store->path, strerror(-rc));
     }
-    snprintf(path, sizeof path, "%s/meta/lock.mdb", store->path);
+    snprintf(path, sizeof path, "%s/meta/lock.mdb", store->base);
     if (rc == 0 && unlink(path) < 0 && errno != ENOENT)
         rc = -errno;
     if (rc == 0 && suspect) {
@@ -506,20 +515,25 @@ static int threads_start(struct store *store) {
 
 /* ---- public ---- */
 
-int store_open(const char *path, const uint8_t *volume, const struct store_options *options, struct store **out,
-               char *why, size_t why_room) {
-    struct store *store = store_new(path, options);
+static int open_at(const char *path, const char *base, bool lock, const uint8_t *volume,
+                   const struct store_options *options, struct store **out, char *why, size_t why_room) {
+    struct store *store = store_new(path, base, options);
     if (!store) {
         SAY("out of memory");
         return -ENOMEM;
     }
-    int rc = lock_take(store, 0, why, why_room);
+    int rc = base_open(store, why, why_room);
+    if (rc == 0 && lock)
+        rc = lock_take(store, 0, why, why_room);
     if (rc == 0)
         rc = state_restore(store, volume, why, why_room);
     if (rc == 0)
         rc = state_open(store, why, why_room);
     if (rc == 0)
         rc = state_replay(store, why, why_room);
+    store->importing = !lock;
+    if (store->importing)
+        store->segments.current = 0; /* it may be one that is shared: new blocks go into a new one */
     if (rc == 0)
         rc = threads_start(store);
     if (rc) {
@@ -528,6 +542,23 @@ int store_open(const char *path, const uint8_t *volume, const struct store_optio
     }
     *out = store;
     return 0;
+}
+
+int store_open(const char *path, const uint8_t *volume, const struct store_options *options, struct store **out,
+               char *why, size_t why_room) {
+    char base[PATH_MAX];
+    int rc = generation_current(path, base, NULL);
+    if (rc) {
+        SAY("the store %s cannot be opened: its link \"current\" is not what a full synchronization makes (%s)", path,
+            strerror(-rc));
+        return rc;
+    }
+    return open_at(path, base, true, volume, options, out, why, why_room);
+}
+
+int store_open_generation(const char *path, const char *base, const struct store_options *options, struct store **store,
+                          char *why, size_t why_room) {
+    return open_at(path, base, false, NULL, options, store, why, why_room);
 }
 
 void store_close(struct store *store) {
@@ -588,30 +619,11 @@ static int format_files(struct store *store, char *why, size_t why_room) {
     return env_open(store, why, why_room);
 }
 
-int store_format(const char *path, const uint8_t volume[STORE_ID_SIZE], const char *name, int64_t time,
-                 const struct store_options *options, char *why, size_t why_room) {
-    if (mkdir(path, 0700) < 0 && errno != EEXIST) {
-        int rc = -errno;
-        SAY("cannot make the folder %s: %s", path, strerror(-rc));
-        return rc;
-    }
-    struct store *store = store_new(path, options);
-    if (!store)
-        return -ENOMEM;
-    store->directory_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = store->directory_fd < 0 ? -errno : directory_is_empty(store->directory_fd);
-    close_fd(store->directory_fd);
-    store->directory_fd = -1;
-    if (rc) {
-        SAY("%s cannot become a store: %s", path,
-            rc == -ENOTEMPTY ? "it is not empty; give an empty or new folder" : strerror(-rc));
-        goto out;
-    }
-    rc = lock_take(store, O_CREAT, why, why_room);
-    if (rc == 0)
-        rc = format_files(store, why, why_room);
+static int format_at(struct store *store, const uint8_t volume[STORE_ID_SIZE], const char *name, int64_t time, char *why,
+                     size_t why_room) {
+    int rc = format_files(store, why, why_room);
     if (rc)
-        goto out;
+        return rc;
     memcpy(store->last_checkpoint.volume, volume, STORE_ID_SIZE);
     snprintf(store->last_checkpoint.name, sizeof store->last_checkpoint.name, "%s", name);
     store->last_checkpoint.segment_blocks = store->options.segment_blocks;
@@ -634,8 +646,8 @@ int store_format(const char *path, const uint8_t volume[STORE_ID_SIZE], const ch
     rc = rc ? rc : table_open_all(store, store->txn, true);
     rc = rc ? rc : root_make(store, time);
     if (rc) {
-        SAY("cannot make the store %s: %s", path, strerror(-rc));
-        goto out;
+        SAY("cannot make the store %s: %s", store->base, strerror(-rc));
+        return rc;
     }
     store_lock(store);
     store_checkpoint_now(store);
@@ -643,17 +655,50 @@ int store_format(const char *path, const uint8_t volume[STORE_ID_SIZE], const ch
     mdb_txn_abort(store->txn);
     store->txn = NULL;
     store_unlock(store);
-    char inner[4096];
-    snprintf(inner, sizeof inner, "%s/tail", path);
-    rc = fsync_dir(inner);
-    snprintf(inner, sizeof inner, "%s/meta", path);
-    rc = rc ? rc : fsync_dir(inner);
-    rc = rc ? rc : fsync_dir(path);
-    snprintf(inner, sizeof inner, "%s/..", path);
-    rc = rc ? rc : fsync_dir(inner);
+    static const char *const folders[] = {"/tail", "/meta", "", "/.."};
+    for (unsigned i = 0; rc == 0 && i < sizeof folders / sizeof *folders; i++) {
+        char folder[PATH_MAX + 8];
+        snprintf(folder, sizeof folder, "%s%s", store->base, folders[i]);
+        rc = fsync_dir(folder);
+    }
     if (rc)
-        SAY("cannot make the store %s durable: %s", path, strerror(-rc));
-out:
+        SAY("cannot make the store %s durable: %s", store->base, strerror(-rc));
+    return rc;
+}
+
+int store_format(const char *path, const uint8_t volume[STORE_ID_SIZE], const char *name, int64_t time,
+                 const struct store_options *options, char *why, size_t why_room) {
+    if (mkdir(path, 0700) < 0 && errno != EEXIST) {
+        int rc = -errno;
+        SAY("cannot make the folder %s: %s", path, strerror(-rc));
+        return rc;
+    }
+    struct store *store = store_new(path, path, options);
+    if (!store)
+        return -ENOMEM;
+    int rc = base_open(store, why, why_room);
+    if (rc == 0) {
+        rc = directory_is_empty(store->directory_fd);
+        if (rc)
+            SAY("%s cannot become a store: %s", path,
+                rc == -ENOTEMPTY ? "it is not empty; give an empty or new folder" : strerror(-rc));
+    }
+    if (rc == 0)
+        rc = lock_take(store, O_CREAT, why, why_room);
+    if (rc == 0)
+        rc = format_at(store, volume, name, time, why, why_room);
+    store_free(store);
+    return rc;
+}
+
+int store_format_generation(const char *path, const char *base, const uint8_t volume[STORE_ID_SIZE], const char *name,
+                            const struct store_options *options, char *why, size_t why_room) {
+    struct store *store = store_new(path, base, options);
+    if (!store)
+        return -ENOMEM;
+    int rc = base_open(store, why, why_room);
+    if (rc == 0)
+        rc = format_at(store, volume, name, 0, why, why_room);
     store_free(store);
     return rc;
 }

@@ -110,7 +110,7 @@ static void accounting_restore(struct store *store) {
     segments->current = store->saved_current;
     segments->reserved = reserved;
     segments->reserved_count = segments->reserved_room = store->saved_reserved_count;
-    uint64_t lsn = store->position.lsn;
+    uint64_t lsn = store->importing ? store->saved_position.lsn : store->position.lsn; /* else it has entries of them */
     store->position = store->saved_position;
 
     store->restoring = true; /* heads move up again, gaps become reservations */
@@ -325,7 +325,7 @@ static void trim_and_punch(struct store *store) {
             transaction_mend(store);
     } while (trimmed == TRIM_ROWS && !store->stop);
     store_unlock(store);
-    int rc = dead_punch(store);
+    int rc = store->importing ? 0 : dead_punch(store); /* segments are shared with the store that this one will replace */
     if (rc < 0)
         store_fail(store, "freeing blocks failed: %s", strerror(-rc));
     segment_prepare_next(store);

@@ -97,8 +97,9 @@ struct history_hold {
 
 struct store {
     struct history *history; /* not a store but a past one, read through history.c; else NULL */
-    char *path;
-    int directory_fd, lock_fd, meta_fd, checkpoint_fd;
+    char *path; /* the store's folder: lock, control socket, undone/ */
+    char *base; /* the folder of its generation: everything else (fs/generation.h) */
+    int directory_fd /* of base */, lock_fd, meta_fd, checkpoint_fd;
     struct store_options options;
     struct checkpoint last_checkpoint; /* the newest one on disk */
     uint64_t previous_txnid; /* of the one before, to which an open goes back if the newest one's slot has rotted */
@@ -113,6 +114,7 @@ struct store {
     MDB_txn *pin;  /* read transaction at the newest checkpoint's state */
     bool txn_broken; /* LMDB refused a change: the committer makes a new transaction and applies the batch again */
     bool replaying, undoing;
+    bool importing;       /* rows and blocks come from another node (fs/import.h): no entries in memory, nothing is punched */
     bool restoring;       /* accounting_restore is at work; with the lock only */
     uint64_t undone;      /* records that have been undone: a sync that was under way meanwhile made others durable */
     uint32_t batch_rows, batch_bytes;
@@ -191,6 +193,13 @@ uint64_t journal_horizon(struct store *store); /* last LSN that may be trimmed n
 int dead_add(struct store *store, struct place place); /* lock held, or while opening */
 /* Punches what may be; takes the lock for its row work only. Committer. */
 int dead_punch(struct store *store);
+
+/* store.c */
+/* A generation that is being built, by who has the store's lock. */
+int store_format_generation(const char *path, const char *base, const uint8_t volume[STORE_ID_SIZE], const char *name,
+                            const struct store_options *options, char *why, size_t why_room);
+int store_open_generation(const char *path, const char *base, const struct store_options *options, struct store **store,
+                          char *why, size_t why_room);
 
 /* store_append.c */
 struct entry *entry_make(const void *bytes, uint32_t length, const void *payload, uint32_t payload_length,

@@ -42,7 +42,7 @@ static void *inquire(void *argument) {
     struct stat status;
     int fd, error;
 
-    snprintf(path, sizeof path, "%s/meta", inquiry->store);
+    snprintf(path, sizeof path, "%s/lock", inquiry->store);
     inquiry->formatted = stat(path, &status) == 0;
     error = control_connect(inquiry->store, &fd);
     if (error) {

@@ -1,0 +1,161 @@
+#include "fs/generation.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#define CURRENT "current"
+#define PREFIX "generation."
+
+/* The number in a name of ours; 0: it is none. */
+static unsigned number_in(const char *name) {
+    unsigned number = 0;
+    char again[32];
+    if (sscanf(name, PREFIX "%9u", &number) != 1)
+        return 0;
+    snprintf(again, sizeof again, PREFIX "%u", number);
+    return strcmp(again, name) == 0 ? number : 0;
+}
+
+void generation_base(const char *store, unsigned number, char base[PATH_MAX]) {
+    if (number)
+        snprintf(base, PATH_MAX, "%s/" PREFIX "%u", store, number);
+    else
+        snprintf(base, PATH_MAX, "%s", store);
+}
+
+int generation_current(const char *store, char base[PATH_MAX], unsigned *number) {
+    char link[PATH_MAX], name[64];
+    unsigned current = 0;
+    if (strlen(store) + 32 > PATH_MAX)
+        return -ENAMETOOLONG;
+    snprintf(link, sizeof link, "%s/" CURRENT, store);
+    ssize_t length = readlink(link, name, sizeof name - 1);
+    if (length < 0 && errno != ENOENT && errno != ENOTDIR)
+        return errno == EINVAL ? -EIO : -errno;
+    if (length >= 0) {
+        name[length] = 0;
+        current = number_in(name);
+        if (current == 0)
+            return -EIO;
+    }
+    generation_base(store, current, base);
+    if (number)
+        *number = current;
+    return 0;
+}
+
+int generation_switch(const char *store, unsigned number) {
+    char target[64], link[PATH_MAX], new_link[PATH_MAX];
+    if (number == 0 || strlen(store) + 32 > PATH_MAX)
+        return -EINVAL;
+    snprintf(target, sizeof target, PREFIX "%u", number);
+    snprintf(link, sizeof link, "%s/" CURRENT, store);
+    snprintf(new_link, sizeof new_link, "%s/" CURRENT ".new", store);
+    int rc = fsync_dir(store); /* what the link will name is there after a power cut */
+    if (rc == 0 && unlink(new_link) < 0 && errno != ENOENT)
+        rc = -errno;
+    if (rc == 0 && symlink(target, new_link) < 0)
+        rc = -errno;
+    if (rc == 0 && rename(new_link, link) < 0)
+        rc = -errno;
+    return rc ? rc : fsync_dir(store);
+}
+
+static bool is_building(const char *store, unsigned number) {
+    char base[PATH_MAX], file[PATH_MAX + 16];
+    struct stat st;
+    generation_base(store, number, base);
+    snprintf(file, sizeof file, "%s/" GENERATION_BUILDING, base);
+    return stat(file, &st) == 0;
+}
+
+/* Calls `each` for every generation's number. */
+static int for_each(const char *store, int (*each)(void *context, unsigned number), void *context) {
+    DIR *directory = opendir(store);
+    struct dirent *entry;
+    int rc = 0;
+    if (!directory)
+        return -errno;
+    while (rc == 0 && (entry = readdir(directory)) != NULL) {
+        unsigned number = number_in(entry->d_name);
+        if (number)
+            rc = each(context, number);
+    }
+    closedir(directory);
+    return rc;
+}
+
+struct looking {
+    const char *store;
+    unsigned current, found;
+    bool keep_building;
+};
+
+static int look_building(void *context, unsigned number) {
+    struct looking *looking = context;
+    if (number != looking->current && is_building(looking->store, number))
+        looking->found = MAX(looking->found, number);
+    return 0;
+}
+
+int generation_building(const char *store, unsigned *number) {
+    struct looking looking = {.store = store};
+    char base[PATH_MAX];
+    int rc = generation_current(store, base, &looking.current);
+    if (rc == 0)
+        rc = for_each(store, look_building, &looking);
+    if (rc)
+        return rc;
+    *number = looking.found;
+    return looking.found ? 0 : -ENOENT;
+}
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *where) {
+    (void)st;
+    (void)where;
+    return (kind == FTW_DP ? rmdir(path) : unlink(path)) < 0 && errno != ENOENT ? errno : 0;
+}
+
+static int remove_tree(const char *path) {
+    int rc = nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    return rc < 0 ? (errno == ENOENT ? 0 : -errno) : -rc;
+}
+
+static int sweep_one(void *context, unsigned number) {
+    const struct looking *looking = context;
+    char base[PATH_MAX];
+    if (number == looking->current || (looking->keep_building && is_building(looking->store, number)))
+        return 0;
+    generation_base(looking->store, number, base);
+    return remove_tree(base);
+}
+
+/* Files that were the store's before its first full synchronization. */
+static int sweep_own(const char *store) {
+    static const char *const parts[] = {"checkpoint", "tail", "meta", "data"};
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < sizeof parts / sizeof *parts; i++) {
+        char path[PATH_MAX + 16];
+        snprintf(path, sizeof path, "%s/%s", store, parts[i]);
+        rc = remove_tree(path);
+    }
+    return rc;
+}
+
+int generation_sweep(const char *store, bool keep_building) {
+    struct looking looking = {.store = store, .keep_building = keep_building};
+    char base[PATH_MAX], file[PATH_MAX + 16];
+    int rc = generation_current(store, base, &looking.current);
+    if (rc)
+        return rc;
+    if (looking.current) { /* complete: the link says so */
+        snprintf(file, sizeof file, "%s/" GENERATION_BUILDING, base);
+        if (unlink(file) < 0 && errno != ENOENT)
+            return -errno;
+        rc = sweep_own(store);
+    }
+    return rc ? rc : for_each(store, sweep_one, &looking);
+}

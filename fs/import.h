@@ -1,0 +1,88 @@
+/* Building a store anew from another node's: the receiving end of a full synchronization (replication/sync.c).
+ *
+ * The new store is a further generation of the same folder (fs/generation.h), so that the old one stays what it is until
+ * the new one is complete. First come the rows of the shared tables as they were at one LSN of the provider's history, in
+ * the order of their keys. Blocks that the old store has with the same checksum are taken over with it: their segments
+ * become the new store's too, by a further link, without copying. The others are noted as wanted, with their place in the
+ * provider's segments; then they are asked for by that. When none is wanted any more the new store has the provider's
+ * position at that LSN, is on disk as a whole, and may become the current one: import_finish(), then, when both are closed,
+ * import_switch().
+ *
+ * How far it has got is in the new store itself, committed with what it speaks of: after a kill or a power cut it goes on
+ * from the last checkpoint, at most a second back. Nothing of the old store's files is changed, cut or punched meanwhile.
+ *
+ * One thread at a time uses an import.
+ */
+#ifndef BATON_FS_IMPORT_H
+#define BATON_FS_IMPORT_H
+
+#include "fs/store.h"
+
+/* Whose rows they are, and of when. */
+struct import_state {
+    uint8_t incarnation[STORE_ID_SIZE]; /* of the provider's store: places are its own */
+    uint64_t lsn;
+    epoch_t epoch;
+    uint8_t chain[CHAIN_SIZE];
+    int64_t time; /* of the record at lsn */
+};
+
+struct import_progress {
+    uint64_t rows;    /* that are here */
+    uint64_t reused;  /* blocks taken over from the old store */
+    uint64_t fetched; /* that came from the provider */
+    uint64_t wanted;  /* that are still to come */
+    uint64_t bad;     /* that the provider cannot read either: they stay unreadable here, and can be mended like there */
+};
+
+enum import_phase { IMPORT_ROWS, IMPORT_BLOCKS, IMPORT_COMPLETE };
+
+struct import;
+
+/* Goes on with the one that is there, or begins a new one. `reuse`: blocks of `old` may be taken over (not when the old
+ * store is to be kept afterwards: punching would reach it through the shared segments). `old` stays open and is not
+ * written to, undone or closed before import_close. With a sentence in `why`. */
+int import_open(struct store *old, bool reuse, struct import **import, char *why, size_t why_room);
+void import_close(struct import *import);
+/* Closes it and removes what has been built. */
+int import_discard(struct import *import);
+
+enum import_phase import_phase(const struct import *import);
+/* False: nothing has been begun. */
+bool import_state(const struct import *import, struct import_state *state);
+struct import_progress import_progress(const struct import *import);
+
+/* Before the first rows. Only if there is no state yet. */
+int import_begin(struct import *import, const struct import_state *state);
+
+/* The rows that are wanted next: of `table`, behind the key `after` (length 0: from the first). -ENOENT: all are here. */
+int import_next_rows(const struct import *import, enum table *table, struct key *after);
+/* Rows as they were asked for, in order: each(context, key, value) gives the next one, 1; 0 at the end; or an error, which
+ * is returned and undoes none of those before. `done`: the table has no more. -EBADMSG: they do not follow, or have an
+ * impossible form. -ENOSPC: ask again later. */
+int import_rows(struct import *import, enum table table, int (*each)(void *context, struct span *key, struct span *value),
+                void *context, bool done);
+
+/* A piece of the map whose blocks are to come. */
+struct import_want {
+    uint64_t data, first;
+    struct place place; /* the provider's; up to EXTENT_BLOCKS_MAX blocks */
+};
+/* Wanted pieces behind `after` (NULL: from the first), at most `max` of them. *count 0: none behind it. */
+int import_wanted(struct import *import, const struct import_want *after, struct import_want *wants, unsigned max,
+                  unsigned *count);
+/* The blocks of a piece; NULL: the provider has none that fit their checksums. -EBADMSG: these do not; -ENOENT: not wanted
+ * (any more). */
+int import_blocks(struct import *import, const struct import_want *want, const uint8_t *bytes);
+
+/* When no rows and no blocks are wanted: the position, and all of it on disk. Then the phase is IMPORT_COMPLETE. May take a
+ * while; may be called again after an error or a kill. */
+int import_finish(struct import *import);
+/* Of a complete one: its position. */
+void import_position(const struct import *import, struct position *position);
+/* Where a file of undone records for the new store goes is the folder's own: nothing is to be moved.
+ *
+ * After import_close, and store_close of the old store: the generation that was complete becomes the current one. */
+int import_switch(const char *store_path);
+
+#endif

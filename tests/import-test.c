@@ -1,0 +1,452 @@
+/* Building a store anew from another one's rows (fs/import.h): it says what the other one said at that LSN, whatever the
+ * old store had; what the old store has is taken over without copying and not hurt; killed at any moment, it goes on. */
+#include "fs/generation.h"
+#include "fs/history.h"
+#include "fs/import.h"
+#include "fs/check.h"
+#include "tests/churn.h"
+#include "tests/disk-fault.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#define ROWS_BYTES (32u << 10) /* in one answer */
+#define WANTS 64u
+
+static char why[600];
+
+/* ---- The provider ---- */
+
+struct source {
+    struct store *store, *past;
+    struct import_state state;
+    struct tables *then;
+};
+
+static struct source source_at_end(struct store *store) {
+    struct source source = {.store = store};
+    struct position position;
+    store_position(store, &position);
+    if (history_open(store, position.lsn, NULL, NULL, NULL, &source.past, why, sizeof why) != 0)
+        bail("the past: %s", why);
+    source.state = (struct import_state){.lsn = position.lsn, .epoch = position.epoch, .time = position.time};
+    memcpy(source.state.chain, position.chain, CHAIN_SIZE);
+    memcpy(source.state.incarnation, store_incarnation(store), STORE_ID_SIZE);
+    source.then = tables_take(store, TABLES_LOGICAL);
+    return source;
+}
+
+static void source_done(struct source *source) {
+    history_close(source->past);
+    tables_free(source->then);
+}
+
+struct answer { /* rows copied out, as a frame would hold them */
+    uint8_t bytes[ROWS_BYTES + KEY_MAX + (70u << 10)];
+    uint32_t length, at;
+    bool done;
+};
+
+static void answer_rows(struct source *source, enum table table, const struct key *after, struct answer *answer) {
+    struct cursor cursor;
+    struct key from = *after;
+    answer->length = answer->at = 0;
+    if (from.length)
+        from.bytes[from.length++] = 0; /* the first key behind it */
+    store_lock(source->past);
+    PROMISE(cursor_open(&cursor, source->past, NULL, table) == 0);
+    int rc = cursor_seek(&cursor, &from);
+    for (; rc == 0 && answer->length < ROWS_BYTES; rc = cursor_next(&cursor)) {
+        uint32_t lengths[2] = {cursor.key.length, cursor.value.length};
+        memcpy(answer->bytes + answer->length, lengths, sizeof lengths);
+        memcpy(answer->bytes + answer->length + 8, cursor.key.data, lengths[0]);
+        memcpy(answer->bytes + answer->length + 8 + lengths[0], cursor.value.data, lengths[1]);
+        answer->length += 8 + lengths[0] + lengths[1];
+    }
+    PROMISE(rc == 0 || rc == -ENOENT);
+    answer->done = rc == -ENOENT;
+    cursor_close(&cursor);
+    store_unlock(source->past);
+}
+
+static int answer_next(void *context, struct span *key, struct span *value) {
+    struct answer *answer = context;
+    uint32_t lengths[2];
+    if (answer->at == answer->length)
+        return 0;
+    memcpy(lengths, answer->bytes + answer->at, sizeof lengths);
+    *key = (struct span){answer->bytes + answer->at + 8, lengths[0]};
+    *value = (struct span){key->data + lengths[0], lengths[1]};
+    answer->at += 8 + lengths[0] + lengths[1];
+    return 1;
+}
+
+/* ---- Importing ---- */
+
+static struct answer answer;
+static useconds_t pace; /* between two answers */
+
+static int fetch_rows(struct import *import, struct source *source) {
+    enum table table;
+    struct key after;
+    int rc = 0;
+    while (rc == 0 && import_next_rows(import, &table, &after) == 0) {
+        usleep(pace);
+        answer_rows(source, table, &after, &answer);
+        rc = import_rows(import, table, answer_next, &answer, answer.done);
+        if (rc == -ENOSPC)
+            rc = 0; /* asked for again */
+    }
+    return rc;
+}
+
+static int fetch_blocks(struct import *import, struct source *source, unsigned unreadable) {
+    static uint8_t bytes[EXTENT_BLOCKS_MAX * BATON_BLOCK];
+    struct import_want wants[WANTS], *after = NULL, last;
+    unsigned count;
+    for (;;) {
+        int rc = import_wanted(import, after, wants, WANTS, &count);
+        if (rc || (count == 0 && !after))
+            return rc;
+        for (unsigned i = 0; i < count; i++) {
+            usleep(pace / 16);
+            bool bad = unreadable > 0 && unreadable-- > 0;
+            PROMISE(bad || store_read_blocks(source->store, wants[i].place, bytes) == 0);
+            rc = import_blocks(import, &wants[i], bad ? NULL : bytes);
+            if (rc && rc != -ENOSPC)
+                return rc;
+        }
+        if (count)
+            last = wants[count - 1];
+        after = count ? &last : NULL; /* from the beginning: what was refused is there again */
+    }
+}
+
+static struct import *open_import(struct store *old, bool reuse) {
+    struct import *import;
+    if (import_open(old, reuse, &import, why, sizeof why) != 0)
+        bail("import_open: %s", why);
+    return import;
+}
+
+static int import_all(struct import *import, struct source *source) {
+    int rc = import_phase(import) == IMPORT_ROWS ? fetch_rows(import, source) : 0;
+    if (rc == 0 && import_phase(import) == IMPORT_BLOCKS)
+        rc = fetch_blocks(import, source, 0);
+    for (int tries = 0; rc == 0 && import_phase(import) != IMPORT_COMPLETE && tries < 20; tries++) {
+        rc = import_finish(import);
+        if (rc == -EAGAIN || rc == -ENOSPC)
+            rc = fetch_rows(import, source);
+        if (rc == 0 && import_phase(import) == IMPORT_BLOCKS)
+            rc = fetch_blocks(import, source, 0);
+    }
+    return rc;
+}
+
+/* Replaces the old store; the new one, open. */
+static struct store *replace(struct import *import, struct store *old, const char *name) {
+    import_close(import);
+    char path[512];
+    snprintf(path, sizeof path, "%s", store_path(old));
+    store_close(old);
+    is_int(0, import_switch(path), "the new store takes the old one's place");
+    return fixture_open(name);
+}
+
+static void is_then(struct store *store, const struct source *source, const char *what) {
+    struct position position;
+    struct tables *now = tables_take(store, TABLES_LOGICAL);
+    store_position(store, &position);
+    if (!ok(tables_equal(source->then, now, why, sizeof why), "%s: the tables are those of then", what))
+        diag("%s", why);
+    tables_free(now);
+    is_int((int64_t)source->state.lsn, (int64_t)position.lsn, "%s: at its LSN", what);
+    is_blob(source->state.chain, position.chain, CHAIN_SIZE, "%s: with its chain", what);
+    is_int((int64_t)source->state.lsn + 1, (int64_t)position.first, "%s: the journal begins behind it", what);
+}
+
+static void is_in_order(struct store *store, const char *what) {
+    char path[512];
+    snprintf(path, sizeof path, "%s", store_path(store));
+    store_close(store);
+    is_int(0, check_store(path, CHECK_DATA, tell, NULL), "%s: check finds nothing", what);
+}
+
+/* ---- Content ---- */
+
+static uint64_t directories[2], seed = 20261121;
+
+static struct store *busy_store(const char *name) {
+    struct store *store = fixture_store(name, 1);
+    directories[0] = make(store, ROOT_INO, "one", S_IFDIR | 0755);
+    directories[1] = make(store, ROOT_INO, "two", S_IFDIR | 0755);
+    return store;
+}
+
+static void work(struct store *store, unsigned changes) {
+    for (unsigned i = 0; i < changes; i++) {
+        int rc = churn(store, directories, &seed);
+        if (rc)
+            bail("churn: %s", strerror(-rc));
+    }
+}
+
+struct working {
+    struct store *store;
+    atomic_bool stop;
+    pthread_t thread;
+};
+static void *work_on(void *context) {
+    struct working *working = context;
+    while (!atomic_load(&working->stop))
+        work(working->store, 10);
+    return NULL;
+}
+
+/* ---- Tests ---- */
+
+static void empty_and_under_load(void) {
+    struct store *provider = busy_store("empty-provider"), *old = fixture_store("empty", 0);
+    work(provider, 3000);
+    struct source source = source_at_end(provider);
+    struct working working = {.store = provider};
+    PROMISE(pthread_create(&working.thread, NULL, work_on, &working) == 0);
+    struct import *import = open_import(old, true);
+    is_int(0, import_begin(import, &source.state), "an import begins");
+    is_int(0, import_all(import, &source), "all is fetched while the provider goes on");
+    atomic_store(&working.stop, true);
+    pthread_join(working.thread, NULL);
+    struct import_progress progress = import_progress(import);
+    ok(progress.reused == 0 && progress.fetched > 100 && progress.wanted == 0 && progress.rows > 100,
+       "%llu rows, %llu blocks fetched", (unsigned long long)progress.rows, (unsigned long long)progress.fetched);
+    struct store *new = replace(import, old, "empty");
+    is_then(new, &source, "an empty store");
+    ok(fixture_feed(provider, new), "it takes what came after");
+    fixture_same(provider, new, "then both are equal");
+    is_in_order(new, "an empty store");
+    source_done(&source);
+    is_in_order(provider, "its provider");
+}
+
+static uint64_t bytes_in(const char *path) {
+    char command[700];
+    unsigned long long bytes = 0;
+    snprintf(command, sizeof command, "du -s -B1 %s", path);
+    FILE *du = popen(command, "r");
+    PROMISE(du && fscanf(du, "%llu", &bytes) == 1);
+    pclose(du);
+    return bytes;
+}
+
+static void reuse(void) {
+    struct store *provider = busy_store("reuse-provider"), *old = fixture_store("reuse", 0);
+    work(provider, 3000);
+    PROMISE(fixture_feed(provider, old));
+    struct tables *before = tables_take(old, TABLES_EXACT);
+    work(provider, 600);
+    struct source source = source_at_end(provider);
+    struct import *import = open_import(old, true);
+    PROMISE(import_begin(import, &source.state) == 0);
+    is_int(0, import_all(import, &source), "a store that lacks a little is built anew");
+    struct import_progress progress = import_progress(import);
+    ok(progress.reused > progress.fetched, "%llu blocks taken over, %llu fetched", (unsigned long long)progress.reused,
+       (unsigned long long)progress.fetched);
+    struct tables *after = tables_take(old, TABLES_EXACT);
+    ok(tables_equal(before, after, why, sizeof why), "the old store is what it was");
+    tables_free(after);
+    /* … and so it stays if the new one is given up. */
+    is_int(0, import_discard(import), "given up");
+    is_in_order(old, "the old store");
+    old = fixture_open("reuse");
+
+    import = open_import(old, true);
+    PROMISE(import_begin(import, &source.state) == 0 && import_all(import, &source) == 0);
+    struct store *new = replace(import, old, "reuse");
+    is_then(new, &source, "the new store");
+    for (int i = 0; i < 5; i++)
+        store_checkpoint(new);
+    uint64_t mine = bytes_in(store_path(new)), theirs = bytes_in(store_path(provider));
+    ok(mine < theirs + (24u << 20), "what it does not use is given back: %llu KiB, the provider has %llu KiB",
+       (unsigned long long)mine >> 10, (unsigned long long)theirs >> 10);
+    ok(fixture_feed(provider, new), "it takes what came after");
+    is_in_order(new, "the new store");
+
+    /* A second time: of a generation. */
+    old = fixture_open("reuse");
+    work(provider, 300);
+    struct source later = source_at_end(provider);
+    import = open_import(old, true);
+    PROMISE(import_begin(import, &later.state) == 0 && import_all(import, &later) == 0);
+    ok(import_progress(import).reused > 0, "blocks of a generation are taken over, too");
+    new = replace(import, old, "reuse");
+    is_then(new, &later, "the third generation");
+    is_in_order(new, "the third generation");
+    source_done(&later);
+    source_done(&source);
+    tables_free(before);
+    store_close(provider);
+}
+
+/* Killed at any moment, again and again. */
+static void killed(void) {
+    struct store *provider = busy_store("killed-provider"), *old = fixture_store("killed", 0);
+    work(provider, 2000);
+    PROMISE(fixture_feed(provider, old));
+    work(provider, 2000);
+    struct source source = source_at_end(provider);
+    store_close(old);
+    history_close(source.past); /* each life opens the provider for itself */
+    source.past = NULL;
+    store_close(provider);
+    unsigned kills = 0, kept = 0;
+    uint64_t rows_then = 0;
+    bool complete = false;
+    for (unsigned life = 0; !complete && life < 60; life++) {
+        pid_t child = fork();
+        PROMISE(child >= 0);
+        if (child == 0) {
+            pace = 60000; /* so that most lives end before the import does */
+            struct store *own = fixture_open("killed");
+            source.store = fixture_open("killed-provider");
+            if (history_open(source.store, source.state.lsn, source.state.chain, NULL, NULL, &source.past, why,
+                             sizeof why) != 0)
+                _exit(6);
+            struct import *import = open_import(own, true);
+            struct import_state state;
+            if (import_phase(import) == IMPORT_COMPLETE)
+                _exit(3);
+            if (!import_state(import, &state) && import_begin(import, &source.state) != 0)
+                _exit(4);
+            int rc = import_all(import, &source);
+            _exit(rc ? 5 : 3);
+        }
+        usleep(20000 + (useconds_t)(test_random(&seed) % 1500) * 1000);
+        kill(child, SIGKILL);
+        int status;
+        PROMISE(waitpid(child, &status, 0) == child);
+        complete = WIFEXITED(status) && WEXITSTATUS(status) == 3;
+        if (WIFEXITED(status) && !complete)
+            bail("the import failed in its life %u: %d", life, WEXITSTATUS(status));
+        kills += WIFSIGNALED(status);
+        old = fixture_open("killed");
+        struct import *import = open_import(old, true);
+        uint64_t rows = import_progress(import).rows;
+        kept += rows > 0 && rows >= rows_then;
+        rows_then = rows;
+        complete = import_phase(import) == IMPORT_COMPLETE;
+        import_close(import);
+        store_close(old);
+    }
+    ok(complete && kills > 0, "killed %u times, it comes to its end (%u times it went on from where it was)", kills, kept);
+    old = fixture_open("killed");
+    struct import *import = open_import(old, true);
+    struct store *new = replace(import, old, "killed");
+    is_then(new, &source, "a store that was built between kills");
+    is_in_order(new, "a store that was built between kills");
+    tables_free(source.then);
+}
+
+static atomic_int refuse;
+static int refuse_commits(enum disk_call call, const char *path, size_t length) {
+    (void)length;
+    if (call != DISK_WRITE || !strstr(path, "/generation.1/meta/data.mdb") || atomic_load(&refuse) == 0)
+        return 0;
+    return atomic_fetch_sub(&refuse, 1) > 0 ? ENOSPC : 0;
+}
+
+static void refused(void) {
+    struct store *provider = busy_store("refused-provider"), *old = fixture_store("refused", 0);
+    work(provider, 2500);
+    struct source source = source_at_end(provider);
+    struct import *import = open_import(old, true);
+    PROMISE(import_begin(import, &source.state) == 0);
+    disk_fault_set(refuse_commits);
+    enum table table;
+    struct key after;
+    unsigned refusals = 0;
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && import_next_rows(import, &table, &after) == 0; i++) {
+        if (i % 4 == 1) {
+            atomic_store(&refuse, 1);
+            refusals++;
+        }
+        answer_rows(&source, table, &after, &answer);
+        rc = import_rows(import, table, answer_next, &answer, answer.done);
+        if (rc == -ENOSPC || rc == -EBADMSG) /* what was asked for before the batch was taken back does not follow */
+            rc = 0;
+        if (i % 4 == 2)
+            usleep(150000); /* the commit interval, and the refusal */
+    }
+    atomic_store(&refuse, 0);
+    is_int(0, rc, "rows through %u refused commits", refusals);
+    is_int(0, import_all(import, &source), "and the rest");
+    disk_fault_set(NULL);
+    struct store *new = replace(import, old, "refused");
+    is_then(new, &source, "after refused commits");
+    is_in_order(new, "after refused commits");
+    source_done(&source);
+    store_close(provider);
+}
+
+static int one_row(void *context, struct span *key, struct span *value) {
+    static const uint8_t nothing[8] = {0, 0, 0, 0, 0, 0, 0, 1};
+    unsigned *left = context;
+    if ((*left)-- == 0)
+        return 0;
+    *key = *value = (struct span){nothing, sizeof nothing};
+    return 1;
+}
+
+static void hostile(void) {
+    struct store *provider = busy_store("hostile-provider"), *old = fixture_store("hostile", 0);
+    static uint8_t bytes[EXTENT_BLOCKS_MAX * BATON_BLOCK];
+    struct import_want wants[WANTS];
+    unsigned count, twice = 2, once = 1;
+    work(provider, 500);
+    struct source source = source_at_end(provider);
+    struct import *import = open_import(old, true);
+    is_int(-EBADMSG, import_rows(import, TABLE_INODE, one_row, &once, false), "rows before the beginning");
+    PROMISE(import_begin(import, &source.state) == 0);
+    is_int(-EEXIST, import_begin(import, &source.state), "it begins once");
+    is_int(-EBUSY, import_finish(import), "and does not end before all is there");
+    once = 1;
+    is_int(-EBADMSG, import_rows(import, TABLE_DIRENT, one_row, &once, false), "rows of another table than was asked for");
+    is_int(-EBADMSG, import_rows(import, TABLE_INODE, one_row, &twice, false), "a key twice");
+    is_int(0, import_discard(import), "given up");
+    import = open_import(old, true);
+    PROMISE(import_begin(import, &source.state) == 0 && fetch_rows(import, &source) == 0);
+    PROMISE(import_wanted(import, NULL, wants, WANTS, &count) == 0 && count > 1);
+    memset(bytes, 'x', sizeof bytes);
+    is_int(-EBADMSG, import_blocks(import, &wants[0], bytes), "blocks that do not fit their checksums");
+    struct import_want other = wants[0];
+    other.data ^= 1ull << 50;
+    is_int(-ENOENT, import_blocks(import, &other, bytes), "blocks that nobody asked for");
+    is_int(-EBUSY, import_finish(import), "and does not end before all is there");
+    uint32_t lost = wants[0].place.count;
+    is_int(0, fetch_blocks(import, &source, 1), "a piece that the provider cannot read");
+    is_int((int64_t)lost, (int64_t)import_progress(import).bad, "is counted");
+    is_int(0, import_finish(import), "and does not stop the rest");
+    struct store *new = replace(import, old, "hostile");
+    is_then(new, &source, "with a piece that cannot be read");
+    char path[512];
+    snprintf(path, sizeof path, "%s", store_path(new));
+    store_close(new);
+    ok(check_store(path, CHECK_DATA, tell, NULL) > 0, "... which a check finds");
+    source_done(&source);
+    store_close(provider);
+}
+
+int main(void) {
+    fixture_options.history_bytes = 64u << 20;
+    churn_prepare(&seed);
+    empty_and_under_load();
+    reuse();
+    killed();
+    refused();
+    hostile();
+    return 0;
+}
