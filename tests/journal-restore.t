@@ -85,7 +85,8 @@ test_pids+=($!)
 churner=$!
 ok "on the standby, under load" restore --node b --at "${lsn[1]}" "$T/b1"
 ok "... to the byte" treecmp "$T/copy.1" "$T/b1"
-ok "on the primary, under load" restore --node a --at "${time[2]}" "$T/a2"
+utc=$(date -u -d "${time[2]}" +%Y-%m-%dT%H:%M:%S.%NZ)
+ok "on the primary, under load, by a time in UTC" restore --node a --at "$utc" "$T/a2"
 ok "... to the byte" treecmp "$T/copy.2" "$T/a2"
 kill $churner && wait $churner 2>/dev/null
 
@@ -181,6 +182,15 @@ ok "... in time" [ $(($(date +%s) - begin)) -lt 10 ]
 ok "... and they are told" wait "$asker"
 ok "at rest" restore --node b --at "${lsn[1]}" "$T/rest1"
 ok "... to the byte" treecmp "$T/copy.1" "$T/rest1"
+# A nearly full disk makes batond give up history. A look at a store at rest must not.
+mkdir "$T/small" && mount -t tmpfs -o size=300M none "$T/small" || bail "no tmpfs"
+cp -a --sparse=always "$(store_of b)" "$T/small/store" || bail "cp"
+fallocate -l $(($(stat -f -c '%a * %S' "$T/small") - (90 << 20))) "$T/small/filler" || bail "no filler"
+for look in first second; do
+    ok "from a nearly full disk, $look look" "$BATON" journal restore --store "$T/small/store" --at "${lsn[1]}" "$T/full.$look"
+    ok "... to the byte" treecmp "$T/copy.1" "$T/full.$look"
+done
+umount "$T/small"
 python3 - "$(store_of b)" <<'END' || bail "no block to damage"
 import glob, sys
 for name in glob.glob(sys.argv[1] + "/data/*.seg"):
