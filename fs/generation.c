@@ -8,6 +8,7 @@
 
 #define CURRENT "current"
 #define PREFIX "generation."
+#define KEEP "keep" /* a link to "NUMBER.NAME": that generation, when it is no longer current, goes to NAME */
 
 /* The number in a name of ours; 0: it is none. */
 static unsigned number_in(const char *name) {
@@ -133,9 +134,10 @@ static int sweep_one(void *context, unsigned number) {
     return remove_tree(base);
 }
 
+static const char *const parts[] = {"checkpoint", "tail", "meta", "data"};
+
 /* Files that were the store's before its first full synchronization. */
 static int sweep_own(const char *store) {
-    static const char *const parts[] = {"checkpoint", "tail", "meta", "data"};
     int rc = 0;
     for (unsigned i = 0; rc == 0 && i < sizeof parts / sizeof *parts; i++) {
         char path[PATH_MAX + 16];
@@ -145,10 +147,82 @@ static int sweep_own(const char *store) {
     return rc;
 }
 
+/* ---- Keeping ---- */
+
+int generation_keep(const char *store, const char *name) {
+    char base[PATH_MAX], link[PATH_MAX], target[NAME_MAX];
+    unsigned number;
+    int rc = generation_current(store, base, &number);
+    if (rc)
+        return rc;
+    if (strncmp(name, GENERATION_ASIDE, strlen(GENERATION_ASIDE)) != 0 || strchr(name, '/') ||
+        (size_t)snprintf(target, sizeof target, "%u.%s", number, name) >= sizeof target)
+        return -EINVAL;
+    snprintf(link, sizeof link, "%s/" KEEP, store);
+    if (unlink(link) < 0 && errno != ENOENT)
+        return -errno;
+    return symlink(target, link) < 0 ? -errno : fsync_dir(store);
+}
+
+static int move(const char *from, const char *to, const char *name) {
+    char old[PATH_MAX + 16], new[PATH_MAX + 16];
+    snprintf(old, sizeof old, "%s/%s", from, name);
+    snprintf(new, sizeof new, "%s/%s", to, name);
+    return rename(old, new) < 0 && errno != ENOENT ? -errno : 0; /* there already: interrupted before */
+}
+
+/* Does what was left to be done, if its generation is no longer current. Each step may have been made before. */
+static int keep_now(const char *store, unsigned current) {
+    char link[PATH_MAX], target[NAME_MAX], base[PATH_MAX], to[PATH_MAX], lock[PATH_MAX + 16];
+    unsigned number;
+    int at = 0;
+    snprintf(link, sizeof link, "%s/" KEEP, store);
+    ssize_t length = readlink(link, target, sizeof target - 1);
+    if (length < 0)
+        return errno == ENOENT ? 0 : -errno;
+    target[length] = 0;
+    if (sscanf(target, "%9u.%n", &number, &at) != 1 || at == 0 || strchr(target + at, '/') ||
+        strncmp(target + at, GENERATION_ASIDE, strlen(GENERATION_ASIDE)) != 0)
+        return -EIO;
+    if (number == current)
+        return 0;
+    generation_base(store, number, base);
+    if ((size_t)snprintf(to, sizeof to, "%s/%s", store, target + at) >= sizeof to - 16)
+        return -ENAMETOOLONG;
+    int rc = mkdir(to, 0700) < 0 && errno != EEXIST ? -errno : 0;
+    for (unsigned i = 0; rc == 0 && i < sizeof parts / sizeof *parts; i++)
+        rc = move(base, to, parts[i]);
+    snprintf(lock, sizeof lock, "%s/lock", to);
+    int fd = rc ? -1 : open(lock, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    if (rc == 0 && fd < 0)
+        rc = -errno;
+    if (fd >= 0)
+        close(fd);
+    rc = rc ? rc : fsync_dir(to);
+    rc = rc ? rc : fsync_dir(store);
+    if (rc == 0 && unlink(link) < 0)
+        rc = -errno;
+    return rc ? rc : fsync_dir(store);
+}
+
+int generation_kept(const char *store, void (*each)(void *context, const char *name), void *context) {
+    DIR *directory = opendir(store);
+    struct dirent *entry;
+    if (!directory)
+        return -errno;
+    while ((entry = readdir(directory)) != NULL)
+        if (strncmp(entry->d_name, GENERATION_ASIDE, strlen(GENERATION_ASIDE)) == 0)
+            each(context, entry->d_name);
+    closedir(directory);
+    return 0;
+}
+
 int generation_sweep(const char *store, bool keep_building) {
     struct looking looking = {.store = store, .keep_building = keep_building};
     char base[PATH_MAX], file[PATH_MAX + 16];
     int rc = generation_current(store, base, &looking.current);
+    if (rc == 0)
+        rc = keep_now(store, looking.current);
     if (rc)
         return rc;
     if (looking.current) { /* complete: the link says so */

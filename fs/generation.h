@@ -14,6 +14,7 @@
 #include <limits.h>
 
 #define GENERATION_BUILDING "building"
+#define GENERATION_ASIDE "aside." /* how the names of stores that are kept begin */
 
 /* The folder of the current generation, and its number (0: the store's own folder; may be NULL). 0, -ENAMETOOLONG, -EIO
  * if `current` is no link of ours. A store that is not there has its own folder. */
@@ -23,6 +24,11 @@ void generation_base(const char *store, unsigned number, char base[PATH_MAX]);
 int generation_building(const char *store, unsigned *number);
 /* Makes that generation, which is complete and on disk, the current one; durable on return. */
 int generation_switch(const char *store, unsigned number);
+/* The current generation is to be kept when another one has become current, as the store STORE/NAME (with a lock of its own,
+ * for the tools). Durable on return; generation_sweep does it then. */
+int generation_keep(const char *store, const char *name);
+/* Calls `each` with the name of every store that was kept so. */
+int generation_kept(const char *store, void (*each)(void *context, const char *name), void *context);
 /* Removes what is neither the current generation nor, if `keep_building`, one being built. The store's lock is held. */
 int generation_sweep(const char *store, bool keep_building);
 

@@ -20,10 +20,14 @@ struct import_row {
     struct import_state state;
     struct import_progress progress;
     uint64_t live, inodes;
-    uint32_t table; /* TABLE_SHARED_END: all rows are here */
+    uint32_t step; /* in `order`; TABLE_SHARED_END: all rows are here */
     uint16_t key_length;
     uint8_t key[KEY_MAX];
 } __attribute__((packed));
+
+/* The epochs first: they say what the old store has that the provider's history has not. */
+static const enum table order[TABLE_SHARED_END] = {TABLE_EPOCH, TABLE_INODE,  TABLE_DIRENT, TABLE_DIRCOOKIE,
+                                                   TABLE_XATTR, TABLE_EXTENT, TABLE_ORPHAN};
 
 /* Row "import.segments": segments of the old store, and their numbers here. */
 struct adopted {
@@ -34,7 +38,6 @@ struct import {
     struct store *old, *store;
     int data_fd; /* the old store's segments */
     unsigned generation;
-    bool reuse;
     struct import_row row; /* as it was last seen */
     bool begun, complete;
 };
@@ -68,7 +71,7 @@ static int row_load(struct import *import) {
         rc = -EIO;
     if (rc == 0)
         memcpy(&import->row, value.data, sizeof import->row);
-    if (rc == 0 && (import->row.format != IMPORT_FORMAT || import->row.table > TABLE_SHARED_END ||
+    if (rc == 0 && (import->row.format != IMPORT_FORMAT || import->row.step > TABLE_SHARED_END ||
                     import->row.key_length > KEY_MAX))
         rc = -EIO;
     return rc;
@@ -161,23 +164,22 @@ static void shut(struct import *import) {
     import->store = NULL;
 }
 
-int import_open(struct store *old, bool reuse, struct import **out, char *why, size_t why_room) {
+int import_open(struct store *old, struct import **out, char *why, size_t why_room) {
     struct import *import = calloc(1, sizeof *import);
     if (!import) {
         snprintf(why, why_room, "out of memory");
         return -ENOMEM;
     }
     import->old = old;
-    import->reuse = reuse;
     import->data_fd = openat(old->directory_fd, "data", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int rc = import->data_fd < 0 ? -errno : 0;
-    if (rc == 0 && reuse)
+    if (rc == 0)
         rc = store_checkpoint(old); /* what its map names is in its segments' files then, and stays so */
     if (rc)
         snprintf(why, why_room, "the store %s cannot be read: %s", old->base, strerror(-rc));
-    /* One that is no longer fit is begun anew: half made, damaged, or with segments that it must not share. */
+    /* One that is no longer fit, half made or damaged, is begun anew. */
     if (rc == 0 && generation_building(old->path, &import->generation) == 0 &&
-        (open_generation(import, why, why_room) != 0 || (import->begun && import->row.reuse != reuse)))
+        open_generation(import, why, why_room) != 0)
         shut(import);
     if (rc == 0 && !import->store)
         rc = make_generation(import, why, why_room);
@@ -206,9 +208,11 @@ int import_discard(struct import *import) {
     return generation_sweep(old->path, false);
 }
 
-int import_switch(const char *store_path) {
+int import_switch(const char *store_path, const char *aside) {
     unsigned number;
     int rc = generation_building(store_path, &number);
+    if (rc == 0 && aside)
+        rc = generation_keep(store_path, aside);
     if (rc == 0)
         rc = generation_switch(store_path, number);
     return rc ? rc : generation_sweep(store_path, false);
@@ -219,7 +223,7 @@ int import_switch(const char *store_path) {
 enum import_phase import_phase(const struct import *import) {
     if (import->complete)
         return IMPORT_COMPLETE;
-    return import->begun && import->row.table == TABLE_SHARED_END ? IMPORT_BLOCKS : IMPORT_ROWS;
+    return import->begun && import->row.step == TABLE_SHARED_END ? IMPORT_BLOCKS : IMPORT_ROWS;
 }
 
 bool import_state(const struct import *import, struct import_state *state) {
@@ -242,9 +246,90 @@ int import_begin(struct import *import, const struct import_state *state) {
     if (rc == 0 && (import->begun || import->complete))
         rc = -EEXIST;
     if (rc == 0) {
-        import->row = (struct import_row){.format = IMPORT_FORMAT, .reuse = import->reuse, .state = *state};
+        import->row = (struct import_row){.format = IMPORT_FORMAT, .reuse = true, .state = *state};
         rc = row_save(import);
         import->begun = rc == 0;
+    }
+    store_unlock(import->store);
+    return rc;
+}
+
+/* ---- The last common point ---- */
+
+/* Where the epoch ends: at the record before the next one, or at `last`. (Sought, not stepped to: a cursor of LMDB 0.9.24
+ * that has been at the end and gone back finds no next row.) */
+static uint64_t epoch_end(struct cursor *cursor, struct key epoch, uint64_t last) {
+    struct epoch_row row;
+    epoch.bytes[epoch.length++] = 0;
+    if (cursor_seek(cursor, &epoch) != 0 || cursor->value.length != sizeof row)
+        return last;
+    memcpy(&row, cursor->value.data, sizeof row);
+    return MIN(row.first - 1, last);
+}
+
+/* The newest epoch that both stores have, with the same beginning: up to where it ends in the one that ends it first both
+ * histories are one. Both locks held. */
+static int common_point(struct import *import, uint64_t new_last, uint64_t *lsn) {
+    struct cursor old, new;
+    struct epoch_row mine, theirs;
+    struct key end = key_u64(UINT64_MAX);
+    uint64_t old_last = import->old->position.lsn;
+    int rc = cursor_open(&old, import->old, NULL, TABLE_EPOCH);
+    if (rc)
+        return rc;
+    rc = cursor_open(&new, import->store, NULL, TABLE_EPOCH);
+    if (rc) {
+        cursor_close(&old);
+        return rc;
+    }
+    *lsn = 0;
+    for (rc = cursor_seek_before(&old, &end); rc == 0; rc = cursor_previous(&old)) {
+        struct key epoch = {.length = (uint16_t)MIN(old.key.length, KEY_MAX - 1)};
+        if (old.value.length != sizeof mine) {
+            rc = -EIO;
+            break;
+        }
+        memcpy(epoch.bytes, old.key.data, epoch.length);
+        memcpy(&mine, old.value.data, sizeof mine);
+        int found = cursor_seek(&new, &epoch);
+        if (found && found != -ENOENT) {
+            rc = found;
+            break;
+        }
+        if (found || new.key.length != epoch.length || memcmp(new.key.data, epoch.bytes, epoch.length) != 0 ||
+            new.value.length != sizeof theirs)
+            continue;
+        memcpy(&theirs, new.value.data, sizeof theirs);
+        if (memcmp(&mine, &theirs, sizeof mine) != 0)
+            continue;
+        *lsn = MIN(epoch_end(&old, epoch, old_last), epoch_end(&new, epoch, new_last));
+        break;
+    }
+    cursor_close(&new);
+    cursor_close(&old);
+    return rc == -ENOENT ? 0 : rc;
+}
+
+int import_common_point(struct import *import, uint64_t *lsn) {
+    store_lock(import->old);
+    store_lock(import->store);
+    int rc = row_load(import);
+    if (rc == 0 && !import->complete && (!import->begun || import->row.step == 0))
+        rc = -EAGAIN;
+    if (rc == 0)
+        rc = common_point(import, import->complete ? import->store->position.lsn : import->row.state.lsn, lsn);
+    store_unlock(import->store);
+    store_unlock(import->old);
+    return rc;
+}
+
+int import_keep_old(struct import *import) {
+    store_lock(import->store);
+    int rc = row_load(import);
+    if (rc == 0 && !import->complete) {
+        rc = import->begun && (import->row.step <= 1 || !import->row.reuse) ? 0 : -EBUSY;
+        import->row.reuse = false;
+        rc = rc ? rc : row_save(import);
     }
     store_unlock(import->store);
     return rc;
@@ -253,9 +338,9 @@ int import_begin(struct import *import, const struct import_state *state) {
 /* ---- Rows ---- */
 
 int import_next_rows(const struct import *import, enum table *table, struct key *after) {
-    if (!import->begun || import->row.table == TABLE_SHARED_END)
+    if (!import->begun || import->row.step == TABLE_SHARED_END)
         return -ENOENT;
-    *table = import->row.table;
+    *table = order[import->row.step];
     after->length = import->row.key_length;
     memcpy(after->bytes, import->row.key, after->length);
     return 0;
@@ -363,8 +448,8 @@ static int row_import(struct import *import, enum table table, struct cursor *ol
     if (key.length == 0 || key.length > KEY_MAX || value.length > BATON_XATTR_VALUE_MAX + 64)
         return -EBADMSG;
     struct span last = {import->row.key, import->row.key_length};
-    int order = memcmp(last.data, key.data, MIN(last.length, key.length));
-    if (order > 0 || (order == 0 && last.length >= key.length))
+    int compared = memcmp(last.data, key.data, MIN(last.length, key.length));
+    if (compared > 0 || (compared == 0 && last.length >= key.length))
         return -EBADMSG;
     memcpy(at.bytes, key.data, key.length);
     int rc = table == TABLE_EXTENT ? extent_import(import, old, key, value)
@@ -394,7 +479,7 @@ static int admit(struct import *import) {
 static int old_cursor(struct import *import, enum table table, struct snapshot **snapshot, struct cursor *cursor) {
     *snapshot = NULL;
     *cursor = (struct cursor){0};
-    if (!import->reuse || table != TABLE_EXTENT)
+    if (!import->row.reuse || table != TABLE_EXTENT)
         return 0;
     int rc = store_snapshot(import->old, snapshot);
     return rc ? rc : cursor_open(cursor, import->old, *snapshot, TABLE_EXTENT);
@@ -410,12 +495,12 @@ int import_rows(struct import *import, enum table table, int (*each)(void *conte
     store_lock(store);
     if (rc == 0)
         rc = admit(import);
-    if (rc == 0 && (!import->begun || import->row.table != table))
+    if (rc == 0 && (!import->begun || import->row.step == TABLE_SHARED_END || order[import->row.step] != table))
         rc = -EBADMSG;
     while (rc == 0 && (rc = each(context, &key, &value)) == 1)
         rc = row_import(import, table, &old, key, value);
     if (rc == 0 && done) {
-        import->row.table++;
+        import->row.step++;
         import->row.key_length = 0;
     }
     if (import->begun && !store->txn_broken) {
@@ -684,7 +769,7 @@ int import_finish(struct import *import) {
         return 0;
     store_lock(store);
     int rc = row_load(import);
-    if (rc == 0 && (!import->begun || import->row.table != TABLE_SHARED_END || import->row.progress.wanted != 0))
+    if (rc == 0 && (!import->begun || import->row.step != TABLE_SHARED_END || import->row.progress.wanted != 0))
         rc = -EBUSY;
     store_unlock(store);
     if (rc == 0)
@@ -696,7 +781,7 @@ int import_finish(struct import *import) {
         return rc;
     store_lock(store);
     rc = row_load(import); /* a refused commit may have taken something back */
-    if (rc == 0 && (!import->begun || import->row.table != TABLE_SHARED_END || import->row.progress.wanted != 0))
+    if (rc == 0 && (!import->begun || import->row.step != TABLE_SHARED_END || import->row.progress.wanted != 0))
         rc = -EAGAIN;
     if (rc == 0)
         rc = take_position(import);

@@ -39,10 +39,9 @@ enum import_phase { IMPORT_ROWS, IMPORT_BLOCKS, IMPORT_COMPLETE };
 
 struct import;
 
-/* Goes on with the one that is there, or begins a new one. `reuse`: blocks of `old` may be taken over (not when the old
- * store is to be kept afterwards: punching would reach it through the shared segments). `old` stays open and is not
- * written to, undone or closed before import_close. With a sentence in `why`. */
-int import_open(struct store *old, bool reuse, struct import **import, char *why, size_t why_room);
+/* Goes on with the one that is there, or begins a new one. `old` stays open and is not written to, undone or closed before
+ * import_close. With a sentence in `why`. */
+int import_open(struct store *old, struct import **import, char *why, size_t why_room);
 void import_close(struct import *import);
 /* Closes it and removes what has been built. */
 int import_discard(struct import *import);
@@ -57,6 +56,13 @@ int import_begin(struct import *import, const struct import_state *state);
 
 /* The rows that are wanted next: of `table`, behind the key `after` (length 0: from the first). -ENOENT: all are here. */
 int import_next_rows(const struct import *import, enum table *table, struct key *after);
+/* The last record that the old store's history and the provider's share, by their epochs, of which the rows come first.
+ * -EAGAIN: they are not here yet. */
+int import_common_point(struct import *import, uint64_t *lsn);
+/* The old store is to be kept (import_switch): nothing is taken over from it, for what is punched in a shared segment is gone
+ * in both. -EBUSY: too late, something has been: import_discard, and again. */
+int import_keep_old(struct import *import);
+
 /* Rows as they were asked for, in order: each(context, key, value) gives the next one, 1; 0 at the end; or an error, which
  * is returned and undoes none of those before. `done`: the table has no more. -EBADMSG: they do not follow, or have an
  * impossible form. -ENOSPC: ask again later. */
@@ -80,9 +86,8 @@ int import_blocks(struct import *import, const struct import_want *want, const u
 int import_finish(struct import *import);
 /* Of a complete one: its position. */
 void import_position(const struct import *import, struct position *position);
-/* Where a file of undone records for the new store goes is the folder's own: nothing is to be moved.
- *
- * After import_close, and store_close of the old store: the generation that was complete becomes the current one. */
-int import_switch(const char *store_path);
+/* After import_close, and store_close of the old store: the generation that was complete becomes the current one. The old
+ * one's files go, or, with a name, become a store of their own, STORE/NAME. Files of undone records stay where they are. */
+int import_switch(const char *store_path, const char *aside);
 
 #endif

@@ -126,9 +126,9 @@ static int fetch_blocks(struct import *import, struct source *source, unsigned u
     }
 }
 
-static struct import *open_import(struct store *old, bool reuse) {
+static struct import *open_import(struct store *old) {
     struct import *import;
-    if (import_open(old, reuse, &import, why, sizeof why) != 0)
+    if (import_open(old, &import, why, sizeof why) != 0)
         bail("import_open: %s", why);
     return import;
 }
@@ -148,12 +148,13 @@ static int import_all(struct import *import, struct source *source) {
 }
 
 /* Replaces the old store; the new one, open. */
+static const char *aside; /* the next old store is kept as that */
 static struct store *replace(struct import *import, struct store *old, const char *name) {
     import_close(import);
     char path[512];
     snprintf(path, sizeof path, "%s", store_path(old));
     store_close(old);
-    is_int(0, import_switch(path), "the new store takes the old one's place");
+    is_int(0, import_switch(path, aside), "the new store takes the old one's place");
     return fixture_open(name);
 }
 
@@ -215,7 +216,7 @@ static void empty_and_under_load(void) {
     struct source source = source_at_end(provider);
     struct working working = {.store = provider};
     PROMISE(pthread_create(&working.thread, NULL, work_on, &working) == 0);
-    struct import *import = open_import(old, true);
+    struct import *import = open_import(old);
     is_int(0, import_begin(import, &source.state), "an import begins");
     is_int(0, import_all(import, &source), "all is fetched while the provider goes on");
     atomic_store(&working.stop, true);
@@ -249,7 +250,7 @@ static void reuse(void) {
     struct tables *before = tables_take(old, TABLES_EXACT);
     work(provider, 600);
     struct source source = source_at_end(provider);
-    struct import *import = open_import(old, true);
+    struct import *import = open_import(old);
     PROMISE(import_begin(import, &source.state) == 0);
     is_int(0, import_all(import, &source), "a store that lacks a little is built anew");
     struct import_progress progress = import_progress(import);
@@ -263,7 +264,7 @@ static void reuse(void) {
     is_in_order(old, "the old store");
     old = fixture_open("reuse");
 
-    import = open_import(old, true);
+    import = open_import(old);
     PROMISE(import_begin(import, &source.state) == 0 && import_all(import, &source) == 0);
     struct store *new = replace(import, old, "reuse");
     is_then(new, &source, "the new store");
@@ -279,7 +280,7 @@ static void reuse(void) {
     old = fixture_open("reuse");
     work(provider, 300);
     struct source later = source_at_end(provider);
-    import = open_import(old, true);
+    import = open_import(old);
     PROMISE(import_begin(import, &later.state) == 0 && import_all(import, &later) == 0);
     ok(import_progress(import).reused > 0, "blocks of a generation are taken over, too");
     new = replace(import, old, "reuse");
@@ -315,7 +316,7 @@ static void killed(void) {
             if (history_open(source.store, source.state.lsn, source.state.chain, NULL, NULL, &source.past, why,
                              sizeof why) != 0)
                 _exit(6);
-            struct import *import = open_import(own, true);
+            struct import *import = open_import(own);
             struct import_state state;
             if (import_phase(import) == IMPORT_COMPLETE)
                 _exit(3);
@@ -333,7 +334,7 @@ static void killed(void) {
             bail("the import failed in its life %u: %d", life, WEXITSTATUS(status));
         kills += WIFSIGNALED(status);
         old = fixture_open("killed");
-        struct import *import = open_import(old, true);
+        struct import *import = open_import(old);
         uint64_t rows = import_progress(import).rows;
         kept += rows > 0 && rows >= rows_then;
         rows_then = rows;
@@ -343,7 +344,7 @@ static void killed(void) {
     }
     ok(complete && kills > 0, "killed %u times, it comes to its end (%u times it went on from where it was)", kills, kept);
     old = fixture_open("killed");
-    struct import *import = open_import(old, true);
+    struct import *import = open_import(old);
     struct store *new = replace(import, old, "killed");
     is_then(new, &source, "a store that was built between kills");
     is_in_order(new, "a store that was built between kills");
@@ -362,7 +363,7 @@ static void refused(void) {
     struct store *provider = busy_store("refused-provider"), *old = fixture_store("refused", 0);
     work(provider, 2500);
     struct source source = source_at_end(provider);
-    struct import *import = open_import(old, true);
+    struct import *import = open_import(old);
     PROMISE(import_begin(import, &source.state) == 0);
     disk_fault_set(refuse_commits);
     enum table table;
@@ -408,16 +409,16 @@ static void hostile(void) {
     unsigned count, twice = 2, once = 1;
     work(provider, 500);
     struct source source = source_at_end(provider);
-    struct import *import = open_import(old, true);
-    is_int(-EBADMSG, import_rows(import, TABLE_INODE, one_row, &once, false), "rows before the beginning");
+    struct import *import = open_import(old);
+    is_int(-EBADMSG, import_rows(import, TABLE_EPOCH, one_row, &once, false), "rows before the beginning");
     PROMISE(import_begin(import, &source.state) == 0);
     is_int(-EEXIST, import_begin(import, &source.state), "it begins once");
     is_int(-EBUSY, import_finish(import), "and does not end before all is there");
     once = 1;
     is_int(-EBADMSG, import_rows(import, TABLE_DIRENT, one_row, &once, false), "rows of another table than was asked for");
-    is_int(-EBADMSG, import_rows(import, TABLE_INODE, one_row, &twice, false), "a key twice");
+    is_int(-EBADMSG, import_rows(import, TABLE_EPOCH, one_row, &twice, false), "a key twice");
     is_int(0, import_discard(import), "given up");
-    import = open_import(old, true);
+    import = open_import(old);
     PROMISE(import_begin(import, &source.state) == 0 && fetch_rows(import, &source) == 0);
     PROMISE(import_wanted(import, NULL, wants, WANTS, &count) == 0 && count > 1);
     memset(bytes, 'x', sizeof bytes);
@@ -440,6 +441,56 @@ static void hostile(void) {
     store_close(provider);
 }
 
+/* Two histories that part: the old store's tail is found, and the old store is kept whole. */
+static void kept(void) {
+    struct store *provider = busy_store("kept-provider"), *old = fixture_store("kept", 0);
+    struct position fork, end;
+    uint64_t common = 0;
+    work(provider, 500);
+    PROMISE(fixture_feed(provider, old));
+    store_position(old, &fork);
+    PROMISE(store_start_epoch(old, EPOCH_MAKE(2, 2), "b") == 0); /* it was promoted, and worked alone */
+    work(old, 200);
+    store_stop_epoch(old);
+    store_position(old, &end);
+    struct tables *before = tables_take(old, TABLES_EXACT);
+    work(provider, 50); /* the first one goes on meanwhile */
+    PROMISE(store_start_epoch(provider, EPOCH_MAKE(3, 1), "a") == 0);
+    work(provider, 400);
+    struct source source = source_at_end(provider);
+    struct import *import = open_import(old);
+    is_int(-EAGAIN, import_common_point(import, &common), "no common point before there are epochs");
+    PROMISE(import_begin(import, &source.state) == 0);
+    answer_rows(&source, TABLE_EPOCH, &(struct key){0}, &answer);
+    is_int(0, import_rows(import, TABLE_EPOCH, answer_next, &answer, answer.done), "epochs come first");
+    is_int(0, import_common_point(import, &common), "then there is one");
+    is_int((int64_t)fork.lsn, (int64_t)common, "it is where they parted");
+    ok(common < end.lsn, "the old store has a tail");
+    is_int(0, import_keep_old(import), "which is to be kept");
+    is_int(0, import_all(import, &source), "the new store is built");
+    is_int(0, (int64_t)import_progress(import).reused, "nothing is taken over");
+    char path[600];
+    snprintf(path, sizeof path, "%s/aside.%llu", store_path(old), (unsigned long long)end.lsn);
+    aside = strrchr(path, '/') + 1;
+    struct store *new = replace(import, old, "kept");
+    aside = NULL;
+    is_then(new, &source, "beside a store that is kept");
+    work(provider, 100);
+    ok(fixture_feed(provider, new), "it takes what came after");
+    for (int i = 0; i < 5; i++)
+        store_checkpoint(new);
+    is_in_order(new, "beside a store that is kept");
+    is_int(0, check_store(path, CHECK_DATA, tell, NULL), "the old store is whole, as a store of its own");
+    is_int(0, store_open(path, fixture_volume, &fixture_options, &old, why, sizeof why), "it opens (%s)", why);
+    struct tables *after = tables_take(old, TABLES_EXACT);
+    ok(tables_equal(before, after, why, sizeof why), "and has what it had");
+    tables_free(after);
+    tables_free(before);
+    store_close(old);
+    source_done(&source);
+    store_close(provider);
+}
+
 int main(void) {
     fixture_options.history_bytes = 64u << 20;
     churn_prepare(&seed);
@@ -448,5 +499,6 @@ int main(void) {
     killed();
     refused();
     hostile();
+    kept();
     return 0;
 }
