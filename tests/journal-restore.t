@@ -86,7 +86,8 @@ churner=$!
 ok "on the standby, under load" restore --node b --at "${lsn[1]}" "$T/b1"
 ok "... to the byte" treecmp "$T/copy.1" "$T/b1"
 utc=$(date -u -d "${time[2]}" +%Y-%m-%dT%H:%M:%S.%NZ)
-ok "on the primary, under load, by a time in UTC" restore --node a --at "$utc" "$T/a2"
+ok "on the primary, under load, by a time in UTC, from far away" \
+    env TZ=XYZ-9 "$BATON" journal restore --config "$CONFIG" --node a --at "$utc" "$T/a2"
 ok "... to the byte" treecmp "$T/copy.2" "$T/a2"
 kill $churner && wait $churner 2>/dev/null
 
