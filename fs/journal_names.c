@@ -9,7 +9,8 @@
 #define SLOTS (NAMES_MAX * 2)
 #define DEPTH_MAX 2048
 #define SNAPSHOT_ROWS 20000u /* read in one snapshot, which pins pages */
-#define SEARCH_SHARE 10      /* of the time, at most one part in so many goes into searching */
+#define SEARCH_SHARE 10      /* of the time, at most one part in so many goes into searching… */
+#define SEARCH_FREE 50000000 /* …after one that took longer than this, in ns */
 
 struct name {
     uint64_t ino; /* 0: an empty slot */
@@ -22,7 +23,8 @@ struct names {
     struct store *store;
     struct name *slots;
     unsigned used;
-    int64_t next_search; /* clock_boot() */
+    int64_t next_search;    /* of all entries: not before then, clock_boot() */
+    int64_t next_directory; /* of one directory's */
 };
 
 /* ---- the table --------------------------------------------------------------------------------------------------------- */
@@ -197,13 +199,20 @@ static bool state_inode(struct names *names, uint64_t ino, struct inode_row *row
 }
 
 /* A directory knows its parent, so only that one is searched. */
-static bool search_directory(struct names *names, uint64_t ino, uint64_t parent) {
+/* Not before which time the next search may begin, when one that began at `start` has ended. */
+static int64_t pause_after(int64_t start) {
+    int64_t now = clock_boot(), spent = now - start;
+    return spent > SEARCH_FREE ? now + spent * SEARCH_SHARE : 0;
+}
+
+static void search_directory(struct names *names, uint64_t ino, uint64_t parent) {
     size_t missing = 1;
-    if (parent == 0)
-        return false;
+    int64_t start = clock_boot();
+    if (parent == 0 || start < names->next_directory)
+        return;
     put(names, ino, 0, (struct span){NULL, 0});
     scan_entries(names, key_u64(parent), 8, take_if_wanted, &missing);
-    return missing == 0;
+    names->next_directory = pause_after(start);
 }
 
 void names_search(struct names *names, const uint64_t *inos, size_t count) {
@@ -228,9 +237,7 @@ void names_search(struct names *names, const uint64_t *inos, size_t count) {
     }
     if (missing > 0)
         scan_entries(names, begin, 0, take_if_wanted, &missing);
-    int64_t spent = clock_boot() - start;
-    if (spent > 50000000)
-        names->next_search = clock_boot() + spent * SEARCH_SHARE;
+    names->next_search = pause_after(start);
 }
 
 /* ---- paths ------------------------------------------------------------------------------------------------------------- */
@@ -239,7 +246,7 @@ static const struct name *known(struct names *names, uint64_t ino) {
     struct name *slot = slot_of(names, ino);
     struct inode_row row;
 
-    if (slot->ino == 0 && clock_boot() >= names->next_search && state_inode(names, ino, &row) && S_ISDIR(row.mode)) {
+    if (slot->ino == 0 && state_inode(names, ino, &row) && S_ISDIR(row.mode)) {
         search_directory(names, ino, row.parent);
         slot = slot_of(names, ino);
     }

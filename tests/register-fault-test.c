@@ -2,6 +2,7 @@
  * does not say who is primary does not go on as if it were.
  */
 #include "membership/register.h"
+#include "replication/parts.h"
 #include "tests/pair.h"
 #include "tests/tap.h"
 
@@ -95,9 +96,13 @@ int main(void) {
     pair_start(pair, 0);
     pair_start(pair, 1);
     ok(pair_wait_link(pair, 0, "working", 10), "in sync");
+    /* The next change goes through it. Who reads the register while a role or the set changes holds this lock. */
+    struct replicator *first = atomic_load(&pair->nodes[0].replicator);
+    PROMISE(pthread_mutex_lock(&first->role_lock) == 0);
     faulty.reg.engine = &engine;
     faulty.real = pair->nodes[0].reg;
-    pair->nodes[0].reg = &faulty.reg; /* the next change goes through it */
+    pair->nodes[0].reg = &faulty.reg;
+    PROMISE(pthread_mutex_unlock(&first->role_lock) == 0);
     set_changes(pair);
     handovers(pair);
     pair_stop(pair, 0);
