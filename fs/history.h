@@ -11,7 +11,7 @@
  * everything that is kept: when the disk is nearly full, or journal and kept data exceed the volume's limit. Then all
  * that is asked of the past fails, and history_error() says why. The same if the record at n is itself undone.
  *
- * One thread at a time uses a past. Only what reads may be called with it (and record_apply, see history_undone.c): it
+ * A past is closed before its store is. One thread at a time uses a past. Only what reads may be called with it (and record_apply, see history_undone.c): it
  * has no committer, no tail and no segments of its own.
  */
 #ifndef BATON_FS_HISTORY_H
