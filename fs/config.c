@@ -13,7 +13,6 @@
 
 #define CONFIG_FILE_MAX (1 << 20)
 #define CONFIG_LINE_MAX 2048
-#define NODE_PORTS 3 /* records, acknowledgements, control */
 
 /* One pass over the file. The reader hands lines to inih, so it knows the line number and sees section headers before
  * inih does; inih itself cuts section names at 50 characters and says nothing about empty sections. */
@@ -445,7 +444,7 @@ static bool check_addresses(struct parse *parse) {
             if (strcmp(a, b) == 0 && abs(port_a - port_b) < NODE_PORTS) {
                 parse->failed = true;
                 snprintf(parse->why, parse->why_room,
-                         "%s: addresses of %s and %s collide; each uses PORT, PORT + 1 and PORT + 2", config->path,
+                         "%s: addresses of %s and %s collide; each uses PORT to PORT + 3", config->path,
                          all[j]->name, all[i]->name);
                 return false;
             }

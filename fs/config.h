@@ -13,13 +13,14 @@ enum cpu_idle { CPU_IDLE_AUTO, CPU_IDLE_SLEEP };
 enum transport { TRANSPORT_CURVE, TRANSPORT_CLEAR };
 
 #define CONFIG_NODES_MAX 7
+#define NODE_PORTS 4 /* of a node: records, acknowledgements, control, copies */
 #define KEY_TEXT 41 /* a CURVE key in Z85, with NUL */
 
 struct node_config {
     char name[64];       /* see config_name_valid() */
     uint16_t number;     /* of epochs: XXH32 of the name, low 16 bits, not 0; two nodes with one number are an error */
-    char address[128];   /* tcp://IP:PORT — records; PORT + 1: acknowledgements; PORT + 2: control (so
-                            PORT is at most 65533, and volumes of one host are 3 ports apart) */
+    char address[128];   /* tcp://IP:PORT — records; PORT + 1: acknowledgements; PORT + 2: control; PORT + 3: copies
+                            (so PORT is at most 65532, and volumes of one host are 4 ports apart) */
     char public_key[KEY_TEXT]; /* Z85 */
     char store[1024];
     char mount[1024];    /* empty: none */

@@ -278,6 +278,27 @@ static int hold_begin(struct history *history, const uint8_t *chain, char *why, 
     return rc;
 }
 
+static int time_at(struct store *store, uint64_t lsn, int64_t *time);
+
+/* What the position row of then said; nothing above it is trimmed meanwhile. */
+static int find_position(struct store *past) {
+    struct history *history = past->history;
+    epoch_t epoch = 0;
+    int64_t time = 0;
+    store_lock(history->base);
+    int rc = history->lsn ? epoch_at(history->base, history->lsn, &epoch) : 0;
+    store_unlock(history->base);
+    if (rc == 0 || rc == -ENOENT)
+        rc = time_at(history->base, history->lsn, &time);
+    if (rc)
+        return history_fail(history, rc, "the journal cannot be read: %s", strerror(-rc));
+    past->position.lsn = history->lsn;
+    past->position.epoch = epoch;
+    past->position.time = time;
+    memcpy(past->position.chain, history->chain, CHAIN_SIZE);
+    return 0;
+}
+
 int history_open(struct store *store, uint64_t lsn, const uint8_t *chain, history_progress *progress, void *context,
                  struct store **out, char *why, size_t why_room) {
     struct store *past = NULL;
@@ -302,9 +323,9 @@ int history_open(struct store *store, uint64_t lsn, const uint8_t *chain, histor
         }
     }
     history_leave(past);
+    if (rc == 0)
+        rc = find_position(past);
     if (rc == 0) {
-        past->position.lsn = lsn;
-        memcpy(past->position.chain, history->chain, CHAIN_SIZE);
         *out = past;
         return 0;
     }
@@ -330,6 +351,12 @@ void history_close(struct store *past) {
     free(past->change.dropped);
     free(history);
     free(past);
+}
+
+void history_position(const struct store *past, struct position *position) {
+    *position = (struct position){
+        .lsn = past->position.lsn, .epoch = past->position.epoch, .time = past->position.time};
+    memcpy(position->chain, past->position.chain, CHAIN_SIZE);
 }
 
 /* ---- times ---- */

@@ -30,6 +30,8 @@ void history_close(struct store *past);
 
 bool history_is(const struct store *store); /* a past, not a store? */
 uint64_t history_lsn(const struct store *past);
+/* Of a state as it was: lsn, epoch and chain, and the time of that record; the rest is 0. */
+void history_position(const struct store *past, struct position *position);
 /* 0, or what made this past unreadable for ever, with a sentence in `why`. Of a store that is no past: 0. */
 int history_error(const struct store *past, char *why, size_t why_room);
 

@@ -613,6 +613,12 @@ int store_write_blocks(struct store *store, const struct place *places, uint32_t
     return length ? -EINVAL : 0;
 }
 
+bool store_place_valid(const struct store *store, struct place place) {
+    uint32_t blocks = store->segments.blocks;
+    return place.segment > 0 && place.segment < SEGMENT_NONE && place.position < blocks &&
+           place.count <= blocks - place.position;
+}
+
 int store_read_blocks(struct store *store, struct place place, void *buffer) {
     uint8_t *to = buffer;
     if (store->history)

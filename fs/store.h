@@ -122,6 +122,9 @@ int store_write_blocks(struct store *store, const struct place *places, uint32_t
  * gone: look at the map again). */
 int store_read_blocks(struct store *store, struct place place, void *buffer);
 
+/* Could these blocks be one of this store's segments'? For a place that somebody else names. Without the lock. */
+bool store_place_valid(const struct store *store, struct place place);
+
 /* Payloads up to this many bytes also go into the tail; fsync then needs no segment. */
 #define STORE_INLINE_MAX (32u << 10)
 
@@ -188,6 +191,7 @@ struct store_space {
     uint64_t dead;      /* bytes waiting to be punched */
     uint64_t meta;      /* bytes of LMDB's file in use */
     uint64_t inodes;
+    uint64_t rows[TABLE_SHARED_END];
 };
 int store_space(struct store *store, struct store_space *space); /* takes the lock */
 

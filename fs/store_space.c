@@ -160,6 +160,11 @@ int store_space(struct store *store, struct store_space *space) {
                                   .inodes = store->position.inodes};
     uint64_t known = store->position.live_blocks + store->position.kept_blocks;
     space->dead = held > known ? (held - known) * BATON_BLOCK : 0;
+    for (int table = 0; table < TABLE_SHARED_END; table++) {
+        MDB_stat stat;
+        if (mdb_stat(store->txn, store->dbi[table], &stat) == 0)
+            space->rows[table] = stat.ms_entries;
+    }
     store_unlock(store);
     return 0;
 }

@@ -9,7 +9,9 @@
 #define ZAP_ENDPOINT "inproc://zeromq.zap.01"
 #define BIND_PATIENCE 10000000000ll
 #define LOG_EVERY 5000000000ll /* at most one line about strangers and garbage in so many ns */
-#define IO_RECORDS 1u          /* bits of ZMQ_AFFINITY */
+#define COPIES_WAITING 16      /* answers of a megabyte on their way to one who asks; one more is dropped */
+#define QUESTIONS_WAITING 64   /* for copies, of one who asks: beyond that TCP holds it back */
+#define IO_BULK 1u             /* bits of ZMQ_AFFINITY */
 #define IO_CONTROL 2u
 
 struct link {
@@ -143,13 +145,15 @@ static void *make_socket(struct link *link, int type, enum link_port port) {
     void *socket = zmq_socket(link->context, type);
     if (!socket)
         return NULL;
-    bool bulk_in = port == LINK_RECORDS && type == ZMQ_DEALER;
+    bool dialled = type == ZMQ_DEALER, copies = port == LINK_COPY, records = port == LINK_RECORDS;
     set_int(socket, ZMQ_LINGER, 0);
-    set_int(socket, ZMQ_SNDHWM, 4096); /* credit keeps below that */
-    set_int(socket, ZMQ_RCVHWM, bulk_in ? 4096 : 1024);
-    int64_t most = bulk_in ? (int64_t)WIRE_RECORDS_BYTES : WIRE_CONTROL_MAX;
+    set_int(socket, ZMQ_SNDHWM, copies ? dialled ? QUESTIONS_WAITING : COPIES_WAITING : 4096); /* credit keeps below that */
+    set_int(socket, ZMQ_RCVHWM, copies ? dialled ? COPIES_WAITING : QUESTIONS_WAITING : records && dialled ? 4096 : 1024);
+    int64_t most = dialled && copies    ? (int64_t)WIRE_COPY_BYTES
+                   : dialled && records ? (int64_t)WIRE_RECORDS_BYTES
+                                        : WIRE_CONTROL_MAX;
     PROMISE(zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &most, sizeof most) == 0);
-    set_u64(socket, ZMQ_AFFINITY, port == LINK_RECORDS ? IO_RECORDS : IO_CONTROL);
+    set_u64(socket, ZMQ_AFFINITY, records || copies ? IO_BULK : IO_CONTROL);
     /* A peer that vanishes without a word leaves a connection behind: TCP drops it after this; the sessions' own
      * heartbeats are what counts. Not ZeroMQ's: libzmq 4.3.4 aborts ("!_io_error", stream_engine_base.cpp) when one is
      * due on a connection that was lost while its queue here was full. */
@@ -172,7 +176,7 @@ static int endpoint(const struct node_config *node, enum link_port port, char te
     char host[64];
     uint16_t first;
     int rc = config_address(node->address, host, &first);
-    if (rc || first > UINT16_MAX - 2)
+    if (rc || first > UINT16_MAX - (LINK_PORTS - 1))
         return -EINVAL;
     snprintf(text, 160, strchr(host, ':') ? "tcp://[%s]:%u" : "tcp://%s:%u", host, first + (unsigned)port);
     return 0;
@@ -182,8 +186,8 @@ static int bind_port(struct link *link, enum link_port port, int64_t deadline, c
     char text[160];
     const struct node_config *node = &link->config->nodes[link->self];
     if (endpoint(node, port, text)) {
-        snprintf(why, why_room, "node %s: the address %s is not tcp://IP:PORT with a port below 65534", node->name,
-                 node->address);
+        snprintf(why, why_room, "node %s: the address %s is not tcp://IP:PORT with a port of at most %d", node->name,
+                 node->address, UINT16_MAX - (LINK_PORTS - 1));
         return -EINVAL;
     }
     void *socket = make_socket(link, ZMQ_ROUTER, port);
@@ -192,7 +196,7 @@ static int bind_port(struct link *link, enum link_port port, int64_t deadline, c
     link->bound[port] = socket;
     set_int(socket, ZMQ_IPV6, is_ipv6(node));
     set_int(socket, ZMQ_ROUTER_MANDATORY, 1);
-    set_int(socket, ZMQ_RCVTIMEO, 100);
+    set_int(socket, ZMQ_RCVTIMEO, port == LINK_COPY ? 1000 : 100);
     PROMISE(zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, "baton", 5) == 0);
     if (secured(link)) {
         set_int(socket, ZMQ_CURVE_SERVER, 1);

@@ -1,8 +1,8 @@
 /* Sockets: ZeroMQ over TCP, CURVE with a ZAP handler (transport = curve) or plain (transport = clear).
  *
- * Every node binds three sockets on its address, whatever its role: records (PORT), acknowledgements (PORT + 1) and
- * control (PORT + 2), and dials the same three of others. Records have an I/O thread of their own, so that encrypting
- * bulk data never delays an acknowledgement or a heartbeat. Sockets are lossy: nothing here waits for a peer, a message
+ * Every node binds four sockets on its address, whatever its role: records (PORT), acknowledgements (PORT + 1), control
+ * (PORT + 2) and copies (PORT + 3), and dials the same four of others. Records and copies have an I/O thread of their own,
+ * so that encrypting bulk data never delays an acknowledgement or a heartbeat. Sockets are lossy: nothing here waits for a peer, a message
  * that cannot go now is refused (-EAGAIN), one to a peer that has gone is -EHOSTUNREACH.
  *
  * With CURVE only the public keys of the config's nodes are let in; others are refused and logged, and a frame must
@@ -20,7 +20,7 @@
 
 #include <zmq.h>
 
-enum link_port { LINK_RECORDS = 0, LINK_ACKS = 1, LINK_CONTROL = 2, LINK_PORTS = 3 };
+enum link_port { LINK_RECORDS = 0, LINK_ACKS = 1, LINK_CONTROL = 2, LINK_COPY = 3, LINK_PORTS = NODE_PORTS };
 
 struct link;
 #define LINK_ROUTE_MAX 64u

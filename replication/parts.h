@@ -6,6 +6,7 @@
  *   receiver          takes records in, acknowledges                                                  (standby.c)
  *   talker            control: heartbeats, logins, answers                                            (talk.c)
  *   keeper            changes that take time: the in-sync set (set.c), roles                          (roles.c)
+ *   provider          gives rows and blocks to nodes that build or mend their stores                  (provide.c)
  *
  * `lock` guards everything below it in struct replicator, the records socket too; it is held for microseconds, and never
  * while the store's engine lock is being asked for (whoever applies holds that one and then takes this one). `role_lock`
@@ -34,6 +35,8 @@
 #define JOIN_PATIENCE (5000 * MS)
 #define STUCK_LEASES 10 /* lease times without any progress end a session, too; a large record on a slow line takes its time */
 #define OUTBOX 16u
+#define PROVIDE_IDLE (600000 * MS) /* a node that has not asked for so long has given up: nothing is kept for it */
+#define PROVIDE_BYTES (256u << 10) /* of rows in an answer, or one row */
 
 struct peer {
     const struct node_config *node;
@@ -58,6 +61,15 @@ struct letter { /* a control frame that another thread wants sent */
     struct frame frame;
 };
 
+struct copy_note { /* what a node that copies this store has been given, of the state that is kept for it */
+    bool open;
+    uint64_t lsn;
+    uint64_t rows, blocks, bytes;
+    int64_t last; /* question */
+    int64_t mark; /* the rate was counted, at so many bytes */
+    uint64_t mark_bytes, rate;
+};
+
 struct replicator {
     struct volume *volume;
     struct store *store;
@@ -67,7 +79,7 @@ struct replicator {
     struct link *link;
     struct awake awake; /* the talker's */
     int wake; /* eventfd: the talker has something to send */
-    pthread_t feeder, acknowledger, receiver, talker, keeper;
+    pthread_t feeder, acknowledger, receiver, talker, keeper, provider;
     unsigned threads;
     atomic_bool stopping;
     pthread_mutex_t role_lock;
@@ -111,6 +123,9 @@ struct replicator {
     uint64_t hold_told;   /* every node had this much durably once: kept over restarts */
     uint64_t hold_saved;
     int64_t hold_saved_at;
+    struct copy_note copies[CONFIG_NODES_MAX];
+    int64_t copy_idle;  /* PROVIDE_IDLE, PROVIDE_BYTES; tests have others */
+    uint32_t copy_bytes;
     char refusal[WIRE_TEXT]; /* the last one that was logged */
     char trouble[WIRE_TEXT]; /* what status should say beside */
 
@@ -155,6 +170,10 @@ void replicator_read_position(struct replicator *r); /* from the store, after it
 void standby_ack(struct replicator *r); /* tells received and durable; any thread, without the lock */
 void *standby_receiver(void *replicator);
 void standby_quiesce(struct replicator *r); /* without the lock: the follower stops, and the receiver with it */
+
+/* provide.c */
+void *provide_thread(void *replicator);
+json_t *provide_status(const struct replicator *r); /* lock held */
 
 /* talk.c */
 void *talk_thread(void *replicator);

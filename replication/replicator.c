@@ -60,6 +60,8 @@ static struct replicator *make(struct volume *volume) {
     r->lease = (int64_t)r->config->lease_ms * MS;
     r->beat_every = MIN(MAX(r->lease / 8, 20 * MS), 500 * MS);
     r->wake = -1;
+    r->copy_idle = PROVIDE_IDLE;
+    r->copy_bytes = PROVIDE_BYTES;
     r->ring_first = 1; /* empty, until the position is known: unmake may come before */
     memcpy(r->incarnation, store_incarnation(r->store), sizeof r->incarnation);
     r->acks.self = r->self;
@@ -151,7 +153,8 @@ static void start_threads(struct replicator *r) {
                {&r->acknowledger, primary_acknowledger, "repl-acks"},
                {&r->receiver, standby_receiver, "repl-receive"},
                {&r->talker, talk_thread, "repl-talk"},
-               {&r->keeper, keeper_thread, "repl-keep"}};
+               {&r->keeper, keeper_thread, "repl-keep"},
+               {&r->provider, provide_thread, "repl-provide"}};
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++) {
         PROMISE(pthread_create(all[i].thread, NULL, all[i].run, r) == 0);
         pthread_setname_np(*all[i].thread, all[i].name);
@@ -224,7 +227,7 @@ void replicator_stop(struct replicator *r) {
     repl_unlock(r);
     talk_kick(r);
     link_shutdown(r->link);
-    pthread_t all[] = {r->feeder, r->acknowledger, r->receiver, r->talker, r->keeper};
+    pthread_t all[] = {r->feeder, r->acknowledger, r->receiver, r->talker, r->keeper, r->provider};
     for (unsigned i = 0; i < r->threads; i++)
         pthread_join(all[i], NULL);
     if (r->volume->reg) {
@@ -306,11 +309,11 @@ json_t *replicator_status(struct replicator *r) {
     for (unsigned i = 0; i < r->count; i++)
         if (i != r->self)
             json_array_append_new(peers, show_peer(r, i, now));
-    json_t *shown = json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:s, s:o, s:o}", "link", link_state(r), "role",
+    json_t *shown = json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:s, s:o, s:o, s:o}", "link", link_state(r), "role",
                               r->role == ROLE_PRIMARY ? "primary" : "standby", "epoch", epoch, "lsn",
                               (json_int_t)r->position.lsn, "durable", (json_int_t)MIN(atomic_load(&r->durable), r->position.lsn),
                               "in_set", roles_in_set(r, r->self), "follows", follow_state_name(r->follow.state), "register",
-                              show_register(r), "peers", peers);
+                              show_register(r), "peers", peers, "copies", provide_status(r));
     set_text(shown, "trouble", r->trouble);
     repl_unlock(r);
     return shown;

@@ -131,6 +131,52 @@ static void get_value(struct cursor_in *in, struct register_value *value) {
         in->bad = true;
 }
 
+/* Questions have all fields, whatever their kind. */
+static void put_ask_copy(struct cursor_out *out, const struct wire_ask_copy *ask) {
+    PROMISE(ask->after.length <= KEY_MAX && ask->place_count <= COPY_PLACES_MAX);
+    put_u64(out, ask->number);
+    put_u32(out, ask->kind);
+    put_u64(out, ask->lsn);
+    put(out, ask->chain, CHAIN_SIZE);
+    put(out, ask->incarnation, 16);
+    put_u32(out, ask->table);
+    put_u32(out, ask->after.length);
+    put(out, ask->after.bytes, ask->after.length);
+    put_u32(out, ask->place_count);
+    put(out, ask->places, ask->place_count * sizeof ask->places[0]);
+    put_u64(out, ask->data);
+    put_u64(out, ask->first);
+    put_u32(out, ask->count);
+}
+static void get_ask_copy(struct cursor_in *in, struct wire_ask_copy *ask) {
+    uint64_t blocks = 0, end;
+    ask->number = get_u64(in);
+    ask->kind = get_u32(in);
+    ask->lsn = get_u64(in);
+    get(in, ask->chain, CHAIN_SIZE);
+    get(in, ask->incarnation, 16);
+    ask->table = get_u32(in);
+    uint32_t length = get_u32(in);
+    in->bad = in->bad || length > KEY_MAX;
+    ask->after.length = in->bad ? 0 : (uint16_t)length;
+    get(in, ask->after.bytes, ask->after.length);
+    ask->place_count = get_u32(in);
+    in->bad = in->bad || ask->place_count > COPY_PLACES_MAX;
+    if (in->bad)
+        ask->place_count = 0;
+    get(in, ask->places, ask->place_count * sizeof ask->places[0]);
+    for (uint32_t i = 0; i < ask->place_count; i++) {
+        blocks += ask->places[i].count;
+        in->bad = in->bad || ask->places[i].count == 0;
+    }
+    ask->data = get_u64(in);
+    ask->first = get_u64(in);
+    ask->count = get_u32(in);
+    if (ask->kind == 0 || ask->kind >= COPY_KIND_END || ask->lsn >= UINT64_MAX / 2 || ask->table >= TABLE_SHARED_END ||
+        blocks > COPY_BLOCKS_MAX || ask->count > COPY_BLOCKS_MAX || ADD_OVERFLOWS(ask->first, ask->count, &end))
+        in->bad = true;
+}
+
 /* ---- Bodies -------------------------------------------------------------------------------------------------------- */
 
 static void put_body(struct cursor_out *out, const struct frame *frame) {
@@ -170,6 +216,9 @@ static void put_body(struct cursor_out *out, const struct frame *frame) {
         put(out, frame->change.chain, CHAIN_SIZE);
         put_value(out, &frame->change.value);
         break;
+    case WIRE_ASK_COPY:
+        put_ask_copy(out, &frame->ask);
+        break;
     default:
         PROMISE(false && "a frame that is made by wire_encode");
     }
@@ -193,6 +242,49 @@ static void get_records(struct cursor_in *in, struct wire_records *records) {
         count++;
     if (rc < 0 || count != records->count)
         in->bad = true;
+}
+
+/* How many items there are; all are looked at. Negative: one of them is broken. */
+static int64_t count_copies(const struct wire_copy *copy) {
+    uint32_t at = 0;
+    int64_t count = 0;
+    for (;; count++) {
+        struct span key, value;
+        int error, rc = copy->kind == COPY_ROWS ? wire_copy_row_next(copy, &at, &key, &value)
+                                                : wire_copy_blocks_next(copy, &at, &error, &value);
+        if (rc <= 0)
+            return rc ? rc : count;
+    }
+}
+
+static void get_copy(struct cursor_in *in, struct wire_copy *copy) {
+    copy->number = get_u64(in);
+    copy->kind = get_u32(in);
+    copy->error = get_u32(in);
+    get(in, copy->incarnation, 16);
+    copy->lsn = get_u64(in);
+    copy->epoch = get_epoch(in);
+    get(in, copy->chain, CHAIN_SIZE);
+    copy->time = (int64_t)get_u64(in);
+    for (unsigned i = 0; i < TABLE_SHARED_END; i++)
+        copy->rows[i] = get_u64(in);
+    copy->blocks = get_u64(in);
+    copy->inodes = get_u64(in);
+    copy->table = get_u32(in);
+    uint32_t done = get_u32(in);
+    copy->done = done == 1;
+    copy->count = get_u32(in);
+    get_text(in, copy->text, WIRE_TEXT);
+    copy->bulk = (struct span){.data = in->at, .length = (uint32_t)in->left};
+    in->left = 0;
+    bool bulky = copy->error == 0 && copy->kind >= COPY_ROWS && copy->kind <= COPY_DATA;
+    if (in->bad || copy->kind == 0 || copy->kind >= COPY_KIND_END || copy->error > 4095 || done > 1 ||
+        copy->lsn >= UINT64_MAX / 2 || copy->table >= TABLE_SHARED_END || (copy->error == 0 && copy->text[0]))
+        in->bad = true;
+    else if (!bulky)
+        in->bad = copy->bulk.length || copy->count;
+    else
+        in->bad = count_copies(copy) != copy->count;
 }
 
 static void get_body(struct cursor_in *in, struct frame *frame) {
@@ -242,6 +334,12 @@ static void get_body(struct cursor_in *in, struct frame *frame) {
         frame->change.lsn = get_u64(in);
         get(in, frame->change.chain, CHAIN_SIZE);
         get_value(in, &frame->change.value);
+        break;
+    case WIRE_ASK_COPY:
+        get_ask_copy(in, &frame->ask);
+        break;
+    case WIRE_COPY:
+        get_copy(in, &frame->copy);
         break;
     default:
         in->bad = true;
@@ -295,7 +393,9 @@ int wire_decode(const void *bytes, size_t length, struct frame *frame) {
         return -EPROTO;
     if (head->length != length || head->type == 0 || head->type >= WIRE_TYPE_END || (head->flags & ~(WIRE_ASK | WIRE_PROBE)))
         return -EBADMSG;
-    size_t most = head->type == WIRE_RECORDS ? WIRE_RECORDS_BYTES : WIRE_CONTROL_MAX;
+    size_t most = head->type == WIRE_RECORDS ? WIRE_RECORDS_BYTES
+                : head->type == WIRE_COPY    ? WIRE_COPY_BYTES
+                                             : WIRE_CONTROL_MAX;
     if (length > most || length < summed_length(head) || checksum(head, bytes) != head->checksum)
         return -EBADMSG;
     if (EPOCH_COUNTER(head->epoch) > EPOCH_COUNTER_MAX)
@@ -345,8 +445,93 @@ int wire_record_next(const struct wire_records *records, uint32_t *at, struct wi
     return 1;
 }
 
+uint8_t *wire_copy_put_row(uint8_t *at, struct span key, struct span value) {
+    uint16_t key_length = (uint16_t)key.length;
+    memcpy(at, &key_length, sizeof key_length);
+    memcpy(at + sizeof key_length, &value.length, sizeof value.length);
+    at += WIRE_COPY_ROW_HEAD;
+    memcpy(at, key.data, key.length);
+    if (value.length)
+        memcpy(at + key.length, value.data, value.length);
+    return at + key.length + value.length;
+}
+
+uint8_t *wire_copy_put_blocks(uint8_t *at, int error, uint32_t bytes) {
+    int32_t number = error;
+    memcpy(at, &number, sizeof number);
+    memcpy(at + sizeof number, &bytes, sizeof bytes);
+    return at + WIRE_COPY_BLOCKS_HEAD + bytes;
+}
+
+size_t wire_copy_finish(uint8_t *buffer, struct frame *frame) {
+    const struct wire_copy *copy = &frame->copy;
+    struct cursor_out out = {buffer + sizeof frame->head, WIRE_COPY_BYTES - sizeof frame->head};
+    PROMISE(copy->error ? copy->bulk.length == 0 : copy->text[0] == 0);
+    put_u64(&out, copy->number);
+    put_u32(&out, copy->kind);
+    put_u32(&out, copy->error);
+    put(&out, copy->incarnation, 16);
+    put_u64(&out, copy->lsn);
+    put_u64(&out, copy->epoch);
+    put(&out, copy->chain, CHAIN_SIZE);
+    put_u64(&out, (uint64_t)copy->time);
+    for (unsigned i = 0; i < TABLE_SHARED_END; i++)
+        put_u64(&out, copy->rows[i]);
+    put_u64(&out, copy->blocks);
+    put_u64(&out, copy->inodes);
+    put_u32(&out, copy->table);
+    put_u32(&out, copy->done);
+    put_u32(&out, copy->count);
+    put_text(&out, copy->text, WIRE_TEXT);
+    PROMISE((copy->error || out.at == buffer + WIRE_COPY_HEAD) && copy->bulk.length <= out.left);
+    size_t length = (size_t)(out.at - buffer) + copy->bulk.length;
+    frame->head.type = WIRE_COPY;
+    complete_head(&frame->head, length);
+    frame->head.checksum = checksum(&frame->head, buffer);
+    memcpy(buffer, &frame->head, sizeof frame->head);
+    return length;
+}
+
+int wire_copy_row_next(const struct wire_copy *copy, uint32_t *at, struct span *key, struct span *value) {
+    const struct span *bulk = &copy->bulk;
+    uint32_t left = bulk->length - *at, length;
+    uint16_t key_length;
+    if (left == 0)
+        return 0;
+    if (left < WIRE_COPY_ROW_HEAD)
+        return -EBADMSG;
+    memcpy(&key_length, bulk->data + *at, sizeof key_length);
+    memcpy(&length, bulk->data + *at + sizeof key_length, sizeof length);
+    left -= WIRE_COPY_ROW_HEAD;
+    if (key_length == 0 || key_length > KEY_MAX || key_length > left || length > left - key_length)
+        return -EBADMSG;
+    *key = (struct span){.data = bulk->data + *at + WIRE_COPY_ROW_HEAD, .length = key_length};
+    *value = (struct span){.data = key->data + key_length, .length = length};
+    *at += WIRE_COPY_ROW_HEAD + key_length + length;
+    return 1;
+}
+
+int wire_copy_blocks_next(const struct wire_copy *copy, uint32_t *at, int *error, struct span *blocks) {
+    const struct span *bulk = &copy->bulk;
+    uint32_t left = bulk->length - *at, length;
+    int32_t number;
+    if (left == 0)
+        return 0;
+    if (left < WIRE_COPY_BLOCKS_HEAD)
+        return -EBADMSG;
+    memcpy(&number, bulk->data + *at, sizeof number);
+    memcpy(&length, bulk->data + *at + sizeof number, sizeof length);
+    left -= WIRE_COPY_BLOCKS_HEAD;
+    if (number > 0 || number < -4095 || length > left || length % BATON_BLOCK || (number == 0) != (length > 0))
+        return -EBADMSG;
+    *error = number;
+    *blocks = (struct span){.data = bulk->data + *at + WIRE_COPY_BLOCKS_HEAD, .length = length};
+    *at += WIRE_COPY_BLOCKS_HEAD + length;
+    return 1;
+}
+
 const char *wire_type_name(uint8_t type) {
-    static const char *const names[WIRE_TYPE_END] = {"unknown", "login", "answer", "beat",    "records",
-                                                     "ack",     "bye",   "switch", "switched"};
+    static const char *const names[WIRE_TYPE_END] = {"unknown", "login", "answer", "beat",     "records", "ack",
+                                                     "bye",     "switch", "switched", "ask copy", "copy"};
     return names[type < WIRE_TYPE_END ? type : 0];
 }

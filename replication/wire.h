@@ -2,19 +2,19 @@
  *
  * Every frame begins with a head: magic, protocol range, feature bits, volume, sender's node number, session, epoch,
  * checksum (XXH3-64 over all of the frame but the bulk of RECORDS, which the records' own chain and block checksums
- * cover). wire_decode() is the one place that looks at bytes from the network; it checks all of them, and whatever it
+ * cover; that of COPY is in it). wire_decode() is the one place that looks at bytes from the network; it checks all of them, and whatever it
  * lets through is inside its limits. It does not know which session, epoch or node is the right one: that is the
  * caller's to compare, frame by frame.
  *
  * Sockets (see DESIGN.md: bulk data never delays control): RECORDS go from primary to standby on PORT, ACK back on
- * PORT + 1, everything else on PORT + 2.
+ * PORT + 1, ASK_COPY and COPY go over PORT + 3, everything else over PORT + 2.
  *
  * Pure functions; any thread.
  */
 #ifndef BATON_REPLICATION_WIRE_H
 #define BATON_REPLICATION_WIRE_H
 
-#include "fs/record.h"
+#include "fs/table.h"
 #include "membership/register.h"
 
 #define WIRE_VERSION_MIN 1u /* protocol versions that this program speaks */
@@ -23,10 +23,13 @@
 #define WIRE_REQUIRED_MASK 0xffff0000u /* a feature bit up here that we do not know makes a node unfit for us */
 
 #define WIRE_TEXT 400u              /* bytes of a sentence, with NUL */
-#define WIRE_CONTROL_MAX 4096u      /* bytes of any frame but RECORDS */
+#define WIRE_CONTROL_MAX 4096u      /* bytes of any frame but RECORDS and COPY */
 #define WIRE_RECORDS_MAX 1024u      /* records in one frame */
 #define WIRE_BATCH_BYTES (256u << 10) /* a sender closes a frame that holds this much */
 #define WIRE_RECORDS_BYTES (WIRE_BATCH_BYTES + RECORD_LENGTH_MAX + RECORD_PAYLOAD_MAX + 4096u)
+#define COPY_PLACES_MAX 64u
+#define COPY_BLOCKS_MAX 256u /* asked for in one question */
+#define WIRE_COPY_BYTES (COPY_BLOCKS_MAX * BATON_BLOCK + (64u << 10))
 
 enum wire_type {
     WIRE_LOGIN = 1,    /* standby: feed me from here */
@@ -37,6 +40,8 @@ enum wire_type {
     WIRE_BYE = 6,      /* either: this session ends, and why */
     WIRE_SWITCH = 7,   /* primary: be the primary; the register says so */
     WIRE_SWITCHED = 8, /* the new primary: done, or a sentence; head.epoch: of the value that it was asked to take */
+    WIRE_ASK_COPY = 9, /* any node, to build or mend its store: rows or blocks of the other one's, please */
+    WIRE_COPY = 10,    /* the answer */
     WIRE_TYPE_END
 };
 
@@ -117,6 +122,46 @@ struct wire_records {
     struct span bulk; /* walk with wire_record_next */
 };
 
+/* What may be asked of a provider (provide.c). Each question stands for itself and may be asked again. */
+enum copy_kind {
+    COPY_OPEN = 1,   /* keep the state at `lsn` for me; the answer says what it is */
+    COPY_ROWS = 2,   /* rows of a table of that state, in the order of their keys */
+    COPY_PLACES = 3, /* blocks by where they lie in your segments */
+    COPY_DATA = 4,   /* blocks of a data id, by your present map */
+    COPY_CLOSE = 5,  /* I am done with that state */
+    COPY_KIND_END
+};
+struct wire_ask_copy {
+    uint64_t number; /* of the question; its answer carries it */
+    uint32_t kind;   /* enum copy_kind */
+    uint64_t lsn;    /* the state that is meant; 0 in OPEN: the newest */
+    uint8_t chain[CHAIN_SIZE];
+    uint8_t incarnation[16]; /* of the provider's store that is meant; zeros in OPEN, DATA and CLOSE: any */
+    uint32_t table;          /* ROWS: from the first row behind this key on; length 0: from the first one */
+    struct key after;
+    uint32_t place_count; /* PLACES: COPY_BLOCKS_MAX blocks in all at most, none of them empty */
+    struct place places[COPY_PLACES_MAX];
+    uint64_t data, first; /* DATA: COPY_BLOCKS_MAX at most */
+    uint32_t count;
+};
+struct wire_copy {
+    uint64_t number;
+    uint32_t kind;  /* of the question: says what `bulk` is */
+    uint32_t error; /* errno, then only `text` counts; 0: done */
+    char text[WIRE_TEXT];
+    uint8_t incarnation[16]; /* of the provider's store */
+    uint64_t lsn;            /* the state that the answer is from: OPEN, ROWS, CLOSE; else as asked */
+    epoch_t epoch;
+    uint8_t chain[CHAIN_SIZE];
+    int64_t time; /* of the record at lsn */
+    uint64_t rows[TABLE_SHARED_END]; /* OPEN: about how many there are */
+    uint64_t blocks, inodes;         /* OPEN: about how many; blocks: of data, in the map */
+    uint32_t table;
+    bool done;        /* ROWS: no row of this table follows */
+    uint32_t count;   /* rows, or items of blocks, in bulk */
+    struct span bulk; /* walk with wire_copy_row_next (ROWS) or wire_copy_blocks_next (PLACES, DATA) */
+};
+
 struct frame {
     struct wire_head head;
     union {
@@ -127,10 +172,12 @@ struct frame {
         struct wire_ack ack;
         struct wire_text bye, switched;
         struct wire_switch change;
+        struct wire_ask_copy ask;
+        struct wire_copy copy;
     };
 };
 
-/* Encodes any type but RECORDS. head: type, flags, node, volume, session and epoch are the caller's. The length. */
+/* Encodes any type but RECORDS and COPY. head: type, flags, node, volume, session and epoch are the caller's. The length. */
 size_t wire_encode(struct frame *frame, uint8_t buffer[WIRE_CONTROL_MAX]);
 
 /* 0; -EBADMSG; -EPROTO: no common protocol version, or it requires a feature that we do not have. Spans point into
@@ -150,6 +197,23 @@ struct wire_record {
 };
 /* 1, 0 at the end, -EBADMSG. */
 int wire_record_next(const struct wire_records *records, uint32_t *at, struct wire_record *record);
+
+/* COPY is made in place, too: rows or items from buffer + WIRE_COPY_HEAD on, then the head in front of them. An answer
+ * with an error has a text and nothing else. */
+#define WIRE_COPY_HEAD (sizeof(struct wire_head) + 72u + CHAIN_SIZE + 8u * (TABLE_SHARED_END + 2u))
+#define WIRE_COPY_ROW_HEAD 6u    /* before each row: key length (2 bytes), value length */
+#define WIRE_COPY_BLOCKS_HEAD 8u /* before each item: 0 or a negative errno, bytes */
+/* Each puts one behind `at` and returns where the next one goes. The caller has seen to it that there is room. */
+uint8_t *wire_copy_put_row(uint8_t *at, struct span key, struct span value);
+uint8_t *wire_copy_put_blocks(uint8_t *at, int error, uint32_t bytes); /* the blocks are there already, or follow */
+/* Writes the head; frame->copy.bulk.length says how much there is behind it. The length of all. */
+size_t wire_copy_finish(uint8_t *buffer, struct frame *frame);
+
+/* 1, 0 at the end, -EBADMSG. *at begins as 0. */
+int wire_copy_row_next(const struct wire_copy *copy, uint32_t *at, struct span *key, struct span *value);
+/* One item for each place asked for (PLACES) or each block (DATA), in their order. *error: 0 or a negative errno, then
+ * there are no bytes. */
+int wire_copy_blocks_next(const struct wire_copy *copy, uint32_t *at, int *error, struct span *blocks);
 
 const char *wire_type_name(uint8_t type);
 

@@ -1,5 +1,5 @@
 # transport = clear: frames that are malformed, of another volume, or lie about LSNs and sessions, sent over real ZeroMQ
-# sockets to all three ports: dropped and logged, the volume goes on.
+# sockets to all four ports: dropped and logged, the volume goes on.
 . "$(dirname "$0")/lib.sh"
 
 network_up
@@ -46,11 +46,11 @@ def body():
     return b"".join((word() & ((1 << 8 * size) - 1)).to_bytes(size, "little") for _ in range(random.randrange(60)))
 
 context = zmq.zmq_ctx_new()
-for port in range(port, port + 3):
+for port in range(port, port + 4):
     socket = zmq.zmq_socket(context, 5)
     zmq.zmq_connect(socket, b"tcp://%s:%d" % (host.encode(), port))
     for i in range(3000):
-        data = frame(random.randrange(1, 9), body(), volume if random.randrange(4) else os.urandom(16))
+        data = frame(random.randrange(1, 11), body(), volume if random.randrange(4) else os.urandom(16))
         if random.randrange(8) == 0:
             data = data[:random.randrange(len(data))]
         zmq.zmq_send(socket, data, len(data), 1)

@@ -75,7 +75,7 @@ static void bad(void) {
     refused("key = value\n", ":1: \"key\" stands outside");
     refused(HEAD "[node ../a]\n", "cannot name a node");
     refused(HEAD "[node a]\naddress = tcp://host:7400\n", ":6: address = \"tcp://host:7400\" is not tcp://IP:PORT");
-    refused(HEAD "[node a]\naddress = tcp://1.2.3.4:65534\n", "is not tcp://IP:PORT");
+    refused(HEAD "[node a]\naddress = tcp://1.2.3.4:65533\n", "is not tcp://IP:PORT");
     refused(HEAD "[node a]\nstore = relative\n", "must be a full path");
     refused(HEAD "[node a]\nmount = //\n", "cannot be");
     refused(HEAD "[node a]\nstore = /srv/a\n", "[node a] has no address");
@@ -83,7 +83,7 @@ static void bad(void) {
     refused(HEAD "[node a]\npublic-key = short\n", "public-key must be the 40 characters");
     refused(HEAD NODE_A "mount = /srv/a/mount\n", "lie inside each other");
     refused(HEAD NODE_A "mount = /srv\n", "lie inside each other");
-    refused(HEAD NODE_A "[witness]\naddress = tcp://10.0.0.1:7402\npublic-key = " KEY_A "\n", "collide");
+    refused(HEAD NODE_A "[witness]\naddress = tcp://10.0.0.1:7403\npublic-key = " KEY_A "\n", "collide");
     refused(HEAD NODE_A "[journal]\nhistory = long\n", ":10: history = \"long\"");
     refused(HEAD NODE_A "[journal]\nsize =\n", ":10: size has no value");
     refused(HEAD NODE_A "[lease]\nduration = 20ms\n", "out of range");

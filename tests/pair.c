@@ -20,7 +20,7 @@ static uint16_t free_ports(void) {
     uint64_t state = (uint64_t)getpid() * 7919 + (uint64_t)clock_boot();
     for (;;) {
         uint16_t port = (uint16_t)(20000 + test_random(&state) % 10000 * 3 / 3);
-        if (port_free(port) && port_free(port + 1) && port_free(port + 2))
+        if (port_free(port) && port_free(port + 1) && port_free(port + 2) && port_free(port + 3))
             return port;
     }
 }
@@ -48,7 +48,7 @@ void pair_make(struct pair *pair, enum transport transport) {
             char host[64];
             uint16_t other;
             config_address(config->nodes[0].address, host, &other);
-            while (port < other + 3 && port + 3 > other)
+            while (port < other + NODE_PORTS && port + NODE_PORTS > other)
                 port = free_ports();
         }
         snprintf(node->address, sizeof node->address, "tcp://127.0.0.1:%u", port);

@@ -69,13 +69,22 @@ static void add_extent(struct tables *t, struct run *run, const struct extent *e
     }
 }
 
-struct tables *tables_take(struct store *store, enum tables_view view) {
+struct tables *tables_empty(void) {
     struct tables *t = calloc(1, sizeof *t);
+    if (!t)
+        bail("no memory");
+    return t;
+}
+
+void tables_add(struct tables *tables, enum table table, struct span key, struct span value) {
+    add(tables, table, key, value);
+}
+
+struct tables *tables_take(struct store *store, enum tables_view view) {
+    struct tables *t = tables_empty();
     struct key start = {.length = 0};
     struct run run = {0};
 
-    if (!t)
-        bail("no memory");
     store_lock(store);
     for (int table = 0; table < TABLE_SHARED_END; table++) {
         struct cursor cursor;

@@ -13,6 +13,9 @@ enum tables_view {
 
 struct tables; /* free with tables_free */
 struct tables *tables_take(struct store *store, enum tables_view view);
+/* Of rows that come from elsewhere, in the order of tables and keys: as TABLES_EXACT has them. */
+struct tables *tables_empty(void);
+void tables_add(struct tables *tables, enum table table, struct span key, struct span value);
 void tables_free(struct tables *tables);
 /* True if equal. Else `why` says the first difference. Both of the same view. */
 bool tables_equal(const struct tables *a, const struct tables *b, char *why, size_t why_room);

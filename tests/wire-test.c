@@ -50,6 +50,14 @@ static void fill(struct frame *frame, uint8_t type) {
         frame->change.lsn = 51;
         fill_value(&frame->change.value);
         break;
+    case WIRE_ASK_COPY:
+        frame->ask = (struct wire_ask_copy){.number = 4, .kind = COPY_PLACES, .lsn = 50, .table = TABLE_EXTENT,
+                                            .after = key_u64_u64(9, 128), .place_count = COPY_PLACES_MAX, .data = 9,
+                                            .first = 1 << 20, .count = COPY_BLOCKS_MAX};
+        memset(frame->ask.incarnation, 0xcd, 16);
+        for (uint32_t i = 0; i < COPY_PLACES_MAX; i++)
+            frame->ask.places[i] = (struct place){1 + i, 100 * i, COPY_BLOCKS_MAX / COPY_PLACES_MAX};
+        break;
     default:
         strcpy(frame->bye.text, "stopping");
     }
@@ -57,7 +65,7 @@ static void fill(struct frame *frame, uint8_t type) {
 
 static void every_type_comes_back(void) {
     for (uint8_t type = WIRE_LOGIN; type < WIRE_TYPE_END; type++) {
-        if (type == WIRE_RECORDS)
+        if (type == WIRE_RECORDS || type == WIRE_COPY)
             continue;
         struct frame frame, back = {0};
         uint8_t buffer[WIRE_CONTROL_MAX], again[WIRE_CONTROL_MAX];
@@ -109,6 +117,111 @@ static void records_come_back(void) {
     is_int(-EBADMSG, wire_decode(buffer, length, &frame), "another session number breaks the checksum");
 }
 
+static struct span span_of(const void *data, size_t length) {
+    return (struct span){data, (uint32_t)length};
+}
+
+static void fill_copy(struct frame *frame, enum copy_kind kind) {
+    fill_head(frame, WIRE_COPY);
+    frame->copy = (struct wire_copy){.number = 77, .kind = kind, .lsn = 50, .epoch = EPOCH_MAKE(2, 7), .time = -5};
+    memset(frame->copy.chain, 0xee, CHAIN_SIZE);
+    memset(frame->copy.incarnation, 0xcd, 16);
+}
+
+static size_t make_rows(uint8_t *buffer, struct frame *frame, unsigned count) {
+    uint8_t *at = buffer + WIRE_COPY_HEAD, bytes[3000];
+    fill_copy(frame, COPY_ROWS);
+    for (unsigned i = 0; i < count; i++) {
+        memset(bytes, (int)i, sizeof bytes);
+        at = wire_copy_put_row(at, span_of(bytes, 1 + i * 13 % KEY_MAX), span_of(bytes, i * 100));
+    }
+    frame->copy.table = TABLE_XATTR;
+    frame->copy.done = true;
+    frame->copy.count = count;
+    frame->copy.bulk.length = (uint32_t)(at - buffer - WIRE_COPY_HEAD);
+    return wire_copy_finish(buffer, frame);
+}
+
+static size_t make_blocks(uint8_t *buffer, struct frame *frame, unsigned count) {
+    uint8_t *at = buffer + WIRE_COPY_HEAD;
+    fill_copy(frame, COPY_PLACES);
+    for (unsigned i = 0; i < count; i++) {
+        uint32_t bytes = i % 4 == 3 ? 0 : (i % 4 + 1) * BATON_BLOCK;
+        memset(at + WIRE_COPY_BLOCKS_HEAD, (int)i, bytes);
+        at = wire_copy_put_blocks(at, bytes ? 0 : -ENOENT, bytes);
+    }
+    frame->copy.count = count;
+    frame->copy.bulk.length = (uint32_t)(at - buffer - WIRE_COPY_HEAD);
+    return wire_copy_finish(buffer, frame);
+}
+
+static void copies_come_back(void) {
+    static uint8_t buffer[WIRE_COPY_BYTES];
+    struct frame frame, back;
+    struct span key, value;
+    uint32_t at = 0, count = 0;
+    int error;
+    size_t length = make_rows(buffer, &frame, 25);
+    is_int(0, wire_decode(buffer, length, &back), "rows are understood");
+    bool right = true;
+    for (; wire_copy_row_next(&back.copy, &at, &key, &value) > 0; count++)
+        right = right && key.length == 1 + count * 13 % KEY_MAX && value.length == count * 100 &&
+                key.data[key.length - 1] == count && (count == 0 || value.data[value.length - 1] == count);
+    ok(right && count == 25, "25 rows with their keys");
+    ok(back.copy.done && back.copy.table == TABLE_XATTR && back.copy.lsn == 50 && back.copy.time == -5 &&
+           back.copy.number == 77 && memcmp(back.copy.chain, frame.copy.chain, CHAIN_SIZE) == 0,
+       "and what is said of them");
+    buffer[WIRE_COPY_HEAD + 500] ^= 1;
+    is_int(-EBADMSG, wire_decode(buffer, length, &back), "a changed bit in a row breaks the checksum");
+
+    length = make_blocks(buffer, &frame, 30);
+    is_int(0, wire_decode(buffer, length, &back), "blocks are understood");
+    for (at = count = 0; wire_copy_blocks_next(&back.copy, &at, &error, &value) > 0; count++)
+        right = right && (count % 4 == 3 ? error == -ENOENT && value.length == 0
+                                         : error == 0 && value.length == (count % 4 + 1) * BATON_BLOCK &&
+                                               value.data[value.length - 1] == count);
+    ok(right && count == 30, "30 items, some of them errors");
+    buffer[length - 1] ^= 1;
+    is_int(-EBADMSG, wire_decode(buffer, length, &back), "a changed bit in a block breaks the checksum");
+
+    fill_copy(&frame, COPY_OPEN);
+    for (unsigned i = 0; i < TABLE_SHARED_END; i++)
+        frame.copy.rows[i] = 1000 + i;
+    frame.copy.blocks = 5;
+    frame.copy.inodes = 6;
+    length = wire_copy_finish(buffer, &frame);
+    is_int(0, wire_decode(buffer, length, &back), "a state is understood");
+    ok(back.copy.rows[TABLE_SHARED_END - 1] == 1000 + TABLE_SHARED_END - 1 && back.copy.blocks == 5 && back.copy.inodes == 6,
+       "and how much it is");
+
+    fill_copy(&frame, COPY_ROWS);
+    frame.copy.error = ESTALE;
+    strcpy(frame.copy.text, "another state is kept");
+    length = wire_copy_finish(buffer, &frame);
+    is_int(0, wire_decode(buffer, length, &back), "a refusal is understood");
+    is_int(ESTALE, back.copy.error, "with its error");
+    is_string("another state is kept", back.copy.text, "and why");
+}
+
+static void limits_of_questions(void) {
+    uint8_t buffer[WIRE_CONTROL_MAX];
+    struct frame frame, back;
+    static const char *const what[] = {"no kind",          "a kind that is not there", "a table of the node's own",
+                                       "an empty place",   "too many blocks by place", "too many blocks of a file",
+                                       "beyond all blocks", "an LSN beyond all"};
+    for (unsigned i = 0; i < sizeof what / sizeof *what; i++) {
+        fill(&frame, WIRE_ASK_COPY);
+        struct wire_ask_copy *ask = &frame.ask;
+        ask->kind = i == 0 ? 0 : i == 1 ? COPY_KIND_END : ask->kind;
+        ask->table = i == 2 ? TABLE_META : ask->table;
+        ask->places[5].count = i == 3 ? 0 : i == 4 ? COPY_BLOCKS_MAX : ask->places[5].count;
+        ask->count = i == 5 ? COPY_BLOCKS_MAX + 1 : ask->count;
+        ask->first = i == 6 ? UINT64_MAX - 5 : ask->first;
+        ask->lsn = i == 7 ? UINT64_MAX : ask->lsn;
+        is_int(-EBADMSG, wire_decode(buffer, wire_encode(&frame, buffer), &back), "%s is refused", what[i]);
+    }
+}
+
 static void other_protocols_are_refused(void) {
     uint8_t buffer[WIRE_CONTROL_MAX];
     struct frame frame;
@@ -132,7 +245,7 @@ static void mend(uint8_t *buffer, size_t length) {
 }
 
 static void noise_is_refused(void) {
-    static uint8_t buffer[1 << 16];
+    static uint8_t buffer[WIRE_COPY_BYTES];
     struct frame frame;
     unsigned accepted = 0;
     for (unsigned round = 0; round < 300000; round++) {
@@ -140,6 +253,8 @@ static void noise_is_refused(void) {
         size_t length;
         if (type == WIRE_RECORDS) {
             length = make_records(buffer, (unsigned)pick(8));
+        } else if (type == WIRE_COPY) {
+            length = pick(2) ? make_rows(buffer, &frame, (unsigned)pick(8)) : make_blocks(buffer, &frame, (unsigned)pick(4));
         } else {
             fill(&frame, type);
             length = wire_encode(&frame, buffer);
@@ -165,6 +280,8 @@ int main(void) {
     state = test_seed();
     every_type_comes_back();
     records_come_back();
+    copies_come_back();
+    limits_of_questions();
     other_protocols_are_refused();
     noise_is_refused();
     return 0;

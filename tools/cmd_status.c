@@ -158,6 +158,17 @@ static void show_peer(const json_t *peer) {
         printf("            %s\n", why);
 }
 
+static void show_copy(const json_t *copy) {
+    char rows[32], data[32], rate[32], age[32];
+    count_text(number_of(copy, "rows"), rows, sizeof rows);
+    size_text(number_of(copy, "blocks") * BATON_BLOCK, data, sizeof data);
+    size_text(number_of(copy, "bytes_per_second"), rate, sizeof rate);
+    age_text((int64_t)number_of(copy, "last_ms") * 1000000, age, sizeof age);
+    printf("  feeding   node %s whole, with all that was there at record %" PRIu64 ": %s rows and %s of data so far, %s a "
+           "second; it asked %s ago\n",
+           text_of(copy, "node"), number_of(copy, "lsn"), rows, data, rate, age);
+}
+
 static void show_replication(const json_t *replication) {
     const json_t *peers = json_object_get(replication, "peers");
     const char *trouble = json_string_value(json_object_get(replication, "trouble"));
@@ -175,6 +186,8 @@ static void show_replication(const json_t *replication) {
     putchar('\n');
     json_array_foreach(peers, i, peer)
         show_peer(peer);
+    json_array_foreach(json_object_get(replication, "copies"), i, peer)
+        show_copy(peer);
     if (trouble != NULL)
         printf("  trouble   %s\n", trouble);
 }

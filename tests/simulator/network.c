@@ -399,7 +399,7 @@ int link_open(const struct config *config, unsigned self, const char *secret, st
     for (enum link_port port = 0; port < LINK_PORTS; port++) {
         link->bound[port] = make_socket(link, port);
         link->bound[port]->bound = true;
-        link->bound[port]->timeout_ms = 100;
+        link->bound[port]->timeout_ms = port == LINK_COPY ? 1000 : 100;
     }
     if (network()->links[self])
         sim_fail("node %u listens twice", self);
