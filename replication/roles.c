@@ -147,6 +147,13 @@ static int become_primary(struct replicator *r, enum start start, const struct r
     repl_unlock(r);
     standby_quiesce(r);
     store_position(r->store, &position);
+    /* Alone in the set it answers for all that was acknowledged: with its disk, as when a set shrinks. */
+    if (start == START_PROMOTED && store_sync(r->store, position.lsn)) {
+        snprintf(why, why_room, "what this store has cannot be brought to its disk");
+        resume_standby(r);
+        return -EIO;
+    }
+    store_position(r->store, &position);
 
     repl_lock(r);
     struct register_value expected = r->value, next = given ? *given : r->value;

@@ -226,10 +226,12 @@ void set_consider(struct replicator *r) {
         r->writing = r->writing || shrink(r, now) || grow(r, now); /* the first one: its outcome is unknown still */
     bool write = primary && r->writing;
     primary_lines(r, lines); /* a withdrawn proposal may have been all that they waited for */
+    uint64_t last = r->position.lsn;
     repl_unlock(r);
     if (primary)
         primary_advance(r, lines);
-    if (write && store_sync(r->store, lines[PARK_RECEIVED]) == 0)
+    /* All of it, not up to the line: what was acknowledged before this epoch the line does not know. */
+    if (write && store_sync(r->store, last) == 0)
         write_proposal(r);
 }
 
