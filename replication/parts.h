@@ -91,6 +91,7 @@ struct replicator {
     struct peer peers[CONFIG_NODES_MAX];
     enum role role;
     bool changing; /* a change of role is under way */
+    bool unsure;   /* …and has stopped: the register may have chosen what this node proposed, or may yet */
     bool beat_now; /* the talker shall not wait for the next heartbeat's time */
     int64_t primary_since;
     struct register_value value; /* the register as this node knows it */
@@ -185,7 +186,7 @@ void talk_beat(struct replicator *r, struct frame *frame, uint64_t session); /* 
 void *keeper_thread(void *replicator);
 int roles_start(struct replicator *r, char *why, size_t why_room);
 bool roles_in_set(const struct replicator *r, unsigned node); /* as the register has it; lock held */
-/* A peer's position counts for the set unless the set has another incarnation of it; lock held. */
+/* A peer's position counts for the set unless the set, or the proposed one, has another incarnation of it; lock held. */
 void roles_count_ack(struct replicator *r, unsigned node);
 void set_consider(struct replicator *r); /* set.c: shrink, grow; the keeper's, role_lock held */
 /* A proposal that has not been handed to the register is taken back; no-op if there is none. lock held */

@@ -67,10 +67,15 @@ bool roles_in_set(const struct replicator *r, unsigned node) {
     return peer->feed.state != FEED_STREAMING || memcmp(member->incarnation, peer->feed.incarnation, 16) == 0;
 }
 
+/* The set has this node, but another store of it. */
+static bool another_store(const struct replicator *r, const struct register_value *value, unsigned node) {
+    const struct register_member *member = member_named(value, r->config->nodes[node].name);
+    return member && memcmp(member->incarnation, r->peers[node].feed.incarnation, 16) != 0;
+}
+
 void roles_count_ack(struct replicator *r, unsigned node) {
     const struct feed *feed = &r->peers[node].feed;
-    const struct register_member *member = member_named(&r->value, r->config->nodes[node].name);
-    if (member && memcmp(member->incarnation, feed->incarnation, 16) != 0)
+    if (another_store(r, &r->value, node) || (r->acks.pending && another_store(r, &r->proposal, node)))
         acks_forget(&r->acks, node);
     else
         acks_peer(&r->acks, node, feed->received, feed->durable);
