@@ -81,6 +81,8 @@ static bool follow_session(struct replicator *r, struct reception *reception) {
         unsigned primary = r->follow.primary;
         epoch_t epoch = r->follow.epoch;
         uint64_t next = r->follow.next;
+        if (session) /* from here on nobody undoes anything below `next` */
+            r->receiving = session;
         repl_unlock(r);
         hang_up(r, reception);
         if (session)
