@@ -58,7 +58,7 @@ static int answering_primary(const struct replicator *r, int64_t since) {
 static void resume_standby(struct replicator *r) {
     repl_lock(r);
     follow_start(&r->follow, r->lease, clock_boot());
-    r->changing = false;
+    r->changing = r->unsure = false;
     r->beat_now = true;
     repl_unlock(r);
     talk_kick(r);
@@ -70,6 +70,19 @@ static void adopt(struct replicator *r, const struct register_value *found) {
     if (register_compare(found, &r->value) > 0)
         r->value = *found;
     repl_unlock(r);
+}
+
+/* A proposal whose outcome stayed unknown: what the register has when it answers again is what became of it. The keeper's,
+ * role_lock held. */
+static void look_again(struct replicator *r) {
+    struct register_value found;
+    repl_lock(r);
+    bool unsure = r->unsure;
+    repl_unlock(r);
+    if (!unsure || r->volume->reg->engine->read(r->volume->reg, &found) != 0)
+        return;
+    adopt(r, &found);
+    resume_standby(r);
 }
 
 /* A promotion takes the counter after the next one: the primary that it did not hear of may be handing over to this very
@@ -170,6 +183,12 @@ static int become_primary(struct replicator *r, enum start start, const struct r
     if (rc) {
         snprintf(why, why_room, "the register could not be changed: %s%s", strerror(-rc),
                  rc == -ESTALE ? " (it has moved on; look at the status, and try again)" : "");
+        if (rc == -EINPROGRESS) { /* it may be chosen at any time: until it is known, this node acknowledges to nobody */
+            repl_lock(r);
+            r->unsure = true;
+            repl_unlock(r);
+            return rc;
+        }
         if (rc == -ESTALE)
             adopt(r, &expected);
         resume_standby(r);
@@ -192,7 +211,7 @@ static int become_primary(struct replicator *r, enum start start, const struct r
     if (r->volume->front)
         front_become_primary(r->volume->front);
     repl_lock(r);
-    r->changing = false;
+    r->changing = r->unsure = false;
     r->trouble[0] = 0;
     r->beat_now = true;
     pthread_cond_broadcast(&r->news);
@@ -582,6 +601,7 @@ void *keeper_thread(void *argument) {
     while (!atomic_load(&r->stopping)) {
         /* Somebody else changes the role: what there is to do is done after that. */
         if (pthread_mutex_trylock(&r->role_lock) == 0) {
+            look_again(r);
             take_over_value(r);
             take_switch(r);
             rollback_consider(r);
