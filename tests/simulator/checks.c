@@ -17,13 +17,24 @@ static void excuse(struct sim_record *record) {
     record->excused = true;
 }
 
+static const struct register_member *member_named(const struct register_value *value, const char *name) {
+    for (unsigned i = 0; i < value->member_count; i++)
+        if (strcmp(value->members[i].node, name) == 0)
+            return &value->members[i];
+    return NULL;
+}
+
 /* The first node that counts in that set and does not have the record as it should; -1: none. A member that is another
- * incarnation by now counts no more. */
+ * incarnation by now counts no more, but for records that are newer than that. */
 static int lacking(const struct register_value *value, const struct sim_record *record, bool durable) {
     for (unsigned i = 0; i < world->node_count; i++) {
         const struct disk *disk = &world->nodes[i].disk;
-        if (register_is_member(value, world->config.nodes[i].name, disk->incarnation) &&
-            (!disk_has(disk, record) || (durable && disk->durable < record->lsn && !disk->undoing)))
+        const struct register_member *member = member_named(value, world->config.nodes[i].name);
+        if (!member)
+            continue;
+        if (memcmp(member->incarnation, disk->incarnation, sizeof disk->incarnation) != 0
+                ? record->made > disk->drawn
+                : !disk_has(disk, record) || (durable && disk->durable < record->lsn && !disk->undoing))
             return (int)i;
     }
     return -1;
@@ -51,8 +62,10 @@ void check_acknowledged(unsigned node, struct sim_record *record, bool durable) 
     const struct disk *disk = &world->nodes[node].disk;
     char name[80];
     name_of(record, name);
-    if (!record->acknowledged)
+    if (!record->acknowledged) {
         note(record);
+        record->told = sim_now();
+    }
     world->counts.acknowledged++;
     world->counts.durable += durable;
     record->acknowledged = true;
@@ -81,7 +94,7 @@ void check_registered(const struct register_value *value, bool forced) {
         world->forced = MAX(world->forced, value->epoch);
     for (unsigned i = 0; i < world->acknowledged_count; i++) {
         struct sim_record *record = world->acknowledged[i];
-        int without = record->excused ? -1 : lacking(value, record, record->durable);
+        int without = record->excused ? -1 : lacking(value, record, record->durable || alone(value));
         if (without < 0)
             continue;
         name_of(record, name);
@@ -89,6 +102,17 @@ void check_registered(const struct register_value *value, bool forced) {
             sim_fail("%s was acknowledged; node %d is in the set and lacks it", name, without);
         excuse(record);
     }
+}
+
+/* A file on each node lets two nodes be primary, but not when they hear of each other. */
+static void check_started_by_file(unsigned node, epoch_t epoch) {
+    const struct sim_node *played = &world->nodes[node];
+    if (played->state != NODE_STARTING || world->quiet > played->since || sim_now() - played->since < 400 * SIM_MS)
+        return;
+    for (unsigned i = 0; i < world->node_count; i++)
+        if (i != node && node_is_primary(i) && world->nodes[i].since < played->since - 1000 * SIM_MS)
+            sim_fail("node %u begins epoch %llu by itself, and node %u is primary", node,
+                     (unsigned long long)EPOCH_COUNTER(epoch), i);
 }
 
 /* A node is about to begin an epoch: the register says so, and it has all that was acknowledged, or else somebody took
@@ -105,6 +129,8 @@ void check_started(unsigned node, epoch_t epoch) {
     if (value->epoch < epoch)
         sim_fail("node %u begins an epoch that the register has not chosen", node);
     world->counts.forced += world->nodes[node].forcing;
+    if (!world->shared)
+        check_started_by_file(node, epoch);
     if (forced)
         world->forced = MAX(world->forced, epoch);
     for (unsigned i = 0; i < world->acknowledged_count; i++) {
@@ -112,7 +138,8 @@ void check_started(unsigned node, epoch_t epoch) {
         if (record->excused || disk_has(disk, record))
             continue;
         name_of(record, name);
-        if (!forced && world->forced <= record->epoch)
+        bool knowable = world->nodes[node].promoting && record->told < world->nodes[node].since;
+        if ((!forced && world->forced <= record->epoch) || (!world->nodes[node].forcing && knowable))
             sim_fail("node %u becomes primary and lacks %s, which was acknowledged", node, name);
         excuse(record);
     }

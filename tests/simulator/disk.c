@@ -76,6 +76,7 @@ void disk_power_cut(struct disk *disk) {
         set_end(disk, disk->durable + sim_below(disk->lsn - disk->durable + 1));
     disk->durable = disk->lsn; /* what the next open finds it puts into its first checkpoint */
     disk->hold = disk->hold_synced;
+    disk->drawn = sim_now();
     draw(disk->incarnation);
 }
 
@@ -138,6 +139,7 @@ static struct sim_record *record_of(const void *bytes, size_t length, const uint
     record->payload = payload_length ? copy(payload, payload_length) : NULL;
     record->big = big;
     record->starts = head.type == RECORD_EPOCH;
+    record->made = sim_now();
     memcpy(record->chain, head.chain, CHAIN_SIZE);
     memcpy(record->previous, previous, CHAIN_SIZE);
     return record;

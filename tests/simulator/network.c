@@ -1,7 +1,7 @@
 /* The network, as ZeroMQ over TCP makes it look: a dialled socket has a connection or waits to make one again; frames of
  * one connection stay in order, those of two do not; a connection that breaks loses what is under way, and its two ends
  * notice at different times; a cut line holds frames back, for TCP sends them again, until it is mended or the
- * connection is given up. Beyond what TCP does, frames of a connection that has ended may come once more, later.
+ * connection is given up. Beyond what TCP does, a frame may come to the same process once more, later.
  */
 #include "tests/simulator/sim.h"
 #include "replication/link.h"
@@ -20,6 +20,7 @@
 struct message {
     struct message *next;
     int64_t at; /* it arrives */
+    const struct link *again; /* at that process, if it still runs */
     struct link_route route;
     size_t length;
     uint8_t bytes[];
@@ -151,7 +152,7 @@ static void come_again(void *argument, uint64_t number) {
     struct message *message = argument;
     unsigned node = (unsigned)(number / LINK_PORTS);
     struct link *link = network()->links[node];
-    if (world->calm || !link || link->down || !link->bound[number % LINK_PORTS]) {
+    if (world->calm || link != message->again || link->down || !link->bound[number % LINK_PORTS]) {
         sim_free(message);
         return;
     }
@@ -162,6 +163,7 @@ static void come_again(void *argument, uint64_t number) {
 static void repeat_later(const struct socket *socket, const struct message *message) {
     struct message *copy = sim_alloc(sizeof *copy + message->length);
     memcpy(copy, message, sizeof *copy + message->length);
+    copy->again = socket->link;
     sim_at(sim_now() + sim_between(1 * SIM_MS, 4000 * SIM_MS), come_again, copy,
            socket->node * LINK_PORTS + socket->port);
 }
@@ -179,7 +181,7 @@ static void arrive(void *argument, uint64_t number) {
     if (c->open[!side] && !socket->closed) {
         if (side == DEALER)
             message->route = c->route;
-        if (socket->bound && !world->calm && sim_chance(1000))
+        if (socket->bound && !world->calm && sim_chance(world->repeats))
             repeat_later(socket, message);
         hand_in(socket, message);
     } else {

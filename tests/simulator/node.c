@@ -128,8 +128,21 @@ static void *user_thread(void *argument) {
     unsigned *waiting = sim_alloc(sizeof *waiting), most = 1 + (unsigned)sim_below(8);
     while (!front->ended) {
         sim_sleep(sim_between(world->think_low, world->think_high));
-        if (*waiting < most && !world->calm)
+        if (*waiting < most && !world->idle)
             operate(front, waiting);
+    }
+    front->users--;
+    return NULL;
+}
+
+/* As fs/reclaim.c: it makes records of its own, and stops only when the epoch does. */
+static void *reclaim_thread(void *argument) {
+    struct front *front = argument;
+    struct sim_record *record;
+    while (!front->ended) {
+        sim_sleep(sim_between(world->think_low, 4 * world->think_high));
+        if (!world->idle)
+            store_model_append(front->volume->store, false, &record);
     }
     front->users--;
     return NULL;
@@ -155,7 +168,9 @@ static void *main_thread(void *argument) {
     volume->front = front;
     node->volume = volume;
     node->front = front;
-    front->users = world->users;
+    front->users = world->users + world->reclaims;
+    if (world->reclaims)
+        sim_spawn(index, "reclaim", reclaim_thread, front);
     for (unsigned i = 0; i < world->users; i++)
         sim_spawn(index, "user", user_thread, front);
     int rc = replicator_start(volume, why, sizeof why);
@@ -186,7 +201,7 @@ static void forget_process(unsigned index) {
     node->volume = NULL;
     node->front = NULL;
     node->operators = 0;
-    node->forcing = false;
+    node->forcing = node->promoting = false;
     node->since = sim_now();
 }
 
@@ -249,7 +264,9 @@ static void *promote_thread(void *argument) {
     struct sim_node *node = argument;
     char why[WIRE_TEXT] = "";
     unsigned index = (unsigned)(node - world->nodes);
+    node->promoting = true;
     int rc = replicator_promote(atomic_load(&node->volume->replicator), false, why, sizeof why);
+    node->promoting = false;
     sim_trace("promotion of node %u: %d %s", index, rc, why);
     world->counts.promoted += rc == 0;
     node->operators--;
@@ -290,6 +307,7 @@ static void *switch_thread(void *argument) {
                                    sizeof why);
     sim_trace("switchover from node %u to node %u: %d %s", (unsigned)(node - world->nodes), handover->to, rc, why);
     world->counts.switched += rc == 0;
+    node->switched = rc;
     node->operators--;
     return NULL;
 }

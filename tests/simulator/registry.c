@@ -57,7 +57,7 @@ static void set(unsigned node, const struct register_value *next, bool forced) {
     }
     *value = *next;
     tell(value);
-    if (world->shared)
+    if (world->shared || forced) /* a file on one node is no promise of others */
         check_registered(value, forced);
 }
 
@@ -91,7 +91,7 @@ static int unreachable(unsigned node) {
 static int played_read(struct reg *reg, struct register_value *value) {
     unsigned node = ((struct played *)reg)->node;
     travel();
-    if (unreachable(node))
+    if (unreachable(node) || (!world->calm && sim_chance(2 * world->register_trouble)))
         return -ETIMEDOUT;
     if (world->shared)
         settle_late(sim_chance(2));

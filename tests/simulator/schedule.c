@@ -33,6 +33,7 @@ static void cut_line(void) {
     two_nodes(&a, &b);
     bool both = !sim_chance(3);
     sim_trace(both ? "the line between nodes %u and %u is cut" : "the line from node %u to node %u is cut", a, b);
+    world->quiet = SIM_FOREVER;
     network_cut(a, b);
     if (both)
         network_cut(b, a);
@@ -40,6 +41,7 @@ static void cut_line(void) {
 
 static void mend_lines(void) {
     sim_trace("all lines are mended");
+    world->quiet = sim_now() + 1000 * SIM_MS;
     for (unsigned a = 0; a < SIM_NODES; a++)
         for (unsigned b = 0; b < SIM_NODES; b++) {
             network_mend(a, b);
@@ -53,6 +55,7 @@ static void slow_line(void) {
     int64_t delay = sim_between(5 * SIM_MS, 800 * SIM_MS);
     sim_trace("the line from node %u to node %u is slow: %lld ms", a, b, (long long)(delay / SIM_MS));
     network_slow(a, b, delay);
+    world->quiet = SIM_FOREVER;
 }
 
 static void kill_one(void) {
@@ -129,12 +132,20 @@ static void pause_one(void) {
     int64_t until = sim_now() + sim_between(5 * SIM_MS, 3000 * SIM_MS);
     sim_trace("node %u stands still for %lld ms", node, (long long)((until - sim_now()) / SIM_MS));
     sim_pause(node, until);
+    if (world->quiet < SIM_FOREVER)
+        world->quiet = MAX(world->quiet, until + 1000 * SIM_MS);
 }
 
 static void trouble_register(void) {
     unsigned node = any_node();
     world->register_fails[node] = !world->register_fails[node];
     sim_trace("node %u %s the register", node, world->register_fails[node] ? "does not reach" : "reaches");
+}
+
+static void break_one(void) {
+    network_break();
+    if (world->quiet < SIM_FOREVER)
+        world->quiet = MAX(world->quiet, sim_now() + 3000 * SIM_MS);
 }
 
 static void other_pace(void) {
@@ -146,9 +157,9 @@ static const struct {
     void (*happen)(void);
     unsigned weight;
     bool always; /* else drawn for each schedule */
-} events[] = {{cut_line, 4, false},    {mend_lines, 4, true},      {slow_line, 3, false},   {network_break, 3, false},
+} events[] = {{cut_line, 4, false},    {mend_lines, 4, true},      {slow_line, 3, false},   {break_one, 3, false},
               {kill_one, 4, false},    {cut_power, 2, false},      {start_one, 8, true},    {stop_one, 2, false},
-              {promote_one, 4, false}, {force_one, 1, false},      {switch_over, 4, false}, {trouble_disk, 2, false},
+              {promote_one, 4, false}, {force_one, 2, false},      {switch_over, 4, false}, {trouble_disk, 2, false},
               {mend_disks, 2, true},   {trouble_register, 1, false}, {pause_one, 3, false},   {other_pace, 2, true}};
 #define EVENTS (sizeof events / sizeof *events)
 
@@ -157,8 +168,10 @@ static void draw_world(void) {
     world->node_count = sim_chance(4) ? 3 : 2;
     world->shared = !sim_chance(4);
     world->calls = 2u << sim_below(7);
-    world->stalls = sim_chance(2) ? 200u << sim_below(4) : 0;
+    world->stalls = sim_chance(2) ? 10u << sim_below(8) : 0;
     world->trims = sim_chance(3);
+    world->reclaims = sim_chance(3);
+    world->repeats = sim_chance(3) ? 10u << sim_below(8) : 0;
     world->users = 1 + (unsigned)sim_below(3);
     world->network_low = sim_between(10 * US, 400 * US);
     world->network_high = world->network_low * (int64_t)(1 + sim_below(16));
@@ -246,7 +259,7 @@ static bool at_rest(char *why, size_t room) {
         return false;
     }
     for (unsigned i = 0; i < world->node_count; i++)
-        if (!node_works(i, why, room))
+        if (world->nodes[i].operators || !node_works(i, why, room))
             return false;
     return check_equal(why, room);
 }
@@ -263,10 +276,10 @@ static void mend_all(void) {
     world->network_limit = 4096;
 }
 
-static void come_to_rest(void) {
+/* False: histories stay apart. */
+static bool come_to_rest(void) {
     char why[1200] = "";
-    mend_all();
-    sim_trace("from now on all is well");
+    world->idle = true;
     int64_t start = sim_now(), lonely = start;
     while (!at_rest(why, sizeof why)) {
         for (unsigned i = 0; i < world->node_count; i++)
@@ -285,7 +298,7 @@ static void come_to_rest(void) {
         }
         if (sim_now() - start > REST && apart()) {
             world->counts.apart++;
-            return;
+            return false;
         }
         if (sim_now() - start > REST + (world->shared ? 0 : REST))
             sim_fail("it does not come to rest: %.500s", why);
@@ -293,12 +306,37 @@ static void come_to_rest(void) {
         sim_sleep(50 * SIM_MS);
     }
     check_end();
+    return true;
+}
+
+/* When all is well, a handover under load succeeds. */
+static void hand_over_well(void) {
+    unsigned from = (unsigned)a_primary(), to = (from + 1 + (unsigned)sim_below(world->node_count - 1)) % world->node_count;
+    world->idle = false;
+    sim_sleep(100 * SIM_MS);
+    for (unsigned tries = 0; tries == 0 || (world->nodes[from].switched == -ENOTCONN && tries < 50); tries++) {
+        node_switchover(from, to); /* a session may just be ending, of what was wrong before */
+        while (world->nodes[from].operators)
+            sim_sleep(10 * SIM_MS);
+        sim_sleep(200 * SIM_MS);
+    }
+    if (world->nodes[from].switched == -ESTALE) /* a promotion before, of which nobody heard, had been chosen */
+        return;
+    if (world->nodes[from].switched)
+        sim_fail("all is well, and node %u does not hand over to node %u: %d", from, to, world->nodes[from].switched);
+    if (!node_is_primary(to))
+        sim_fail("node %u took over and is not primary", to);
 }
 
 void *schedule_run(void *nothing) {
     draw_world();
     trouble();
-    come_to_rest();
+    mend_all();
+    sim_trace("from now on all is well");
+    if (come_to_rest()) {
+        hand_over_well();
+        come_to_rest();
+    }
     world->counts.virtual_ns = (uint64_t)sim_now();
     world->over = true;
     return nothing;

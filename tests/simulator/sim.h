@@ -97,6 +97,7 @@ struct sim_record { /* one for all stores that have it */
     bool big;     /* its data is not kept in memory with it */
     bool starts;  /* EPOCH */
     bool acknowledged, durable; /* to a user; as on every disk */
+    int64_t made, told; /* when: on its first node, to a user */
     bool excused; /* lost by a forced promotion or, if it was not durable, by power cuts of all that had it */
 };
 struct disk {
@@ -108,6 +109,7 @@ struct disk {
     uint64_t undo_synced; /* a crash in an undo brings back what lies up to here */
     struct sim_record **kept; /* in files of undone records */
     unsigned kept_count, kept_room;
+    int64_t drawn; /* when the incarnation was */
     bool full, slow, dies; /* dies: the next fsync fails, and with it the process */
 };
 void disk_make(struct disk *disk);
@@ -134,6 +136,8 @@ struct sim_node {
     struct front *front;
     unsigned operators; /* commands under way */
     bool forcing;       /* a promotion by force is under way */
+    bool promoting;     /* …and one without */
+    int switched;       /* how the last handover ended */
     int64_t since;
 };
 void node_start(unsigned node);
@@ -175,11 +179,14 @@ struct world {
     unsigned calls; /* a fiber may be interrupted at one call in so many */
     unsigned stalls;
     bool trims;
-    bool calm;      /* the end: no users, no faults */
+    bool reclaims;  /* records are made that no user waits for, and that a mount's gate does not hold up */
+    bool calm;      /* the end: no faults … */
+    bool idle;      /* … and no users */
+    int64_t quiet;  /* nothing has been wrong with lines or processors since */
     int64_t think_low, think_high; /* of the users, between two operations */
     unsigned users;
     bool register_fails[SIM_NODES];
-    unsigned register_trouble;
+    unsigned register_trouble, repeats;
     int64_t network_low, network_high;
     unsigned network_limit;
     struct sim_record **acknowledged;
