@@ -45,7 +45,9 @@ kill_node b
 replace_store a --first
 start_node a
 kill_node a
-start_node a # a second epoch, newer than any of b's would not be, a third one is
+start_node a # until its epoch is newer than that of b's promotion, the third
+kill_node a
+start_node a
 kill_node a
 start_node a
 is "$(status_of a role)" primary "called the first one by mistake, the empty store begins a volume"
