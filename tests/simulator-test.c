@@ -54,7 +54,7 @@ static uint64_t running;
 
 static void run(uint64_t seed, enum sim_tracing tracing) {
     memset(world, 0, sizeof *world);
-    world->seed = world->random = running = seed;
+    world->random = running = seed;
     world->tracing = tracing;
     trace->count = 0;
     sim_memory_begin();
@@ -64,8 +64,8 @@ static void run(uint64_t seed, enum sim_tracing tracing) {
 
 static void died(int number) {
     char text[160];
-    int length = snprintf(text, sizeof text, "\nBail out! signal %d in the schedule of BATON_SEED=%" PRIu64 " (now %" PRId64 ")\n",
-                          number, running, world->now);
+    int length = snprintf(text, sizeof text, "\nBail out! signal %d in the schedule of BATON_SEED=%" PRIu64 " at %" PRId64
+                          " ns\n", number, running, world->now);
     ssize_t done = write(STDOUT_FILENO, text, (size_t)length);
     (void)done;
     _exit(1);
@@ -184,6 +184,9 @@ int main(int argc, char **argv) {
         return 0;
     }
     run_twice(seed);
-    run_many(seed, schedules ? strtoull(schedules, NULL, 0) : UINT64_MAX, schedules ? INT64_MAX : clock_boot() + SECONDS * 1000000000ll);
+    if (schedules)
+        run_many(seed, strtoull(schedules, NULL, 0), INT64_MAX);
+    else
+        run_many(seed, UINT64_MAX, clock_boot() + SECONDS * 1000000000ll);
     return 0;
 }

@@ -189,7 +189,6 @@ void node_start(unsigned index) {
         return;
     sim_trace("node %u starts", index);
     node->state = NODE_STARTING;
-    node->life++;
     node->since = sim_now();
     world->counts.restarts++;
     sim_spawn(index, "main", main_thread, node);

@@ -21,9 +21,13 @@ static int a_primary(void) {
     return -1;
 }
 
+static unsigned another_than(unsigned node) {
+    return (node + 1 + (unsigned)sim_below(world->node_count - 1)) % world->node_count;
+}
+
 static void two_nodes(unsigned *a, unsigned *b) {
     *a = any_node();
-    *b = (*a + 1 + (unsigned)sim_below(world->node_count - 1)) % world->node_count;
+    *b = another_than(*a);
 }
 
 /* ---- Troubles -------------------------------------------------------------------------------------------------------- */
@@ -87,6 +91,22 @@ static void stop_one(void) {
     node_stop(any_node());
 }
 
+/* One is away while others go on, then they are away, and it is to be primary. */
+static void return_alone(void) {
+    unsigned node = any_node();
+    if (sim_chance(2))
+        node_stop(node);
+    else
+        node_kill(node, sim_chance(4));
+    sim_sleep(sim_between(100 * SIM_MS, 3000 * SIM_MS));
+    for (unsigned i = 0; i < world->node_count; i++)
+        if (i != node)
+            node_kill(i, sim_chance(8));
+    node_start(node);
+    sim_sleep(sim_between(50 * SIM_MS, 1000 * SIM_MS));
+    node_promote(node, false);
+}
+
 static void promote_one(void) {
     node_promote(any_node(), false);
 }
@@ -100,9 +120,10 @@ static void force_one(void) {
 }
 
 static void switch_over(void) {
-    int from = a_primary();
-    if (from >= 0)
-        node_switchover((unsigned)from, ((unsigned)from + 1 + (unsigned)sim_below(world->node_count - 1)) % world->node_count);
+    if (a_primary() < 0)
+        return;
+    unsigned from = (unsigned)a_primary();
+    node_switchover(from, another_than(from));
 }
 
 static void trouble_disk(void) {
@@ -157,10 +178,25 @@ static const struct {
     void (*happen)(void);
     unsigned weight;
     bool always; /* else drawn for each schedule */
-} events[] = {{cut_line, 4, false},    {mend_lines, 4, true},      {slow_line, 3, false},   {break_one, 3, false},
-              {kill_one, 4, false},    {cut_power, 2, false},      {start_one, 8, true},    {stop_one, 2, false},
-              {promote_one, 4, false}, {force_one, 2, false},      {switch_over, 4, false}, {trouble_disk, 2, false},
-              {mend_disks, 2, true},   {trouble_register, 1, false}, {pause_one, 3, false},   {other_pace, 2, true}};
+} events[] = {
+    {cut_line, 4, false},
+    {mend_lines, 4, true},
+    {slow_line, 3, false},
+    {break_one, 3, false},
+    {kill_one, 4, false},
+    {cut_power, 2, false},
+    {start_one, 8, true},
+    {stop_one, 2, false},
+    {promote_one, 4, false},
+    {return_alone, 1, false},
+    {force_one, 2, false},
+    {switch_over, 4, false},
+    {trouble_disk, 2, false},
+    {mend_disks, 2, true},
+    {trouble_register, 1, false},
+    {pause_one, 3, false},
+    {other_pace, 2, true},
+};
 #define EVENTS (sizeof events / sizeof *events)
 
 static void draw_world(void) {
@@ -192,8 +228,9 @@ static void draw_world(void) {
     }
     registry_make();
     sim_trace("%u nodes, %s, acknowledge = %s, fsync = %s, lease %u ms", world->node_count,
-              world->shared ? "one register" : "a register on each", config->acknowledge == ACKNOWLEDGE_WRITE ? "write" : "close",
-              config->fsync == FSYNC_DISK ? "disk" : "memory", config->lease_ms);
+              world->shared ? "one register" : "a register on each",
+              config->acknowledge == ACKNOWLEDGE_WRITE ? "write" : "close", config->fsync == FSYNC_DISK ? "disk" : "memory",
+              config->lease_ms);
 }
 
 static void look_around(void) {
@@ -311,7 +348,7 @@ static bool come_to_rest(void) {
 
 /* When all is well, a handover under load succeeds. */
 static void hand_over_well(void) {
-    unsigned from = (unsigned)a_primary(), to = (from + 1 + (unsigned)sim_below(world->node_count - 1)) % world->node_count;
+    unsigned from = (unsigned)a_primary(), to = another_than(from);
     world->idle = false;
     sim_sleep(100 * SIM_MS);
     for (unsigned tries = 0; tries == 0 || (world->nodes[from].switched == -ENOTCONN && tries < 50); tries++) {

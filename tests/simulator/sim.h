@@ -4,8 +4,10 @@
  *   fibers.c    threads as fibers, mutexes and conditions, the clock, who runs next
  *   wraps.c     the calls of the program that end here (linked with --wrap)
  *   memory.c    memory that goes with the schedule, and static variables that are as they were before it
- *   network.c   replication/link.h and the few calls of ZeroMQ that replication/ makes itself
- *   disk.c      fs/store.h as far as replication/ uses it: a list of records
+ *   network.c   lines and connections
+ *   link.c      replication/link.h and the few calls of ZeroMQ that replication/ makes itself
+ *   disk.c      what is on a disk: records, and what survives
+ *   store.c     fs/store.h as far as replication/ uses it
  *   registry.c  membership/register.h: one value for all, or one on each node
  *   node.c      a node's life; the mount and its users
  *   checks.c    what must hold, always
@@ -117,6 +119,15 @@ void disk_kill(struct disk *disk);
 void disk_power_cut(struct disk *disk);
 bool disk_has(const struct disk *disk, const struct sim_record *record);
 struct sim_record *disk_last(const struct disk *disk); /* NULL: none */
+void disk_add(struct disk *disk, struct sim_record *record);
+void disk_cut(struct disk *disk, uint64_t lsn); /* what is above goes */
+/* The record that these bytes are. Two records of one LSN and epoch are one record, on every node. */
+struct sim_record *disk_record(const void *bytes, size_t length, const uint8_t previous[CHAIN_SIZE], const void *payload,
+                               size_t payload_length, bool big);
+void disk_keep(struct disk *disk, struct sim_record *record); /* in a file of undone records */
+bool disk_keeps(const struct disk *disk, const struct sim_record *record);
+
+/* ---- Stores (store.c) ---- */
 int store_model_open(struct disk *disk, unsigned node, struct store **store);
 void store_model_close(struct store *store);
 int store_model_append(struct store *store, bool big, struct sim_record **record);
@@ -130,7 +141,6 @@ const struct register_value *registry_of(unsigned node); /* what stands there no
 enum node_state { NODE_DOWN, NODE_STARTING, NODE_UP, NODE_STOPPING };
 struct sim_node {
     enum node_state state;
-    unsigned life;
     struct disk disk;
     struct volume *volume;
     struct front *front;
@@ -168,7 +178,7 @@ struct sim_counts {
 };
 
 struct world {
-    uint64_t seed, random;
+    uint64_t random;
     int64_t now;
     bool over, failed;
     char why[600];
