@@ -2,6 +2,8 @@
  * stop or its mount goes away. */
 #include "fs/control.h"
 #include "fs/front.h"
+#include "fs/generation.h"
+#include "fs/import.h"
 #include "fs/volume.h"
 #include "membership/register.h"
 #include "replication/replicator.h"
@@ -14,6 +16,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <systemd/sd-daemon.h>
@@ -165,9 +168,14 @@ static int open_store(struct volume *volume) {
                                sizeof why)) == -EBUSY &&
            clock_boot() < until)
         usleep(50000);
-    if (error)
+    if (error) {
         log_error("%s", why);
-    return error;
+        return error;
+    }
+    error = generation_sweep(volume->self->store, true);
+    if (error)
+        log_warning("what an earlier synchronization left in %s cannot be removed: %s", volume->self->store, strerror(-error));
+    return 0;
 }
 
 /* What a record in the log says of the store when it was opened: it is all on disk. */
@@ -177,6 +185,16 @@ static void watch_store(struct volume *volume) {
     volume_watch(volume);
     store_position(volume->store, &position);
     volume_durable(volume, position.durable);
+}
+
+/* Replicator and control: what comes and goes with the store. */
+static int start_service(struct volume *volume, char *why, size_t why_room) {
+    int error = 0;
+    if (volume->config.node_count > 1)
+        error = replicator_start(volume, why, why_room);
+    else
+        error = volume_serve_alone(volume, why, why_room);
+    return error ? error : control_start(volume, &volume->control, why, why_room);
 }
 
 static int start(struct volume *volume) {
@@ -194,17 +212,12 @@ static int start(struct volume *volume) {
     watch_store(volume);
     if (volume->self->mount[0])
         error = front_start(volume, &volume->front, why, sizeof why);
-    if (!error && volume->config.node_count > 1)
-        error = replicator_start(volume, why, sizeof why);
-    else if (!error)
-        error = volume_serve_alone(volume, why, sizeof why);
-    if (!error) {
-        control_status();
-        control_journal();
-        control_history();
-        replicator_control();
-        error = control_start(volume, &volume->control, why, sizeof why);
-    }
+    control_status();
+    control_journal();
+    control_history();
+    replicator_control();
+    if (!error)
+        error = start_service(volume, why, sizeof why);
     if (error)
         log_error("%s", why);
     return error;
@@ -230,18 +243,67 @@ static void stop(struct volume *volume) {
     park_free(volume->park);
 }
 
-/* Until a signal, or until somebody unmounts. */
-static void serve(struct volume *volume, int signals) {
-    struct pollfd events[2] = {{.fd = signals, .events = POLLIN},
-                               {.fd = volume->front ? front_ended_fd(volume->front) : -1, .events = POLLIN}};
-    struct signalfd_siginfo info;
+/* ---- Another store takes this one's place ---- */
 
-    while (poll(events, 2, -1) < 0)
-        PROMISE(errno == EINTR);
-    if (events[0].revents && read(signals, &info, sizeof info) == (ssize_t)sizeof info)
-        log_info("stopping: signal %s", sigabbrev_np((int)info.ssi_signo));
+static int replace_store(void *context) {
+    struct volume *volume = context;
+    const char *aside = volume->renewal.aside;
+    store_set_watch(volume->store, &(struct store_watch){0});
+    store_close(volume->store);
+    volume->store = NULL;
+    int error = import_switch(volume->self->store, aside[0] ? aside : NULL);
+    if (error)
+        log_error("the store that was built anew in %s cannot take the old one's place: %s", volume->self->store,
+                  strerror(-error));
+    return error ? error : open_store(volume);
+}
+
+/* The mount stays; who reads there waits meanwhile. */
+static int renew(struct volume *volume) {
+    char why[1024] = "";
+    control_stop(volume->control);
+    volume->control = NULL;
+    replicator_stop(volume->replicator);
+    int error = volume->front ? front_replace_store(volume->front, replace_store, volume) : replace_store(volume);
+    if (error)
+        return error;
+    volume->renewal.aside[0] = '\0';
+    atomic_store(&volume->renewal.due, false);
+    watch_store(volume);
+    error = start_service(volume, why, sizeof why);
+    if (error)
+        log_error("%s", why);
     else
-        log_info("stopping: %s is no longer mounted", volume->self->mount);
+        log_info("the store that was built anew has taken the old one's place");
+    return error;
+}
+
+/* Until a signal, or until somebody unmounts, or an error. */
+static int serve(struct volume *volume, int signals) {
+    struct pollfd events[3] = {{.fd = signals, .events = POLLIN},
+                               {.fd = volume->front ? front_ended_fd(volume->front) : -1, .events = POLLIN},
+                               {.fd = volume->renewal.fd, .events = POLLIN}};
+    struct signalfd_siginfo info;
+    uint64_t count;
+    int error = 0;
+
+    while (!error) {
+        if (poll(events, 3, -1) < 0) {
+            PROMISE(errno == EINTR);
+            continue;
+        }
+        if (events[0].revents && read(signals, &info, sizeof info) == (ssize_t)sizeof info) {
+            log_info("stopping: signal %s", sigabbrev_np((int)info.ssi_signo));
+            break;
+        }
+        if (events[1].revents) {
+            log_info("stopping: %s is no longer mounted", volume->self->mount);
+            break;
+        }
+        if (events[2].revents && read(volume->renewal.fd, &count, sizeof count) == (ssize_t)sizeof count)
+            error = renew(volume);
+    }
+    return error;
 }
 
 /* Every peer, and every stranger that knocks, takes descriptors; shells give 1024. */
@@ -341,10 +403,12 @@ int main(int argc, char **argv) {
         parent = go_background();
     int signals = block_signals();
     raise_descriptors();
+    volume.renewal.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    PROMISE(volume.renewal.fd > 0);
     int error = start(&volume);
     if (!error) {
         say_ready(&volume, parent);
-        serve(&volume, signals);
+        error = serve(&volume, signals);
         sd_notify(0, "STOPPING=1");
     }
     stop(&volume);

@@ -325,7 +325,8 @@ void front_stop(struct front *front) {
     pthread_rwlock_unlock(&front->gate);
     if (atomic_load(&front->holding))
         end_hold(front);
-    reclaim_stop(front->reclaim);
+    if (front->reclaim)
+        reclaim_stop(front->reclaim);
     park_give_up(front->volume->park, -EIO);
     park_give_up(front->volume->local, -EIO);
     for (unsigned i = 0; i < front->worker_started; i++)
@@ -407,6 +408,21 @@ void front_hold(struct front *front) {
     pthread_rwlock_wrlock(&front->gate);
     atomic_store(&front->holding, true);
     pthread_rwlock_unlock(&front->gate);
+}
+
+int front_replace_store(struct front *front, int (*replace)(void *context), void *context) {
+    PROMISE(!atomic_load(&front->writable));
+    pthread_rwlock_wrlock(&front->gate);
+    reclaim_stop(front->reclaim);
+    front->reclaim = NULL;
+    int error = replace(context);
+    front->store = front->volume->store;
+    if (!error)
+        error = reclaim_start(front->store, front->nodes, &front->reclaim);
+    pthread_rwlock_unlock(&front->gate);
+    if (!error)
+        notify_everything(front->notify);
+    return error;
 }
 
 void front_become_primary(struct front *front) {

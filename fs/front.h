@@ -32,6 +32,10 @@ void front_undone(struct front *front, const struct record *record);
 /* A switchover is under way: changes that arrive now are held, not failed; waits for running ones (an operation whose
  * reply is parked is not running). The next front_become_… ends it: held changes go on, or answer -EROFS. Becoming
  * primary again after a hold only lets them go on. */
+/* On a standby: another store takes the place of the volume's. Requests wait meanwhile. replace(context) closes the old one
+ * and opens the new one, volume->store; 0 or an error, which is returned: then there is no store any more. The kernel
+ * forgets what it knew. */
+int front_replace_store(struct front *front, int (*replace)(void *context), void *context);
 void front_hold(struct front *front);
 void front_become_primary(struct front *front);
 void front_become_standby(struct front *front);

@@ -17,6 +17,14 @@ struct replicator; /* replication/replicator.h */
 struct control;    /* fs/control.h: the socket that tools ask */
 struct reg;        /* membership/register.h */
 
+/* A new store has been built beside this one (replication/sync.c): it is to take its place. */
+struct volume_renewal {
+    int fd;          /* eventfd that says so; 0: nobody listens */
+    atomic_bool due;
+    char aside[64];  /* what the old one is kept as; empty: it goes */
+    unsigned from;   /* 1 + index of the node from which it was built, to be told when it is being fed; 0: none */
+};
+
 struct volume {
     struct config config;
     const struct node_config *self;
@@ -31,6 +39,7 @@ struct volume {
     int64_t orphan_grace; /* ns: orphans of earlier epochs are kept so long */
     _Atomic int role;     /* enum role */
     atomic_bool stopping;
+    struct volume_renewal renewal;
 };
 
 /* When may the reply to an operation that made record `lsn` be sent? By the volume's settings. */

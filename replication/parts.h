@@ -7,6 +7,7 @@
  *   talker            control: heartbeats, logins, answers                                            (talk.c)
  *   keeper            changes that take time: the in-sync set (set.c), roles                          (roles.c)
  *   provider          gives rows and blocks to nodes that build or mend their stores                  (provide.c)
+ *   synchronizer      builds this node's store anew from such                                         (sync.c)
  *
  * `lock` guards everything below it in struct replicator, the records socket too; it is held for microseconds, and never
  * while the store's engine lock is being asked for (whoever applies holds that one and then takes this one). `role_lock`
@@ -15,6 +16,7 @@
 #ifndef BATON_REPLICATION_PARTS_H
 #define BATON_REPLICATION_PARTS_H
 
+#include "fs/import.h"
 #include "fs/volume.h"
 #include "membership/register.h"
 #include "replication/acks.h"
@@ -70,6 +72,20 @@ struct copy_note { /* what a node that copies this store has been given, of the 
     uint64_t mark_bytes, rate;
 };
 
+enum sync_phase { SYNC_IDLE, SYNC_ASKING, SYNC_ROWS, SYNC_BLOCKS, SYNC_FINISH, SYNC_DONE };
+struct sync {  /* a full synchronization of this store */
+    bool wanted;   /* `node`, the primary, cannot feed it from its journal */
+    bool given_up; /* a person has to decide which copy stays */
+    unsigned node;
+    enum sync_phase phase;
+    int64_t since, phase_since;
+    uint64_t lsn;
+    struct import_progress progress;
+    uint64_t fetched_before; /* the phase */
+    uint64_t rows, blocks;   /* about how many there are */
+    char why[WIRE_TEXT];     /* why it does not go on */
+};
+
 struct replicator {
     struct volume *volume;
     struct store *store;
@@ -79,14 +95,14 @@ struct replicator {
     struct link *link;
     struct awake awake; /* the talker's */
     int wake; /* eventfd: the talker has something to send */
-    pthread_t feeder, acknowledger, receiver, talker, keeper, provider;
+    pthread_t feeder, acknowledger, receiver, talker, keeper, provider, synchronizer;
     unsigned threads;
     atomic_bool stopping;
     pthread_mutex_t role_lock;
     uint8_t incarnation[16];
 
     pthread_mutex_t lock;
-    pthread_cond_t feed_work, keep_work, receive_work;
+    pthread_cond_t feed_work, keep_work, receive_work, sync_work;
     pthread_cond_t news; /* broadcast: something that somebody may be waiting for has changed */
     struct peer peers[CONFIG_NODES_MAX];
     enum role role;
@@ -127,6 +143,7 @@ struct replicator {
     struct copy_note copies[CONFIG_NODES_MAX];
     int64_t copy_idle;  /* PROVIDE_IDLE, PROVIDE_BYTES; tests have others */
     uint32_t copy_bytes;
+    struct sync sync;
     char refusal[WIRE_TEXT]; /* the last one that was logged */
     char trouble[WIRE_TEXT]; /* what status should say beside */
 
@@ -164,6 +181,8 @@ void *primary_acknowledger(void *replicator);
 /* rollback.c */
 void rollback_consider(struct replicator *r);                                  /* the keeper's, role_lock held */
 void rollback_answer(struct replicator *r, const struct frame *frame);         /* lock held */
+/* Every node had what comes after `fork` durably once, so whoever lacks it is not the newest copy. Without the lock. */
+bool rollback_had_by_all(struct replicator *r, uint64_t fork);
 void rollback_probe(struct replicator *r, struct link_message *message);       /* without the lock; the talker's */
 void replicator_read_position(struct replicator *r); /* from the store, after it went back; without the lock */
 
@@ -175,6 +194,13 @@ void standby_quiesce(struct replicator *r); /* without the lock: the follower st
 /* provide.c */
 void *provide_thread(void *replicator);
 json_t *provide_status(const struct replicator *r); /* lock held */
+
+/* sync.c */
+void *sync_thread(void *replicator);
+/* The primary `node` says that its journal does not reach this store any more; lock held */
+void sync_want(struct replicator *r, unsigned node);
+void sync_unwant(struct replicator *r); /* it feeds it, or somebody else does, or nobody; lock held */
+json_t *sync_status(const struct replicator *r); /* lock held; NULL: there is none */
 
 /* talk.c */
 void *talk_thread(void *replicator);

@@ -75,6 +75,7 @@ static struct replicator *make(struct volume *volume) {
     make_condition(&r->feed_work);
     make_condition(&r->keep_work);
     make_condition(&r->receive_work);
+    make_condition(&r->sync_work);
     make_condition(&r->news);
     return r;
 }
@@ -154,7 +155,8 @@ static void start_threads(struct replicator *r) {
                {&r->receiver, standby_receiver, "repl-receive"},
                {&r->talker, talk_thread, "repl-talk"},
                {&r->keeper, keeper_thread, "repl-keep"},
-               {&r->provider, provide_thread, "repl-provide"}};
+               {&r->provider, provide_thread, "repl-provide"},
+               {&r->synchronizer, sync_thread, "repl-sync"}};
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++) {
         PROMISE(pthread_create(all[i].thread, NULL, all[i].run, r) == 0);
         pthread_setname_np(*all[i].thread, all[i].name);
@@ -223,11 +225,12 @@ void replicator_stop(struct replicator *r) {
     pthread_cond_broadcast(&r->feed_work);
     pthread_cond_broadcast(&r->keep_work);
     pthread_cond_broadcast(&r->receive_work);
+    pthread_cond_broadcast(&r->sync_work);
     pthread_cond_broadcast(&r->news);
     repl_unlock(r);
     talk_kick(r);
     link_shutdown(r->link);
-    pthread_t all[] = {r->feeder, r->acknowledger, r->receiver, r->talker, r->keeper, r->provider};
+    pthread_t all[] = {r->feeder, r->acknowledger, r->receiver, r->talker, r->keeper, r->provider, r->synchronizer};
     for (unsigned i = 0; i < r->threads; i++)
         pthread_join(all[i], NULL);
     if (r->volume->reg) {
@@ -243,6 +246,8 @@ void replicator_stop(struct replicator *r) {
 
 static const char *link_state(const struct replicator *r) {
     if (r->role == ROLE_STANDBY) {
+        if (r->sync.wanted)
+            return "pending";
         if (r->follow.state != FOLLOW_STREAMING)
             return "failed";
         return roles_in_set(r, r->self) ? "working" : "pending";
@@ -254,7 +259,7 @@ static const char *link_state(const struct replicator *r) {
         bool streaming = r->peers[i].feed.state == FEED_STREAMING;
         bool in_sync = streaming && (r->acks.set & 1u << i) && roles_in_set(r, i);
         all = all && in_sync;
-        feeds = feeds || (streaming && !in_sync);
+        feeds = feeds || (streaming && !in_sync) || r->copies[i].open;
     }
     return all ? "working" : feeds ? "synchronizing" : "failed";
 }
@@ -314,6 +319,9 @@ json_t *replicator_status(struct replicator *r) {
                               (json_int_t)r->position.lsn, "durable", (json_int_t)MIN(atomic_load(&r->durable), r->position.lsn),
                               "in_set", roles_in_set(r, r->self), "follows", follow_state_name(r->follow.state), "register",
                               show_register(r), "peers", peers, "copies", provide_status(r));
+    json_t *sync = sync_status(r);
+    if (sync)
+        json_object_set_new(shown, "synchronization", sync);
     set_text(shown, "trouble", r->trouble);
     repl_unlock(r);
     return shown;

@@ -71,7 +71,7 @@ void rollback_probe(struct replicator *r, struct link_message *message) {
 
 /* Every node had the records up to here on its disk once: whoever lacks one of them now is not this volume's newest copy,
  * but a store that was emptied, restored or replaced, whatever epoch it has come to. */
-static bool had_by_all(struct replicator *r, uint64_t fork) {
+bool rollback_had_by_all(struct replicator *r, uint64_t fork) {
     repl_lock(r);
     bool had = fork < r->hold_told;
     repl_unlock(r);
@@ -169,10 +169,13 @@ void rollback_consider(struct replicator *r) {
         return;
     }
     int rc = find_fork(r, node, hint, hint_chain, &own, &fork);
-    if (rc == -ENOENT)
-        trouble(r, "this store's history and the primary's have no common point that both still know");
-    else if (rc == 0 && (fork == 0 || had_by_all(r, fork)))
+    if (rc == -ENOENT) { /* no common point that both journals still know: the epochs will tell */
+        repl_lock(r);
+        sync_want(r, node);
+        repl_unlock(r);
+    } else if (rc == 0 && (fork == 0 || rollback_had_by_all(r, fork))) {
         refuse(r, node, fork, &own);
-    else if (rc == 0 && fork < own.lsn)
+    } else if (rc == 0 && fork < own.lsn) {
         roll_back(r, node, fork, &own);
+    }
 }

@@ -170,6 +170,10 @@ static void handle(struct replicator *r, struct link_message *message, bool boun
                 log_warning("node %s does not feed this store: %s", r->peers[message->node].node->name, r->follow.why);
                 memcpy(r->refusal, r->follow.why, sizeof r->refusal);
             }
+            if (r->follow.state == FOLLOW_REFUSED && r->follow.verdict == VERDICT_TRIMMED)
+                sync_want(r, message->node);
+            else if (r->follow.state != FOLLOW_REFUSED || r->follow.verdict != VERDICT_DIVERGED)
+                sync_unwant(r);
             if (r->follow.state == FOLLOW_REFUSED)
                 pthread_cond_signal(&r->keep_work);
             pthread_cond_broadcast(&r->news);

@@ -169,6 +169,32 @@ static void show_copy(const json_t *copy) {
            text_of(copy, "node"), number_of(copy, "lsn"), rows, data, rate, age);
 }
 
+static void show_synchronization(const json_t *sync) {
+    char there[32], all[32], rate[32], left[32];
+    size_text(number_of(sync, "bytes"), there, sizeof there);
+    size_text(number_of(sync, "bytes_of"), all, sizeof all);
+    printf("  building  the store anew from node %s, as it was at record %" PRIu64 ": ", text_of(sync, "from"),
+           number_of(sync, "lsn"));
+    if (strcmp(text_of(sync, "phase"), "blocks") == 0)
+        printf("%s of %s", there, all);
+    else if (strcmp(text_of(sync, "phase"), "rows") == 0)
+        printf("%" PRIu64 " of about %" PRIu64 " rows", number_of(sync, "rows"), number_of(sync, "rows_of"));
+    else
+        fputs(text_of(sync, "phase"), stdout);
+    if (number_of(sync, "bytes_per_second") > 0) {
+        size_text(number_of(sync, "bytes_per_second"), rate, sizeof rate);
+        age_text((int64_t)number_of(sync, "seconds_left") * 1000000000, left, sizeof left);
+        printf(", %s a second, %s left", rate, left);
+    }
+    putchar('\n');
+    if (number_of(sync, "unreadable_bytes") > 0) {
+        size_text(number_of(sync, "unreadable_bytes"), there, sizeof there);
+        printf("            %s cannot be read there either\n", there);
+    }
+    if (json_object_get(sync, "why") != NULL)
+        printf("            %s\n", text_of(sync, "why"));
+}
+
 static void show_replication(const json_t *replication) {
     const json_t *peers = json_object_get(replication, "peers");
     const char *trouble = json_string_value(json_object_get(replication, "trouble"));
@@ -188,6 +214,8 @@ static void show_replication(const json_t *replication) {
         show_peer(peer);
     json_array_foreach(json_object_get(replication, "copies"), i, peer)
         show_copy(peer);
+    if (json_object_get(replication, "synchronization") != NULL)
+        show_synchronization(json_object_get(replication, "synchronization"));
     if (trouble != NULL)
         printf("  trouble   %s\n", trouble);
 }
