@@ -6,6 +6,7 @@
  */
 #include "fs/control.h"
 #include "fs/journal_text.h"
+#include "fs/generation.h"
 #include "fs/undone.h"
 #include "fs/volume.h"
 #include "replication/replicator.h"
@@ -42,6 +43,10 @@ static void add_undone(void *list, const char *path, uint64_t bytes) {
     json_array_append_new(list, json_pack("{s:s, s:I}", "path", path, "bytes", (json_int_t)bytes));
 }
 
+static void add_aside(void *context, const char *name) {
+    json_array_append_new(context, json_string(name));
+}
+
 static json_t *slow(struct volume *volume) {
     struct position position;
     struct store_space space;
@@ -65,6 +70,11 @@ static json_t *slow(struct volume *volume) {
         json_array_size(undone) > 0)
         json_object_set(state, "undone", undone);
     json_decref(undone);
+    json_t *aside = json_array();
+    if (state != NULL && aside != NULL && generation_kept(store_path(volume->store), add_aside, aside) == 0 &&
+        json_array_size(aside) > 0)
+        json_object_set(state, "aside", aside);
+    json_decref(aside);
     return json_pack("{s:o, s:b}", "state", state, "end", 1);
 }
 

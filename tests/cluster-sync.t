@@ -19,7 +19,7 @@ b=$(mount_of b)
 link_is() { [ "$(status_of "$1" replication link)" = "$2" ]; }
 lsn_of() { status_of "$1" replication lsn; }
 equal() { "$here/treecmp" --same --settle 20 "$a" "$b"; }
-trimmed_beyond() { [ "$(status_of a state first)" -gt "$1" ]; }
+trimmed_beyond() { [ "$(status_of a state journal_first)" -gt "$1" ]; }
 ok "in sync" wait_until 20 link_is a working
 
 # ---- away for too long ----

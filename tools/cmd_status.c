@@ -124,6 +124,10 @@ static void show_state(const json_t *state) {
                "then remove the file\n",
                a, text_of(tail, "path"));
     }
+    json_array_foreach (json_object_get(state, "aside"), index, tail)
+        printf("  aside     an older copy of this store, with changes that only this node had, in the store's folder %s: look at "
+               "it with \"baton extract --store\" and \"baton journal list --store\", then remove it\n",
+               json_string_value(tail));
     if (space == NULL)
         return;
     size_text(number_of(space, "free"), a, sizeof a);
