@@ -222,6 +222,53 @@ static void limits_of_questions(void) {
     }
 }
 
+/* A block of exactly this length, so that a sanitizer sees a byte read beyond it. */
+static void answer_is(int expected, enum copy_kind kind, uint32_t count, const void *bulk, size_t length, const char *what) {
+    struct frame frame, back;
+    uint8_t *buffer = malloc(WIRE_COPY_HEAD + length);
+    fill_copy(&frame, kind);
+    frame.copy.count = count;
+    frame.copy.bulk.length = (uint32_t)length;
+    if (length)
+        memcpy(buffer + WIRE_COPY_HEAD, bulk, length);
+    size_t total = wire_copy_finish(buffer, &frame);
+    is_int(expected, wire_decode(buffer, total, &back), "%s", what);
+    free(buffer);
+}
+
+static void limits_of_answers(void) {
+    static uint8_t bulk[2 * BATON_BLOCK + 100];
+    const uint8_t key[KEY_MAX + 1] = "key";
+    size_t row = (size_t)(wire_copy_put_row(bulk, span_of(key, 3), span_of("value", 5)) - bulk);
+    answer_is(0, COPY_ROWS, 1, bulk, row, "one row");
+    answer_is(-EBADMSG, COPY_ROWS, 2, bulk, row, "one row that is called two");
+    answer_is(-EBADMSG, COPY_OPEN, 1, bulk, row, "a row in the answer to another question");
+    answer_is(-EBADMSG, COPY_ROWS, 1, bulk, row - 1, "a row that is cut off");
+    for (unsigned i = 1; i < WIRE_COPY_ROW_HEAD; i++)
+        answer_is(-EBADMSG, COPY_ROWS, 1, bulk, row + i, "a row and the beginning of another one");
+    row = (size_t)(wire_copy_put_row(bulk, span_of(key, KEY_MAX), span_of("", 0)) - bulk);
+    answer_is(0, COPY_ROWS, 1, bulk, row, "the longest key");
+    row = (size_t)(wire_copy_put_row(bulk, span_of(key, KEY_MAX + 1), span_of("", 0)) - bulk);
+    answer_is(-EBADMSG, COPY_ROWS, 1, bulk, row, "a longer one");
+    row = (size_t)(wire_copy_put_row(bulk, span_of(key, 0), span_of("value", 5)) - bulk);
+    answer_is(-EBADMSG, COPY_ROWS, 1, bulk, row, "a row without a key");
+
+    memset(bulk, 0, sizeof bulk);
+    wire_copy_put_blocks(bulk, 0, BATON_BLOCK);
+    answer_is(0, COPY_DATA, 1, bulk, WIRE_COPY_BLOCKS_HEAD + BATON_BLOCK, "one block");
+    answer_is(-EBADMSG, COPY_DATA, 1, bulk, WIRE_COPY_BLOCKS_HEAD + BATON_BLOCK - 1, "a block that is cut off");
+    for (unsigned i = 1; i < WIRE_COPY_BLOCKS_HEAD; i++)
+        answer_is(-EBADMSG, COPY_DATA, 1, bulk, WIRE_COPY_BLOCKS_HEAD + BATON_BLOCK + i, "and the beginning of another one");
+    wire_copy_put_blocks(bulk, 0, 100);
+    answer_is(-EBADMSG, COPY_PLACES, 1, bulk, WIRE_COPY_BLOCKS_HEAD + 100, "a part of a block");
+    wire_copy_put_blocks(bulk, 0, 0);
+    answer_is(-EBADMSG, COPY_PLACES, 1, bulk, WIRE_COPY_BLOCKS_HEAD, "no blocks and no error");
+    wire_copy_put_blocks(bulk, -EIO, BATON_BLOCK);
+    answer_is(-EBADMSG, COPY_PLACES, 1, bulk, WIRE_COPY_BLOCKS_HEAD + BATON_BLOCK, "a block with an error");
+    wire_copy_put_blocks(bulk, 5, 0);
+    answer_is(-EBADMSG, COPY_PLACES, 1, bulk, WIRE_COPY_BLOCKS_HEAD, "an error that is none");
+}
+
 static void other_protocols_are_refused(void) {
     uint8_t buffer[WIRE_CONTROL_MAX];
     struct frame frame;
@@ -282,6 +329,7 @@ int main(void) {
     records_come_back();
     copies_come_back();
     limits_of_questions();
+    limits_of_answers();
     other_protocols_are_refused();
     noise_is_refused();
     return 0;
