@@ -85,7 +85,7 @@ int checkpoint_read(struct store *store, struct checkpoint *newest, struct check
     if (!good[0] && !good[1]) {
         snprintf(why, why_room,
                  "%s/checkpoint has no readable slot: the store is damaged or was never finished; "
-                 "restore it from the peer by a full synchronization",
+                 "move the folder away and make a new store with \"baton format\": it is built anew from the other node",
                  store->base);
         return -EIO;
     }

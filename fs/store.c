@@ -358,7 +358,7 @@ static int state_verify(struct store *store, char *why, size_t why_room) {
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return 0;
     SAY("the newest checkpoint of %s is unreadable and the one before is no longer whole: the store is damaged; "
-        "make it anew from the peer by a full synchronization",
+        "move the folder away and make a new store with \"baton format\": it is built anew from the other node",
         store->path);
     return -EIO;
 }
