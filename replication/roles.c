@@ -399,6 +399,7 @@ static void handover_failed(struct replicator *r, int rc, const struct register_
 static int hand_over(struct replicator *r, unsigned node, char *why, size_t room) {
     struct reg *reg = r->volume->reg;
     struct position position;
+    uint64_t lines[PARK_LINES];
     store_position(r->store, &position);
     repl_lock(r);
     r->changing = true; /* no login, no heartbeat as primary from here on */
@@ -406,8 +407,10 @@ static int hand_over(struct replicator *r, unsigned node, char *why, size_t room
     next_epoch(r, &position, node, false, &next);
     struct wire_switch change = {.lsn = position.lsn, .value = next};
     memcpy(change.chain, position.chain, CHAIN_SIZE);
+    primary_lines(r, lines); /* the drain saw them move; who waits there has heard nothing yet */
     acks_stop(&r->acks);
     repl_unlock(r);
+    primary_advance(r, lines);
     int rc = register_settle(reg, &expected, &next);
     if (rc) {
         handover_failed(r, rc, &expected, why, room);
@@ -425,6 +428,7 @@ static int hand_over(struct replicator *r, unsigned node, char *why, size_t room
     }
     if (r->volume->front)
         front_become_standby(r->volume->front);
+    park_give_up(r->volume->park, -EIO); /* what came to wait since */
     resume_standby(r);
     if (rc == 0)
         log_info("handed over to node %s", r->peers[node].node->name);
