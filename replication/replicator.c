@@ -119,6 +119,8 @@ void replicator_read_position(struct replicator *r) {
                                          .first = position.first};
     memcpy(r->position.chain, position.chain, CHAIN_SIZE);
     r->ring_first = position.lsn + 1;
+    for (unsigned i = 0; i < r->count; i++) /* beyond it they had another history */
+        r->peers[i].last_durable = MIN(r->peers[i].last_durable, position.lsn);
     atomic_store(&r->durable, position.durable);
     repl_unlock(r);
 }
