@@ -106,10 +106,10 @@ static void operate(struct front *front, unsigned *waiting) {
     struct sim_record *record;
     if (!enter(front))
         return;
-    int rc = store_model_append(volume->store, sim_chance(16), &record);
-    leave(front);
-    if (rc)
+    if (store_model_append(volume->store, sim_chance(16), &record)) {
+        leave(front);
         return;
+    }
     enum volume_wait kind = (enum volume_wait)sim_below(WAIT_FSYNC + 1);
     struct operation *operation = calloc(1, sizeof *operation);
     PROMISE(operation);
@@ -121,6 +121,7 @@ static void operate(struct front *front, unsigned *waiting) {
     operation->waiting = waiting;
     (*waiting)++;
     volume_wait(volume, kind, record->lsn, &operation->parked);
+    leave(front); /* parked, it does not run any more */
 }
 
 static void *user_thread(void *argument) {
@@ -343,5 +344,12 @@ bool node_works(unsigned index, char *state, size_t room) {
         free(text);
     }
     json_decref(status);
-    return works;
+    if (!works)
+        return false;
+    /* Nothing is left over: every user has been answered, and nothing lies in memory for peers that have it. */
+    const struct replicator *r = atomic_load(&node->volume->replicator);
+    size_t waiting = park_count(node->volume->park) + park_count(node->volume->local);
+    snprintf(state, room, "node %u: %zu users wait, records from LSN %llu to %llu are in memory", index, waiting,
+             (unsigned long long)r->ring_first, (unsigned long long)r->position.lsn);
+    return !world->idle || (waiting == 0 && r->ring_first > r->position.lsn);
 }

@@ -156,7 +156,7 @@ void node_kill(unsigned node, bool power);
 void node_promote(unsigned node, bool force);
 void node_switchover(unsigned node, unsigned to);
 bool node_is_primary(unsigned node);
-bool node_works(unsigned node, char *state, size_t room); /* its link is "working" */
+bool node_works(unsigned node, char *state, size_t room); /* its link is "working", and nothing waits */
 
 /* ---- Checks (checks.c) ---- */
 void check_acknowledged(unsigned node, struct sim_record *record, bool durable);
