@@ -8,7 +8,7 @@
 
 #define CURRENT "current"
 #define PREFIX "generation."
-#define KEEP "keep" /* a link to "NUMBER.NAME": that generation, when it is no longer current, goes to NAME */
+#define KEEP "keep" /* holds "NUMBER.NAME": that generation, when it is no longer current, goes to NAME */
 
 /* The number in a name of ours; 0: it is none. */
 static unsigned number_in(const char *name) {
@@ -20,6 +20,50 @@ static unsigned number_in(const char *name) {
     return strcmp(again, name) == 0 ? number : 0;
 }
 
+/* ---- Files of one line ---- */
+
+/* The line; -ENOENT if there is no such file. */
+static int line_read(const char *store, const char *name, char line[NAME_MAX]) {
+    char path[PATH_MAX];
+    if (strlen(store) + 32 > PATH_MAX)
+        return -ENAMETOOLONG;
+    snprintf(path, sizeof path, "%s/%s", store, name);
+    AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOTDIR ? -ENOENT : -errno;
+    ssize_t length = read(fd, line, NAME_MAX - 1);
+    if (length < 0)
+        return -errno;
+    line[length] = 0;
+    if (length == 0 || line[length - 1] != '\n')
+        return -EIO;
+    line[length - 1] = 0;
+    return 0;
+}
+
+/* In one step, and durable on return. */
+static int line_write(const char *store, const char *name, const char *line) {
+    char path[PATH_MAX], new_path[PATH_MAX], text[NAME_MAX];
+    if (strlen(store) + 32 > PATH_MAX)
+        return -ENAMETOOLONG;
+    snprintf(path, sizeof path, "%s/%s", store, name);
+    snprintf(new_path, sizeof new_path, "%s/%s.new", store, name);
+    int length = snprintf(text, sizeof text, "%s\n", line);
+    if (length < 0 || (size_t)length >= sizeof text)
+        return -ENAMETOOLONG;
+    AUTO_CLOSE int fd = open(new_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    int rc = pwrite_all(fd, text, (size_t)length, 0);
+    if (rc == 0 && fsync(fd) < 0)
+        rc = -errno;
+    if (rc == 0 && rename(new_path, path) < 0)
+        rc = -errno;
+    return rc ? rc : fsync_dir(store);
+}
+
+/* ---- Which ---- */
+
 void generation_base(const char *store, unsigned number, char base[PATH_MAX]) {
     if (number)
         snprintf(base, PATH_MAX, "%s/" PREFIX "%u", store, number);
@@ -28,16 +72,12 @@ void generation_base(const char *store, unsigned number, char base[PATH_MAX]) {
 }
 
 int generation_current(const char *store, char base[PATH_MAX], unsigned *number) {
-    char link[PATH_MAX], name[64];
+    char name[NAME_MAX];
     unsigned current = 0;
-    if (strlen(store) + 32 > PATH_MAX)
-        return -ENAMETOOLONG;
-    snprintf(link, sizeof link, "%s/" CURRENT, store);
-    ssize_t length = readlink(link, name, sizeof name - 1);
-    if (length < 0 && errno != ENOENT && errno != ENOTDIR)
-        return errno == EINVAL ? -EIO : -errno;
-    if (length >= 0) {
-        name[length] = 0;
+    int rc = line_read(store, CURRENT, name);
+    if (rc && rc != -ENOENT)
+        return rc;
+    if (rc == 0) {
         current = number_in(name);
         if (current == 0)
             return -EIO;
@@ -49,20 +89,12 @@ int generation_current(const char *store, char base[PATH_MAX], unsigned *number)
 }
 
 int generation_switch(const char *store, unsigned number) {
-    char target[64], link[PATH_MAX], new_link[PATH_MAX];
-    if (number == 0 || strlen(store) + 32 > PATH_MAX)
+    char name[64];
+    if (number == 0)
         return -EINVAL;
-    snprintf(target, sizeof target, PREFIX "%u", number);
-    snprintf(link, sizeof link, "%s/" CURRENT, store);
-    snprintf(new_link, sizeof new_link, "%s/" CURRENT ".new", store);
-    int rc = fsync_dir(store); /* what the link will name is there after a power cut */
-    if (rc == 0 && unlink(new_link) < 0 && errno != ENOENT)
-        rc = -errno;
-    if (rc == 0 && symlink(target, new_link) < 0)
-        rc = -errno;
-    if (rc == 0 && rename(new_link, link) < 0)
-        rc = -errno;
-    return rc ? rc : fsync_dir(store);
+    snprintf(name, sizeof name, PREFIX "%u", number);
+    int rc = fsync_dir(store); /* what will be named is there after a power cut */
+    return rc ? rc : line_write(store, CURRENT, name);
 }
 
 static bool is_building(const char *store, unsigned number) {
@@ -150,18 +182,15 @@ static int sweep_own(const char *store) {
 /* ---- Keeping ---- */
 
 int generation_keep(const char *store, const char *name) {
-    char base[PATH_MAX], link[PATH_MAX], target[NAME_MAX];
+    char base[PATH_MAX], line[NAME_MAX];
     unsigned number;
     int rc = generation_current(store, base, &number);
     if (rc)
         return rc;
     if (strncmp(name, GENERATION_ASIDE, strlen(GENERATION_ASIDE)) != 0 || strchr(name, '/') ||
-        (size_t)snprintf(target, sizeof target, "%u.%s", number, name) >= sizeof target)
+        (size_t)snprintf(line, sizeof line, "%u.%s", number, name) >= sizeof line)
         return -EINVAL;
-    snprintf(link, sizeof link, "%s/" KEEP, store);
-    if (unlink(link) < 0 && errno != ENOENT)
-        return -errno;
-    return symlink(target, link) < 0 ? -errno : fsync_dir(store);
+    return line_write(store, KEEP, line);
 }
 
 static int move(const char *from, const char *to, const char *name) {
@@ -173,14 +202,11 @@ static int move(const char *from, const char *to, const char *name) {
 
 /* Does what was left to be done, if its generation is no longer current. Each step may have been made before. */
 static int keep_now(const char *store, unsigned current) {
-    char link[PATH_MAX], target[NAME_MAX], base[PATH_MAX], to[PATH_MAX], lock[PATH_MAX + 16];
+    char path[PATH_MAX + 16], target[NAME_MAX], base[PATH_MAX], to[PATH_MAX], lock[PATH_MAX + 16];
     unsigned number;
-    int at = 0;
-    snprintf(link, sizeof link, "%s/" KEEP, store);
-    ssize_t length = readlink(link, target, sizeof target - 1);
-    if (length < 0)
-        return errno == ENOENT ? 0 : -errno;
-    target[length] = 0;
+    int at = 0, rc = line_read(store, KEEP, target);
+    if (rc)
+        return rc == -ENOENT ? 0 : rc;
     if (sscanf(target, "%9u.%n", &number, &at) != 1 || at == 0 || strchr(target + at, '/') ||
         strncmp(target + at, GENERATION_ASIDE, strlen(GENERATION_ASIDE)) != 0)
         return -EIO;
@@ -189,7 +215,7 @@ static int keep_now(const char *store, unsigned current) {
     generation_base(store, number, base);
     if ((size_t)snprintf(to, sizeof to, "%s/%s", store, target + at) >= sizeof to - 16)
         return -ENAMETOOLONG;
-    int rc = mkdir(to, 0700) < 0 && errno != EEXIST ? -errno : 0;
+    rc = mkdir(to, 0700) < 0 && errno != EEXIST ? -errno : 0;
     for (unsigned i = 0; rc == 0 && i < sizeof parts / sizeof *parts; i++)
         rc = move(base, to, parts[i]);
     snprintf(lock, sizeof lock, "%s/lock", to);
@@ -200,7 +226,8 @@ static int keep_now(const char *store, unsigned current) {
         close(fd);
     rc = rc ? rc : fsync_dir(to);
     rc = rc ? rc : fsync_dir(store);
-    if (rc == 0 && unlink(link) < 0)
+    snprintf(path, sizeof path, "%s/" KEEP, store);
+    if (rc == 0 && unlink(path) < 0)
         rc = -errno;
     return rc ? rc : fsync_dir(store);
 }
@@ -225,7 +252,7 @@ int generation_sweep(const char *store, bool keep_building) {
         rc = keep_now(store, looking.current);
     if (rc)
         return rc;
-    if (looking.current) { /* complete: the link says so */
+    if (looking.current) { /* complete: the file says so */
         snprintf(file, sizeof file, "%s/" GENERATION_BUILDING, base);
         if (unlink(file) < 0 && errno != ENOENT)
             return -errno;

@@ -1,6 +1,6 @@
 /* Generations: where a store's files lie. A store that was formatted has meta/, data/, tail/ and checkpoint in its folder;
- * one that was built by a full synchronization has them in STORE/generation.N, and the link STORE/current names that.
- * Changing the link is the one step in which a store is replaced: before it the old generation is the store, after it
+ * one that was built by a full synchronization has them in STORE/generation.N, and the file STORE/current names that.
+ * Replacing that file is the one step in which a store is replaced: before it the old generation is the store, after it
  * the new one. Lock, control socket and undone/ are the folder's own and stay.
  *
  * A generation that is being built has a file `building` until it is complete. What is neither current nor being built
@@ -17,7 +17,7 @@
 #define GENERATION_ASIDE "aside." /* how the names of stores that are kept begin */
 
 /* The folder of the current generation, and its number (0: the store's own folder; may be NULL). 0, -ENAMETOOLONG, -EIO
- * if `current` is no link of ours. A store that is not there has its own folder. */
+ * if `current` is none of ours. A store that is not there has its own folder. */
 int generation_current(const char *store, char base[PATH_MAX], unsigned *number);
 void generation_base(const char *store, unsigned number, char base[PATH_MAX]);
 /* The one being built: its number. -ENOENT: none. */

@@ -466,8 +466,8 @@ static int state_replay(struct store *store, char *why, size_t why_room) {
     struct stat st;
     if (fstat(store->meta_fd, &st) == 0)
         store->meta_allocated = (uint64_t)MIN(st.st_size, (off_t)st.st_blocks * 512);
-    space_refresh(store, true);
     space_meta_headroom(store);
+    space_refresh(store, true);
     int rc = store_begin_txn(store);
     uint64_t before = store->position.lsn;
     store->replaying = true;
@@ -549,7 +549,7 @@ int store_open(const char *path, const uint8_t *volume, const struct store_optio
     char base[PATH_MAX];
     int rc = generation_current(path, base, NULL);
     if (rc) {
-        SAY("the store %s cannot be opened: its link \"current\" is not what a full synchronization makes (%s)", path,
+        SAY("the store %s cannot be opened: its file \"current\" is not what a full synchronization makes (%s)", path,
             strerror(-rc));
         return rc;
     }

@@ -31,13 +31,17 @@ struct store *fixture_store(const char *name, unsigned counter) {
 }
 
 bool fixture_feed(struct store *from, struct store *to) {
+    return fixture_feed_until(from, to, UINT64_MAX);
+}
+
+bool fixture_feed_until(struct store *from, struct store *to, uint64_t last) {
     struct position end, at;
     uint8_t *payload = malloc(RECORD_PAYLOAD_MAX);
     int error = payload ? 0 : -ENOMEM;
 
     store_position(from, &end);
     store_position(to, &at);
-    for (uint64_t lsn = at.lsn + 1; !error && lsn <= end.lsn; lsn++) {
+    for (uint64_t lsn = at.lsn + 1; !error && lsn <= MIN(end.lsn, last); lsn++) {
         struct entry *entry = NULL;
         struct record_head head;
         error = store_read(from, lsn, &entry);

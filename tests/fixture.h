@@ -17,6 +17,7 @@ extern const uint8_t fixture_volume[STORE_ID_SIZE];
 
 /* Gives `to` every record of `from` that it does not have. False, with a diagnosis, if it refuses one. */
 bool fixture_feed(struct store *from, struct store *to);
+bool fixture_feed_until(struct store *from, struct store *to, uint64_t last); /* not beyond that one */
 /* ok() that both say the same. */
 bool fixture_same(struct store *a, struct store *b, const char *what);
 

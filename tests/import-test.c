@@ -6,6 +6,7 @@
 #include "fs/check.h"
 #include "tests/churn.h"
 #include "tests/disk-fault.h"
+#include "tests/importing.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -14,137 +15,15 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#define ROWS_BYTES (32u << 10) /* in one answer */
 #define WANTS 64u
 
 static char why[600];
-
-/* ---- The provider ---- */
-
-struct source {
-    struct store *store, *past;
-    struct import_state state;
-    struct tables *then;
-};
-
-static struct source source_at_end(struct store *store) {
-    struct source source = {.store = store};
-    struct position position;
-    store_position(store, &position);
-    if (history_open(store, position.lsn, NULL, NULL, NULL, &source.past, why, sizeof why) != 0)
-        bail("the past: %s", why);
-    source.state = (struct import_state){.lsn = position.lsn, .epoch = position.epoch, .time = position.time};
-    memcpy(source.state.chain, position.chain, CHAIN_SIZE);
-    memcpy(source.state.incarnation, store_incarnation(store), STORE_ID_SIZE);
-    source.then = tables_take(store, TABLES_LOGICAL);
-    return source;
-}
-
-static void source_done(struct source *source) {
-    history_close(source->past);
-    tables_free(source->then);
-}
-
-struct answer { /* rows copied out, as a frame would hold them */
-    uint8_t bytes[ROWS_BYTES + KEY_MAX + (70u << 10)];
-    uint32_t length, at;
-    bool done;
-};
-
-static void answer_rows(struct source *source, enum table table, const struct key *after, struct answer *answer) {
-    struct cursor cursor;
-    struct key from = *after;
-    answer->length = answer->at = 0;
-    if (from.length)
-        from.bytes[from.length++] = 0; /* the first key behind it */
-    store_lock(source->past);
-    PROMISE(cursor_open(&cursor, source->past, NULL, table) == 0);
-    int rc = cursor_seek(&cursor, &from);
-    for (; rc == 0 && answer->length < ROWS_BYTES; rc = cursor_next(&cursor)) {
-        uint32_t lengths[2] = {cursor.key.length, cursor.value.length};
-        memcpy(answer->bytes + answer->length, lengths, sizeof lengths);
-        memcpy(answer->bytes + answer->length + 8, cursor.key.data, lengths[0]);
-        memcpy(answer->bytes + answer->length + 8 + lengths[0], cursor.value.data, lengths[1]);
-        answer->length += 8 + lengths[0] + lengths[1];
-    }
-    PROMISE(rc == 0 || rc == -ENOENT);
-    answer->done = rc == -ENOENT;
-    cursor_close(&cursor);
-    store_unlock(source->past);
-}
-
-static int answer_next(void *context, struct span *key, struct span *value) {
-    struct answer *answer = context;
-    uint32_t lengths[2];
-    if (answer->at == answer->length)
-        return 0;
-    memcpy(lengths, answer->bytes + answer->at, sizeof lengths);
-    *key = (struct span){answer->bytes + answer->at + 8, lengths[0]};
-    *value = (struct span){key->data + lengths[0], lengths[1]};
-    answer->at += 8 + lengths[0] + lengths[1];
-    return 1;
-}
-
-/* ---- Importing ---- */
-
-static struct answer answer;
-static useconds_t pace; /* between two answers */
-
-static int fetch_rows(struct import *import, struct source *source) {
-    enum table table;
-    struct key after;
-    int rc = 0;
-    while (rc == 0 && import_next_rows(import, &table, &after) == 0) {
-        usleep(pace);
-        answer_rows(source, table, &after, &answer);
-        rc = import_rows(import, table, answer_next, &answer, answer.done);
-        if (rc == -ENOSPC)
-            rc = 0; /* asked for again */
-    }
-    return rc;
-}
-
-static int fetch_blocks(struct import *import, struct source *source, unsigned unreadable) {
-    static uint8_t bytes[EXTENT_BLOCKS_MAX * BATON_BLOCK];
-    struct import_want wants[WANTS], *after = NULL, last;
-    unsigned count;
-    for (;;) {
-        int rc = import_wanted(import, after, wants, WANTS, &count);
-        if (rc || (count == 0 && !after))
-            return rc;
-        for (unsigned i = 0; i < count; i++) {
-            usleep(pace / 16);
-            bool bad = unreadable > 0 && unreadable-- > 0;
-            PROMISE(bad || store_read_blocks(source->store, wants[i].place, bytes) == 0);
-            rc = import_blocks(import, &wants[i], bad ? NULL : bytes);
-            if (rc && rc != -ENOSPC)
-                return rc;
-        }
-        if (count)
-            last = wants[count - 1];
-        after = count ? &last : NULL; /* from the beginning: what was refused is there again */
-    }
-}
 
 static struct import *open_import(struct store *old) {
     struct import *import;
     if (import_open(old, &import, why, sizeof why) != 0)
         bail("import_open: %s", why);
     return import;
-}
-
-static int import_all(struct import *import, struct source *source) {
-    int rc = import_phase(import) == IMPORT_ROWS ? fetch_rows(import, source) : 0;
-    if (rc == 0 && import_phase(import) == IMPORT_BLOCKS)
-        rc = fetch_blocks(import, source, 0);
-    for (int tries = 0; rc == 0 && import_phase(import) != IMPORT_COMPLETE && tries < 20; tries++) {
-        rc = import_finish(import);
-        if (rc == -EAGAIN || rc == -ENOSPC)
-            rc = fetch_rows(import, source);
-        if (rc == 0 && import_phase(import) == IMPORT_BLOCKS)
-            rc = fetch_blocks(import, source, 0);
-    }
-    return rc;
 }
 
 /* Replaces the old store; the new one, open. */
@@ -178,23 +57,6 @@ static void is_in_order(struct store *store, const char *what) {
 }
 
 /* ---- Content ---- */
-
-static uint64_t directories[2], seed = 20261121;
-
-static struct store *busy_store(const char *name) {
-    struct store *store = fixture_store(name, 1);
-    directories[0] = make(store, ROOT_INO, "one", S_IFDIR | 0755);
-    directories[1] = make(store, ROOT_INO, "two", S_IFDIR | 0755);
-    return store;
-}
-
-static void work(struct store *store, unsigned changes) {
-    for (unsigned i = 0; i < changes; i++) {
-        int rc = churn(store, directories, &seed);
-        if (rc)
-            bail("churn: %s", strerror(-rc));
-    }
-}
 
 struct working {
     struct store *store;
@@ -325,7 +187,7 @@ static void killed(void) {
             int rc = import_all(import, &source);
             _exit(rc ? 5 : 3);
         }
-        usleep(20000 + (useconds_t)(test_random(&seed) % 1500) * 1000);
+        usleep(20000 + (useconds_t)(test_random(&work_seed) % 1500) * 1000);
         kill(child, SIGKILL);
         int status;
         PROMISE(waitpid(child, &status, 0) == child);
@@ -375,8 +237,8 @@ static void refused(void) {
             atomic_store(&refuse, 1);
             refusals++;
         }
-        answer_rows(&source, table, &after, &answer);
-        rc = import_rows(import, table, answer_next, &answer, answer.done);
+        answer_rows(&source, table, &after, &last_answer);
+        rc = import_rows(import, table, answer_next, &last_answer, last_answer.done);
         if (rc == -ENOSPC || rc == -EBADMSG) /* what was asked for before the batch was taken back does not follow */
             rc = 0;
         if (i % 4 == 2)
@@ -461,8 +323,8 @@ static void kept(void) {
     struct import *import = open_import(old);
     is_int(-EAGAIN, import_common_point(import, &common), "no common point before there are epochs");
     PROMISE(import_begin(import, &source.state) == 0);
-    answer_rows(&source, TABLE_EPOCH, &(struct key){0}, &answer);
-    is_int(0, import_rows(import, TABLE_EPOCH, answer_next, &answer, answer.done), "epochs come first");
+    answer_rows(&source, TABLE_EPOCH, &(struct key){0}, &last_answer);
+    is_int(0, import_rows(import, TABLE_EPOCH, answer_next, &last_answer, last_answer.done), "epochs come first");
     is_int(0, import_common_point(import, &common), "then there is one");
     is_int((int64_t)fork.lsn, (int64_t)common, "it is where they parted");
     ok(common < end.lsn, "the old store has a tail");
@@ -493,7 +355,7 @@ static void kept(void) {
 
 int main(void) {
     fixture_options.history_bytes = 64u << 20;
-    churn_prepare(&seed);
+    churn_prepare(&work_seed);
     empty_and_under_load();
     reuse();
     killed();
