@@ -23,6 +23,7 @@ struct asker {
     uint64_t number;
     struct link_message message;
     bool answered;
+    unsigned others, refusals; /* answers to questions that nobody waits for; those of them with an error */
 };
 
 static void dial(struct asker *asker, struct pair *pair, unsigned from, unsigned of) {
@@ -57,6 +58,8 @@ static const struct wire_copy *ask_again(struct asker *asker, const struct wire_
         asker->answered = true;
         if (asker->message.frame.head.type == WIRE_COPY && copy->number == ask->number && copy->kind == ask->kind)
             return copy;
+        asker->others++;
+        asker->refusals += copy->error != 0;
         done(asker);
     }
     bail("question %llu (kind %u) is not answered", (unsigned long long)ask->number, ask->kind);
@@ -541,8 +544,9 @@ static void fill_hostile(struct wire_ask_copy *ask, const struct state *state) {
 
 static void hostile(struct asker *asker, struct pair *pair) {
     struct state state = open_newest(asker);
-    unsigned sent = 0, answers = 0, errors = 0;
-    for (unsigned round = 0; round < 20000; round++) {
+    unsigned sent = 0;
+    asker->others = asker->refusals = 0;
+    for (unsigned round = 0; round < 4000; round++) {
         uint8_t buffer[WIRE_CONTROL_MAX];
         struct frame frame = {.head = {.type = WIRE_ASK_COPY}};
         link_fill_head(asker->link, &frame.head);
@@ -551,18 +555,12 @@ static void hostile(struct asker *asker, struct pair *pair) {
         for (uint64_t changes = test_random(&seed) % 3; changes > 0; changes--)
             buffer[sizeof frame.head + test_random(&seed) % (length - sizeof frame.head)] = (uint8_t)word();
         mend(buffer, length);
-        done(asker);
         sent += link_send(asker->socket, NULL, buffer, length) == 0;
-        while (link_receive(asker->link, asker->socket, (int)asker->of, round % 16 != 0, &asker->message) == 0) {
-            answers++;
-            errors += asker->message.frame.copy.error != 0;
-            link_message_done(&asker->message);
-            if (round % 16 == 0)
-                break;
-        }
+        if (round % 32 == 0) /* connections hold thousands of them: not more than can be answered soon */
+            ask(asker, (struct wire_ask_copy){.kind = COPY_DATA});
     }
-    diag("%u hostile questions, %u answers, %u of them refusals", sent, answers, errors);
-    ok(answers > 1000 && errors > 100 && errors < answers, "hostile questions are answered or refused");
+    diag("%u hostile questions, %u answers, %u of them refusals", sent, asker->others, asker->refusals);
+    ok(asker->others > 200 && asker->refusals > 40 && asker->refusals < asker->others, "hostile questions are answered or refused");
     ask(asker, (struct wire_ask_copy){.kind = COPY_CLOSE});
     state = open_newest(asker);
     is_int(0, ask(asker, about(&state, COPY_ROWS))->error, "and afterwards good ones are answered");
