@@ -131,6 +131,9 @@ static void open_epoch(struct replicator *r, const struct register_value *next, 
     r->ring_first = position->lsn + 1;
     r->primary_since = clock_boot();
     r->role = ROLE_PRIMARY;
+    for (unsigned i = 0; i < r->count; i++)
+        if (r->peers[i].feed.state == FEED_ABSENT)
+            feed_end(&r->peers[i].feed, "it has not logged in since this node became primary");
     r->set_heard = true;
     repl_unlock(r);
 }
