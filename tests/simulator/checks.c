@@ -135,7 +135,7 @@ void check_started(unsigned node, epoch_t epoch) {
         world->forced = MAX(world->forced, epoch);
     for (unsigned i = 0; i < world->acknowledged_count; i++) {
         struct sim_record *record = world->acknowledged[i];
-        if (record->excused || disk_has(disk, record))
+        if (record->excused || disk_has(disk, record) || record->epoch > epoch) /* a late start, overridden meanwhile */
             continue;
         name_of(record, name);
         bool knowable = world->nodes[node].promoting && record->told < world->nodes[node].since;

@@ -49,8 +49,8 @@ const char *store_path(const struct store *store) {
 }
 uint64_t store_durable(const struct store *store) {
     uint64_t durable = store->disk->durable;
-    if (world->stalls && sim_chance(100)) /* a word that is old when it is used */
-        sim_sleep(sim_between(10 * US, 64 * SIM_MS));
+    if (world->stalls && sim_chance(30)) /* a word that is old when it is used */
+        sim_sleep(sim_between(100 * US, 64 * SIM_MS));
     else
         sim_point();
     return durable;
