@@ -7,6 +7,7 @@
 #include "fs/control.h"
 #include "fs/journal_text.h"
 #include "fs/generation.h"
+#include "fs/mend.h"
 #include "fs/undone.h"
 #include "fs/volume.h"
 #include "replication/replicator.h"
@@ -47,6 +48,21 @@ static void add_aside(void *context, const char *name) {
     json_array_append_new(context, json_string(name));
 }
 
+/* NULL: no block was ever bad. */
+static json_t *bad_blocks(struct volume *volume) {
+    struct mend_counts counts;
+    mend_counts_now(volume->store, &counts);
+    if (counts.found == 0)
+        return NULL;
+    json_t *files = json_array();
+    for (uint32_t i = 0; i < counts.count; i++)
+        json_array_append_new(files, json_pack("{s:I, s:I, s:I}", "inode", (json_int_t)counts.notes[i].ino, "block",
+                                               (json_int_t)counts.notes[i].block, "time",
+                                               (json_int_t)counts.notes[i].time));
+    return json_pack("{s:I, s:I, s:I, s:o}", "found", (json_int_t)counts.found, "mended", (json_int_t)counts.mended,
+                     "unmended", (json_int_t)counts.unmended, "unmended_blocks", files);
+}
+
 static json_t *slow(struct volume *volume) {
     struct position position;
     struct store_space space;
@@ -65,6 +81,9 @@ static json_t *slow(struct volume *volume) {
                                       (json_int_t)space.free, "live", (json_int_t)space.live, "kept",
                                       (json_int_t)space.kept, "dead", (json_int_t)space.dead, "meta",
                                       (json_int_t)space.meta, "inodes", (json_int_t)space.inodes));
+    json_t *bad = state == NULL ? NULL : bad_blocks(volume);
+    if (bad != NULL)
+        json_object_set_new(state, "bad_blocks", bad);
     json_t *undone = json_array();
     if (state != NULL && undone != NULL && undone_list(store_path(volume->store), add_undone, undone) == 0 &&
         json_array_size(undone) > 0)

@@ -1,12 +1,15 @@
 /* op_read, op_seek, op_copy: what a file's map says, and the blocks behind it. Writing is in ops_write.c, sizes and
  * ranges in ops_size.c. */
 #include "fs/history.h"
+#include "fs/mend.h"
 #include "fs/ops_parts.h"
 
 #include <stdio.h>
 #include <sys/stat.h>
 
 /* ---- Read ---- */
+
+#define READ_TRIES 8u
 
 struct piece { /* written blocks that lie side by side */
     uint64_t first;
@@ -23,6 +26,8 @@ struct reading {
     struct piece *pieces; /* one for each block at most */
     uint32_t count;
     uint64_t *checksums; /* one for each block from the first on; holes unset */
+    uint64_t data;
+    bool mends; /* block by block, and those that are bad are mended */
 };
 
 static uint64_t first_block(const struct reading *r) {
@@ -58,6 +63,7 @@ static int collect(struct reading *r) {
     if (!error && !S_ISREG(row.mode))
         error = S_ISDIR(row.mode) ? -EISDIR : -EINVAL;
     if (!error) {
+        r->data = row.data;
         r->length = r->offset < row.size ? MIN(r->length, row.size - r->offset) : 0;
         r->count = 0;
         if (r->length)
@@ -72,9 +78,13 @@ static int64_t buffer_at(const struct reading *r, uint64_t block) {
     return (int64_t)(block * BATON_BLOCK) - (int64_t)r->offset;
 }
 
+static uint64_t checksum_of(const struct reading *r, uint64_t block) {
+    return r->checksums[block - first_block(r)];
+}
+
 static int check_blocks(const struct reading *r, const uint8_t *bytes, uint64_t block, uint32_t count) {
     for (uint32_t i = 0; i < count; i++)
-        if (block_checksum(bytes + (size_t)i * BATON_BLOCK) != r->checksums[block + i - first_block(r)])
+        if (block_checksum(bytes + (size_t)i * BATON_BLOCK) != checksum_of(r, block + i))
             return -EIO;
     return 0;
 }
@@ -85,6 +95,8 @@ static int read_bounced(struct reading *r, uint64_t block, struct place place) {
     int error = store_read_blocks(r->store, place, bytes);
     if (!error)
         error = check_blocks(r, bytes, block, 1);
+    if (r->mends && (error == -EIO || error == -ENOENT))
+        error = mend_read(r->store, r->ino, r->data, block, place, checksum_of(r, block), bytes);
     if (error)
         return error;
     int64_t at = buffer_at(r, block);
@@ -93,8 +105,17 @@ static int read_bounced(struct reading *r, uint64_t block, struct place place) {
     return 0;
 }
 
+static int read_singly(struct reading *r, struct piece piece) {
+    int error = 0;
+    for (uint32_t i = 0; i < piece.place.count && !error; i++)
+        error = read_bounced(r, piece.first + i, (struct place){piece.place.segment, piece.place.position + i, 1});
+    return error;
+}
+
 static int read_piece(struct reading *r, struct piece piece) {
     int error = 0;
+    if (r->mends)
+        return read_singly(r, piece);
     if (buffer_at(r, piece.first) < 0) {
         error = read_bounced(r, piece.first, (struct place){piece.place.segment, piece.place.position, 1});
         piece.first++;
@@ -151,20 +172,20 @@ ssize_t op_read(struct store *store, uint64_t ino, void *buffer, size_t length, 
     r.checksums = (uint64_t *)pieces; /* these first: they are the ones that care for alignment */
     r.pieces = (struct piece *)(r.checksums + blocks);
     /* A block that reads wrong may have moved and been punched since the map was read: look again. */
-    for (unsigned tries = 0; tries < 3; tries++) {
+    for (unsigned tries = 0; tries < READ_TRIES; tries++) {
+        r.mends = tries > 0 && !history_is(store);
         error = collect(&r);
         if (error)
             return error;
         error = fill(&r);
         if (!error)
             return (ssize_t)r.length;
-        if (error != -EIO && error != -ENOENT)
+        if (error != (r.mends ? -ESTALE : -EIO) && error != -ENOENT)
             return error;
     }
-    if (history_is(store)) /* whoever asked tells it */
-        return -EIO;
-    log_error("inode %llu: blocks from byte %llu on cannot be read or fail their checksum; run baton scrub",
-              (unsigned long long)ino, (unsigned long long)offset);
+    if (!history_is(store)) /* else whoever asked tells it */
+        log_error("inode %llu: the map from byte %llu on changes each time it is read", (unsigned long long)ino,
+                  (unsigned long long)offset);
     return -EIO;
 }
 

@@ -1,5 +1,7 @@
 #include "fs/ops_parts.h"
 
+#include "fs/mend.h"
+
 #include <sys/stat.h>
 
 uint32_t ops_rows_max = 256;
@@ -101,6 +103,13 @@ int edge_read(struct store *store, const struct edge *edge, uint8_t block[BATON_
     }
     int error = store_read_blocks(store, edge->place, block);
     return !error && block_checksum(block) != edge->checksum ? -EIO : error;
+}
+
+int edge_read_mended(struct store *store, uint64_t ino, uint64_t data, const struct edge *edge, uint8_t block[BATON_BLOCK]) {
+    int error = edge_read(store, edge, block);
+    if (error == -EIO || error == -ENOENT)
+        error = mend_read(store, ino, data, edge->block, edge->place, edge->checksum, block);
+    return error;
 }
 
 size_t length_without_zeros(const uint8_t *bytes, size_t length) {

@@ -48,6 +48,9 @@ int edge_look(struct store *store, uint64_t data, uint64_t block, struct edge *e
 bool edge_is_same(const struct edge *a, const struct edge *b);
 /* The block's bytes, checked; zeros if it is not written. Without the lock. -EIO, -ENOENT: look again. */
 int edge_read(struct store *store, const struct edge *edge, uint8_t block[BATON_BLOCK]);
+/* The same, and a bad block is mended from another node, which takes its time (fs/mend.h). Without the lock. -ESTALE: look
+ * again; -EIO: it is bad, and that has been told. */
+int edge_read_mended(struct store *store, uint64_t ino, uint64_t data, const struct edge *edge, uint8_t block[BATON_BLOCK]);
 /* How often a data operation that lost against another one looks again before it holds the lock over its input. */
 #define DATA_TRIES 8u
 /* What one attempt of a data operation may say besides an error. */

@@ -42,9 +42,10 @@ static int look(struct truncating *t) {
 }
 
 /* Zeros behind the new end; often there are already. */
-static int read_edge(struct truncating *t) {
+static int read_edge(struct truncating *t, bool hold) {
     size_t keep = t->size % BATON_BLOCK;
-    int error = edge_read(t->store, &t->edge, t->block);
+    int error = hold ? edge_read(t->store, &t->edge, t->block)
+                     : edge_read_mended(t->store, t->ino, t->row.data, &t->edge, t->block);
     if (error)
         return error;
     size_t used = length_without_zeros(t->block, BATON_BLOCK);
@@ -104,7 +105,7 @@ static int fetch_edge(struct truncating *t, bool hold) {
 
     if (!hold)
         store_unlock(t->store);
-    int error = read_edge(t);
+    int error = read_edge(t, hold);
     if (!hold) {
         store_lock(t->store);
         admitted = store_admit(t->store, SPACE_FREE); /* meanwhile others may have filled tail and batch */
@@ -115,10 +116,10 @@ static int fetch_edge(struct truncating *t, bool hold) {
         error = look(t);
         return error || (t->has_edge && edge_is_same(&seen, &t->edge)) ? error : TRY_AGAIN;
     }
+    if (!hold)
+        return error == -ESTALE ? TRY_AGAIN : error; /* it has moved */
     if (error != -EIO && error != -ENOENT)
         return error;
-    if (!hold)
-        return TRY_AGAIN; /* it may just have moved */
     log_error("inode %llu: the block at %llu, where the file is to end, cannot be read or fails its checksum; run "
               "baton scrub",
               (unsigned long long)t->ino, (unsigned long long)t->size);

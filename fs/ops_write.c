@@ -86,8 +86,12 @@ static bool must_read_tail(const struct writing *w) {
     return w->has_tail && w->tail.written && end_of(w) < w->row.size;
 }
 
+static int read_edge(struct writing *w, const struct edge *edge, bool hold, uint8_t *block) {
+    return hold ? edge_read(w->store, edge, block) : edge_read_mended(w->store, w->ino, w->row.data, edge, block);
+}
+
 /* The payload and its checksums. */
-static int prepare(struct writing *w) {
+static int prepare(struct writing *w, bool hold) {
     size_t whole = (size_t)w->blocks * BATON_BLOCK;
     bool tail = must_read_tail(w);
 
@@ -101,11 +105,11 @@ static int prepare(struct writing *w) {
         if (!w->buffer)
             return -ENOMEM;
         if (must_read_head(w))
-            error = edge_read(w->store, &w->head, w->buffer);
+            error = read_edge(w, &w->head, hold, w->buffer);
         else
             memset(w->buffer, 0, BATON_BLOCK);
         if (!error && w->blocks > 1 && tail)
-            error = edge_read(w->store, &w->tail, w->buffer + whole - BATON_BLOCK);
+            error = read_edge(w, &w->tail, hold, w->buffer + whole - BATON_BLOCK);
         else if (w->blocks > 1)
             memset(w->buffer + whole - BATON_BLOCK, 0, BATON_BLOCK);
         if (error)
@@ -161,12 +165,12 @@ static int append(struct writing *w, uint64_t *lsn) {
     return op_append(w->store, &record, w->payload, w->places, w->place_count, lsn);
 }
 
-/* An edge that does not read as its checksum says may just have moved; on the last try it has not. */
+/* While the lock was not held an edge may have moved; else it has not, and nothing can be mended either. */
 static int explain_read(const struct writing *w, int error, bool hold) {
+    if (!hold)
+        return error == -ESTALE ? TRY_AGAIN : error;
     if (error != -EIO && error != -ENOENT)
         return error;
-    if (!hold)
-        return TRY_AGAIN;
     log_error("inode %llu: a block at %llu, of which a part is to be overwritten, cannot be read or fails its "
               "checksum; run baton scrub",
               (unsigned long long)w->ino, (unsigned long long)w->offset);
@@ -190,7 +194,7 @@ static int attempt(struct writing *w, bool hold, uint64_t *lsn) {
     bool leave = !hold && !small;
     if (leave)
         store_unlock(w->store);
-    error = prepare(w);
+    error = prepare(w, hold);
     if (error)
         error = explain_read(w, error, hold);
     else

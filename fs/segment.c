@@ -572,6 +572,10 @@ static int write_directly(struct store *store, struct place place, const uint8_t
     return rc;
 }
 
+int segment_overwrite(struct store *store, struct place place, const uint8_t bytes[BATON_BLOCK]) {
+    return write_directly(store, place, bytes, BATON_BLOCK);
+}
+
 static void write_back(struct segments *segments, struct place place) {
     int fd = segment_fd_get(segments, place.segment, false);
     if (fd >= 0) {

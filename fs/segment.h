@@ -66,6 +66,8 @@ int segment_claim(struct store *store, struct place place);
 /* After a failed commit: the place is reserved again, whatever the heads of the transaction's beginning say. */
 int segment_reserve_again(struct store *store, struct place place);
 void segment_mark(struct store *store, struct place place, bool big);
+/* One block's bytes, into the file at once. The file is flushed with the next checkpoint if segment_mark was called. */
+int segment_overwrite(struct store *store, struct place place, const uint8_t bytes[BATON_BLOCK]);
 int segment_freed(struct store *store, struct place place); /* live shrinks; lock held */
 void segment_remove(struct store *store, uint32_t number); /* forgets an empty one; lock held */
 /* A segment of another store of this disk becomes one of this store too, as a further link to its file, under a number of

@@ -61,6 +61,7 @@ static struct store *store_new(const char *path, const char *base, const struct 
     pthread_cond_init(&store->sync_work, NULL);
     pthread_cond_init(&store->sync_done, NULL);
     pthread_condattr_destroy(&monotonic);
+    mend_open(&store->mend);
     if (!store->path || !store->base || !store->record_buffer || !store->recent) {
         free(store->path);
         free(store->base);
@@ -108,6 +109,7 @@ static void store_free(struct store *store) {
     pthread_cond_destroy(&store->committed_cond);
     pthread_cond_destroy(&store->sync_work);
     pthread_cond_destroy(&store->sync_done);
+    mend_close(&store->mend);
     free(store->path);
     free(store->base);
     free(store);
@@ -509,6 +511,7 @@ static int threads_start(struct store *store) {
     store_lock(store);
     while (!store->begun)
         pthread_cond_wait(&store->committed_cond, &store->lock);
+    mend_load(store);
     store_unlock(store);
     return 0;
 }

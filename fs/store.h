@@ -122,6 +122,12 @@ int store_write_blocks(struct store *store, const struct place *places, uint32_t
  * gone: look at the map again). */
 int store_read_blocks(struct store *store, struct place place, void *buffer);
 
+/* Without the lock. A block of the map that is bad is overwritten where it lies: `place` (one block) and `checksum` are what
+ * the map said when it was looked at, `bytes` fit the checksum (-EINVAL). Durable with the next checkpoint. -ESTALE: the map
+ * says something else by now, nothing was written. Errors of the disk. */
+int store_mend(struct store *store, uint64_t data, uint64_t block, struct place place, uint64_t checksum,
+               const uint8_t *bytes);
+
 /* Could these blocks be one of this store's segments'? For a place that somebody else names. Without the lock. */
 bool store_place_valid(const struct store *store, struct place place);
 
@@ -162,6 +168,10 @@ struct store_watch {
     void (*durable)(void *context, uint64_t lsn);
     /* Undone. Under the lock. */
     void (*undone)(void *context, const struct record *record);
+    /* A block here is bad: have it from another node. Any thread that reads, without locks; may wait, but not for ever. 0
+     * with bytes that fit the checksum; -ENOTSUP: there is no other node, -ENOTCONN: none is reached, -ETIMEDOUT, another
+     * error: none has it. NULL: there is no other node. */
+    int (*fetch)(void *context, uint64_t data, uint64_t block, uint64_t checksum, uint8_t bytes[BATON_BLOCK]);
     void *context;
 };
 void store_set_watch(struct store *store, const struct store_watch *watch); /* before other threads use it */

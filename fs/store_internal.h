@@ -4,6 +4,7 @@
 #define BATON_FS_STORE_INTERNAL_H
 
 #include "fs/mark.h"
+#include "fs/mend.h"
 #include "fs/segment.h"
 #include "fs/store.h"
 #include "fs/tail.h"
@@ -136,6 +137,7 @@ struct store {
 
     struct tail tail;
     struct segments segments;
+    struct mend mend;
     /* Accounting as it was when the transaction began: a failed commit goes back to it. */
     struct position_row saved_position;
     struct segment *saved_segments;

@@ -90,9 +90,21 @@ void volume_durable(void *context, uint64_t lsn) {
     }
 }
 
+int volume_fetch(void *context, uint64_t data, uint64_t block, uint64_t checksum, uint8_t bytes[BATON_BLOCK]) {
+    struct volume *volume = context;
+    struct replicator *replicator = atomic_load(&volume->replicator);
+
+    if (volume->config.node_count == 1)
+        return -ENOTSUP;
+    return replicator ? replicator_fetch(replicator, data, block, checksum, bytes) : -ENOTCONN;
+}
+
 void volume_watch(struct volume *volume) {
-    struct store_watch watch = {
-        .applied = volume_applied, .durable = volume_durable, .undone = volume_undone, .context = volume};
+    struct store_watch watch = {.applied = volume_applied,
+                                .durable = volume_durable,
+                                .undone = volume_undone,
+                                .fetch = volume_fetch,
+                                .context = volume};
     store_set_watch(volume->store, &watch);
 }
 

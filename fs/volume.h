@@ -53,6 +53,7 @@ bool volume_settled(struct volume *volume, enum volume_wait kind, uint64_t lsn);
 void volume_applied(void *volume, const struct record *record, struct entry *entry);
 void volume_undone(void *volume, const struct record *record);
 void volume_durable(void *volume, uint64_t lsn);
+int volume_fetch(void *volume, uint64_t data, uint64_t block, uint64_t checksum, uint8_t bytes[BATON_BLOCK]);
 void volume_watch(struct volume *volume); /* sets the watch; before other threads use the store */
 
 /* The only node of its volume becomes primary in a new epoch. 0 or a negative errno with a sentence. */

@@ -8,6 +8,7 @@
  *   keeper            changes that take time: the in-sync set (set.c), roles                          (roles.c)
  *   provider          gives rows and blocks to nodes that build or mend their stores                  (provide.c)
  *   synchronizer      builds this node's store anew from such                                         (sync.c)
+ *   mender            has single blocks that are bad here from such                                   (mender.c)
  *
  * `lock` guards everything below it in struct replicator, the records socket too; it is held for microseconds, and never
  * while the store's engine lock is being asked for (whoever applies holds that one and then takes this one). `role_lock`
@@ -86,6 +87,16 @@ struct sync {  /* a full synchronization of this store */
     char why[WIRE_TEXT];     /* why it does not go on */
 };
 
+#define MEND_QUESTIONS 8u /* who comes then waits for room */
+enum mend_question_state { MEND_FREE, MEND_ASKED, MEND_UNDER_WAY, MEND_LEFT, MEND_ANSWERED };
+struct mend_question { /* a block that is bad here; LEFT: under way, but nobody waits for it any more */
+    enum mend_question_state state;
+    uint64_t data, block, checksum;
+    int64_t deadline;
+    int result;
+    uint8_t bytes[BATON_BLOCK];
+};
+
 struct replicator {
     struct volume *volume;
     struct store *store;
@@ -95,14 +106,14 @@ struct replicator {
     struct link *link;
     struct awake awake; /* the talker's */
     int wake; /* eventfd: the talker has something to send */
-    pthread_t feeder, acknowledger, receiver, talker, keeper, provider, synchronizer;
+    pthread_t feeder, acknowledger, receiver, talker, keeper, provider, synchronizer, mender;
     unsigned threads;
     atomic_bool stopping;
     pthread_mutex_t role_lock;
     uint8_t incarnation[16];
 
     pthread_mutex_t lock;
-    pthread_cond_t feed_work, keep_work, receive_work, sync_work;
+    pthread_cond_t feed_work, keep_work, receive_work, sync_work, mend_work;
     pthread_cond_t news; /* broadcast: something that somebody may be waiting for has changed */
     struct peer peers[CONFIG_NODES_MAX];
     enum role role;
@@ -144,6 +155,8 @@ struct replicator {
     int64_t copy_idle;  /* PROVIDE_IDLE, PROVIDE_BYTES; tests have others */
     uint32_t copy_bytes;
     struct sync sync;
+    struct mend_question mends[MEND_QUESTIONS];
+    pthread_cond_t mend_news; /* broadcast: a question has been answered or given back */
     char refusal[WIRE_TEXT]; /* the last one that was logged */
     char trouble[WIRE_TEXT]; /* what status should say beside */
 
@@ -201,6 +214,9 @@ void *sync_thread(void *replicator);
 void sync_want(struct replicator *r, unsigned node);
 void sync_unwant(struct replicator *r); /* it feeds it, or somebody else does, or nobody; lock held */
 json_t *sync_status(const struct replicator *r); /* lock held; NULL: there is none */
+
+/* mender.c */
+void *mend_thread(void *replicator);
 
 /* talk.c */
 void *talk_thread(void *replicator);

@@ -76,6 +76,8 @@ static struct replicator *make(struct volume *volume) {
     make_condition(&r->keep_work);
     make_condition(&r->receive_work);
     make_condition(&r->sync_work);
+    make_condition(&r->mend_work);
+    make_condition(&r->mend_news);
     make_condition(&r->news);
     return r;
 }
@@ -158,7 +160,8 @@ static void start_threads(struct replicator *r) {
                {&r->talker, talk_thread, "repl-talk"},
                {&r->keeper, keeper_thread, "repl-keep"},
                {&r->provider, provide_thread, "repl-provide"},
-               {&r->synchronizer, sync_thread, "repl-sync"}};
+               {&r->synchronizer, sync_thread, "repl-sync"},
+               {&r->mender, mend_thread, "repl-mend"}};
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++) {
         PROMISE(pthread_create(all[i].thread, NULL, all[i].run, r) == 0);
         pthread_setname_np(*all[i].thread, all[i].name);
@@ -228,11 +231,13 @@ void replicator_stop(struct replicator *r) {
     pthread_cond_broadcast(&r->keep_work);
     pthread_cond_broadcast(&r->receive_work);
     pthread_cond_broadcast(&r->sync_work);
+    pthread_cond_broadcast(&r->mend_work);
+    pthread_cond_broadcast(&r->mend_news);
     pthread_cond_broadcast(&r->news);
     repl_unlock(r);
     talk_kick(r);
     link_shutdown(r->link);
-    pthread_t all[] = {r->feeder, r->acknowledger, r->receiver, r->talker, r->keeper, r->provider, r->synchronizer};
+    pthread_t all[] = {r->feeder, r->acknowledger, r->receiver, r->talker, r->keeper, r->provider, r->synchronizer, r->mender};
     for (unsigned i = 0; i < r->threads; i++)
         pthread_join(all[i], NULL);
     if (r->volume->reg) {

@@ -28,6 +28,11 @@ void replicator_durable(struct replicator *replicator);
  * volume_wait for every operation that waits, just before park_wait. Quick, never blocks, no locks held. */
 void replicator_need(struct replicator *replicator, enum park_line line, uint64_t lsn);
 
+/* A block that is bad here, from another node: the store's `fetch` (fs/store.h). Waits up to the lease time. Any thread, no
+ * locks held. */
+int replicator_fetch(struct replicator *replicator, uint64_t data, uint64_t block, uint64_t checksum,
+                     uint8_t bytes[BATON_BLOCK]);
+
 /* Role changes; each returns when done, or a negative errno with a sentence. */
 /* Becomes primary. Refused (-EBUSY) without force while the primary answers; -ESTALE without force if this store is
  * not in the in-sync set, or has not heard from a primary since the process started: the set that it knows may be an old

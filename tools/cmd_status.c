@@ -104,6 +104,24 @@ static uint64_t number_of(const json_t *object, const char *key) {
     return (uint64_t)json_integer_value(json_object_get(object, key));
 }
 
+static void show_bad_blocks(const json_t *bad) {
+    const json_t *notes = json_object_get(bad, "unmended_blocks");
+    size_t count = json_array_size(notes);
+    if (bad == NULL)
+        return;
+    printf("  bad       %" PRIu64 " blocks on this disk could not be read or failed their checksum, %" PRIu64
+           " have been mended from another node; look at the disk's own report\n",
+           number_of(bad, "found"), number_of(bad, "mended"));
+    if (number_of(bad, "unmended") == 0)
+        return;
+    printf("            %" PRIu64 " not mended: no node gave a good copy; each is tried again when it is read", number_of(bad, "unmended"));
+    for (size_t i = 0; i < count; i++) {
+        const json_t *note = json_array_get(notes, i);
+        printf("%s inode %" PRIu64 " block %" PRIu64, i == 0 ? ":" : ",", number_of(note, "inode"), number_of(note, "block"));
+    }
+    putchar('\n');
+}
+
 static void show_state(const json_t *state) {
     char age[32], a[32], b[32], c[32], d[32], e[32];
     const json_t *space = json_object_get(state, "space");
@@ -128,6 +146,7 @@ static void show_state(const json_t *state) {
         printf("  aside     an older copy of this store, with changes that only this node had, in the store's folder %s: look at "
                "it with \"baton extract --store\" and \"baton journal list --store\", then remove it\n",
                json_string_value(tail));
+    show_bad_blocks(json_object_get(state, "bad_blocks"));
     if (space == NULL)
         return;
     size_text(number_of(space, "free"), a, sizeof a);
