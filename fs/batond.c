@@ -172,10 +172,14 @@ static int open_store(struct volume *volume) {
         log_error("%s", why);
         return error;
     }
-    error = generation_sweep(volume->self->store, true);
+    return 0;
+}
+
+/* Under the store's lock, which is held while it is open. */
+static void sweep(struct volume *volume) {
+    int error = generation_sweep(volume->self->store, true);
     if (error)
         log_warning("what an earlier synchronization left in %s cannot be removed: %s", volume->self->store, strerror(-error));
-    return 0;
 }
 
 /* What a record in the log says of the store when it was opened: it is all on disk. */
@@ -209,6 +213,7 @@ static int start(struct volume *volume) {
         log_error("no memory for a start");
         return -ENOMEM;
     }
+    sweep(volume);
     watch_store(volume);
     if (volume->self->mount[0])
         error = front_start(volume, &volume->front, why, sizeof why);
@@ -251,30 +256,48 @@ static int replace_store(void *context) {
     store_set_watch(volume->store, &(struct store_watch){0});
     store_close(volume->store);
     volume->store = NULL;
-    int error = import_switch(volume->self->store, aside[0] ? aside : NULL);
+    int error, tries = 0;
+    while ((error = import_switch(volume->self->store, aside[0] ? aside : NULL)) == -EBUSY && tries++ < 100)
+        usleep(100000); /* a tool that looks at the store */
     if (error)
         log_error("the store that was built anew in %s cannot take the old one's place: %s", volume->self->store,
                   strerror(-error));
-    return error ? error : open_store(volume);
+    return open_store(volume); /* whichever it is */
+}
+
+/* Is the old store where it was when it was judged? Else it may have something by now that the new one has not. */
+static bool renewal_holds(struct volume *volume) {
+    struct position now;
+    store_position(volume->store, &now);
+    return atomic_load(&volume->role) == ROLE_STANDBY && now.lsn == volume->renewal.lsn &&
+           now.epoch == volume->renewal.epoch && memcmp(now.chain, volume->renewal.chain, sizeof now.chain) == 0;
 }
 
 /* The mount stays; who reads there waits meanwhile. */
 static int renew(struct volume *volume) {
     char why[1024] = "";
+    int error = 0;
     control_stop(volume->control);
     volume->control = NULL;
     replicator_stop(volume->replicator);
-    int error = volume->front ? front_replace_store(volume->front, replace_store, volume) : replace_store(volume);
+    bool holds = renewal_holds(volume);
+    if (holds)
+        error = volume->front ? front_replace_store(volume->front, replace_store, volume) : replace_store(volume);
     if (error)
         return error;
     volume->renewal.aside[0] = '\0';
     atomic_store(&volume->renewal.due, false);
-    watch_store(volume);
+    if (holds)
+        watch_store(volume);
     error = start_service(volume, why, sizeof why);
     if (error)
         log_error("%s", why);
-    else
+    else if (holds)
         log_info("the store that was built anew has taken the old one's place");
+    else
+        log_info("the old store has moved on meanwhile and stays");
+    if (!error)
+        sweep(volume);
     return error;
 }
 

@@ -378,10 +378,9 @@ int check_store(const char *path, unsigned flags, void (*finding)(void *context,
     struct listening listening = {.finding = finding, .context = context, .at = "the store"};
     char text[600], base[PATH_MAX], lock[PATH_MAX];
     AUTO_CLOSE int lock_fd = -1;
-    int rc = generation_current(path, base, NULL);
-    AUTO_CLOSE int directory_fd = rc ? -1 : open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (directory_fd < 0) {
-        rc = rc ? rc : -errno;
+    AUTO_CLOSE int directory_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = directory_fd < 0 ? -errno : 0;
+    if (rc) {
         snprintf(text, sizeof text, "%s cannot be opened: %s", path, strerror(-rc));
     } else {
         snprintf(lock, sizeof lock, "%s/lock", path);
@@ -395,6 +394,15 @@ int check_store(const char *path, unsigned flags, void (*finding)(void *context,
         } else if (flock(lock_fd, LOCK_EX | LOCK_NB) < 0) {
             rc = errno == EWOULDBLOCK ? -EBUSY : -errno;
             snprintf(text, sizeof text, "the store %s is in use: stop its batond first, or use \"baton scrub\"", path);
+        }
+    }
+    if (!rc) { /* with the lock: nobody changes which generation it is */
+        rc = generation_current(path, base, NULL);
+        close(directory_fd);
+        directory_fd = rc ? -1 : open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (directory_fd < 0) {
+            rc = rc ? rc : -errno;
+            snprintf(text, sizeof text, "%s cannot be opened: %s", path, strerror(-rc));
         }
     }
     if (!rc) {

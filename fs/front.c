@@ -100,9 +100,20 @@ static bool hold(struct front *front, const struct fuse_buf *buffer) {
     return kept;
 }
 
+/* There is no store any more (front_replace_store failed), batond is about to end. */
+static void refuse(struct front *front, const struct fuse_buf *buffer) {
+    const struct fuse_in_header *head = buffer->mem;
+    struct fuse_out_header answer = {.len = sizeof answer, .error = -EIO, .unique = head->unique};
+    struct iovec part = {&answer, sizeof answer};
+    if (head->opcode != FUSE_FORGET && head->opcode != FUSE_BATCH_FORGET && head->opcode != FUSE_INTERRUPT)
+        raw_send(front, note.fd, &part, 1);
+}
+
 static void process(struct front *front, const struct fuse_buf *buffer) {
     pthread_rwlock_rdlock(&front->gate);
-    if (!hold(front, buffer))
+    if (!front->store)
+        refuse(front, buffer);
+    else if (!hold(front, buffer))
         fuse_session_process_buf(front->session, buffer);
     pthread_rwlock_unlock(&front->gate);
 }

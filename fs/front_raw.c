@@ -78,6 +78,10 @@ static size_t look_at(struct front *front, uint8_t *request, size_t length) {
         break;
     case OPCODE_STATX:
         pthread_rwlock_rdlock(&front->gate);
+        if (!front->store) { /* process() refuses it */
+            pthread_rwlock_unlock(&front->gate);
+            break;
+        }
         front_statx(front, head->nodeid, head->unique, note.fd);
         pthread_rwlock_unlock(&front->gate);
         return 0;

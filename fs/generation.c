@@ -88,21 +88,33 @@ int generation_current(const char *store, char base[PATH_MAX], unsigned *number)
     return 0;
 }
 
-int generation_switch(const char *store, unsigned number) {
-    char name[64];
-    if (number == 0)
-        return -EINVAL;
-    snprintf(name, sizeof name, PREFIX "%u", number);
-    int rc = fsync_dir(store); /* what will be named is there after a power cut */
-    return rc ? rc : line_write(store, CURRENT, name);
-}
-
-static bool is_building(const char *store, unsigned number) {
+static bool has(const char *store, unsigned number, const char *name) {
     char base[PATH_MAX], file[PATH_MAX + 16];
     struct stat st;
     generation_base(store, number, base);
-    snprintf(file, sizeof file, "%s/" GENERATION_BUILDING, base);
+    snprintf(file, sizeof file, "%s/%s", base, name);
     return stat(file, &st) == 0;
+}
+
+static bool is_building(const char *store, unsigned number) {
+    return has(store, number, GENERATION_BUILDING) || has(store, number, GENERATION_COMPLETE);
+}
+
+int generation_begin(const char *store, unsigned number, const char *line) {
+    char base[PATH_MAX];
+    generation_base(store, number, base);
+    int rc = mkdir(base, 0700) < 0 ? -errno : line_write(base, GENERATION_BUILDING, line);
+    return rc ? rc : fsync_dir(store);
+}
+
+int generation_complete(const char *store, unsigned number) {
+    char base[PATH_MAX], from[PATH_MAX + 16], to[PATH_MAX + 16];
+    generation_base(store, number, base);
+    snprintf(from, sizeof from, "%s/" GENERATION_BUILDING, base);
+    snprintf(to, sizeof to, "%s/" GENERATION_COMPLETE, base);
+    if (rename(from, to) < 0 && (errno != ENOENT || !has(store, number, GENERATION_COMPLETE)))
+        return -errno;
+    return fsync_dir(base);
 }
 
 /* Calls `each` for every generation's number. */
@@ -124,26 +136,50 @@ static int for_each(const char *store, int (*each)(void *context, unsigned numbe
 struct looking {
     const char *store;
     unsigned current, found;
-    bool keep_building;
+    bool keep_building, complete;
 };
 
 static int look_building(void *context, unsigned number) {
     struct looking *looking = context;
-    if (number != looking->current && is_building(looking->store, number))
+    if (number != looking->current && (looking->complete ? has(looking->store, number, GENERATION_COMPLETE)
+                                                         : is_building(looking->store, number)))
         looking->found = MAX(looking->found, number);
     return 0;
 }
 
-int generation_building(const char *store, unsigned *number) {
+static int find(struct looking *looking) {
+    char base[PATH_MAX];
+    int rc = generation_current(looking->store, base, &looking->current);
+    if (rc == 0)
+        rc = for_each(looking->store, look_building, looking);
+    return rc ? rc : looking->found ? 0 : -ENOENT;
+}
+
+int generation_building(const char *store, unsigned *number, char line[NAME_MAX]) {
     struct looking looking = {.store = store};
     char base[PATH_MAX];
-    int rc = generation_current(store, base, &looking.current);
-    if (rc == 0)
-        rc = for_each(store, look_building, &looking);
+    int rc = find(&looking);
     if (rc)
         return rc;
     *number = looking.found;
-    return looking.found ? 0 : -ENOENT;
+    generation_base(store, looking.found, base);
+    rc = line_read(base, has(store, looking.found, GENERATION_COMPLETE) ? GENERATION_COMPLETE : GENERATION_BUILDING, line);
+    if (rc == -EIO || rc == -ENOENT) { /* cut from power at its first instant */
+        line[0] = 0;
+        rc = 0;
+    }
+    return rc;
+}
+
+int generation_switch(const char *store) {
+    struct looking looking = {.store = store, .complete = true};
+    char name[64];
+    int rc = find(&looking);
+    if (rc)
+        return rc;
+    snprintf(name, sizeof name, PREFIX "%u", looking.found);
+    rc = fsync_dir(store); /* what will be named is there after a power cut */
+    return rc ? rc : line_write(store, CURRENT, name);
 }
 
 static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *where) {
@@ -187,6 +223,11 @@ int generation_keep(const char *store, const char *name) {
     int rc = generation_current(store, base, &number);
     if (rc)
         return rc;
+    if (!name) {
+        char path[PATH_MAX + 16];
+        snprintf(path, sizeof path, "%s/" KEEP, store);
+        return unlink(path) < 0 ? (errno == ENOENT ? 0 : -errno) : fsync_dir(store);
+    }
     if (strncmp(name, GENERATION_ASIDE, strlen(GENERATION_ASIDE)) != 0 || strchr(name, '/') ||
         (size_t)snprintf(line, sizeof line, "%u.%s", number, name) >= sizeof line)
         return -EINVAL;
@@ -253,7 +294,7 @@ int generation_sweep(const char *store, bool keep_building) {
     if (rc)
         return rc;
     if (looking.current) { /* complete: the file says so */
-        snprintf(file, sizeof file, "%s/" GENERATION_BUILDING, base);
+        snprintf(file, sizeof file, "%s/" GENERATION_COMPLETE, base);
         if (unlink(file) < 0 && errno != ENOENT)
             return -errno;
         rc = sweep_own(store);

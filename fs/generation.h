@@ -13,19 +13,24 @@
 
 #include <limits.h>
 
-#define GENERATION_BUILDING "building"
+#define GENERATION_BUILDING "building" /* holds a line that says beside which store it is built */
+#define GENERATION_COMPLETE "complete" /* that file's name when it may become current */
 #define GENERATION_ASIDE "aside." /* how the names of stores that are kept begin */
 
 /* The folder of the current generation, and its number (0: the store's own folder; may be NULL). 0, -ENAMETOOLONG, -EIO
  * if `current` is none of ours. A store that is not there has its own folder. */
 int generation_current(const char *store, char base[PATH_MAX], unsigned *number);
 void generation_base(const char *store, unsigned number, char base[PATH_MAX]);
-/* The one being built: its number. -ENOENT: none. */
-int generation_building(const char *store, unsigned *number);
-/* Makes that generation, which is complete and on disk, the current one; durable on return. */
-int generation_switch(const char *store, unsigned number);
+/* The one being built, or complete but not current yet: its number, and the line that generation_begin wrote. -ENOENT: none. */
+int generation_building(const char *store, unsigned *number, char line[NAME_MAX]);
+/* Makes the folder of a generation to be built, with that line. */
+int generation_begin(const char *store, unsigned number, const char *line);
+/* All of it is on disk, and it may become the current one. May be said again. */
+int generation_complete(const char *store, unsigned number);
+/* Makes the complete generation the current one; durable on return. -ENOENT: none is complete. */
+int generation_switch(const char *store);
 /* The current generation is to be kept when another one has become current, as the store STORE/NAME (with a lock of its own,
- * for the tools). Durable on return; generation_sweep does it then. */
+ * for the tools), or, without a name, is not. Durable on return; generation_sweep does it then. */
 int generation_keep(const char *store, const char *name);
 /* Calls `each` with the name of every store that was kept so. */
 int generation_kept(const char *store, void (*each)(void *context, const char *name), void *context);

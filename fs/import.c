@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #define IMPORT_FORMAT 1u
@@ -122,9 +123,19 @@ static int adopt(struct import *import, uint32_t from, uint32_t *to) {
 
 /* ---- Opening ---- */
 
+/* Beside which store, and where that was: if it moves on meanwhile (promoted, fed, rolled back), what was taken over from it
+ * may be punched, and what it has beyond the common point is something else. */
+static void beside(struct store *old, char line[NAME_MAX]) {
+    struct position position;
+    store_position(old, &position);
+    int at = snprintf(line, NAME_MAX, "%llu.%llu.", (unsigned long long)position.lsn, (unsigned long long)position.epoch);
+    for (unsigned i = 0; i < CHAIN_SIZE; i++)
+        at += snprintf(line + at, (size_t)(NAME_MAX - at), "%02x", position.chain[i]);
+}
+
 static int make_generation(struct import *import, char *why, size_t why_room) {
-    char base[PATH_MAX], file[PATH_MAX + 16];
-    const struct store *old = import->old;
+    char base[PATH_MAX], line[NAME_MAX];
+    struct store *old = import->old;
     int rc = generation_current(old->path, base, &import->generation);
     if (rc == 0)
         rc = generation_sweep(old->path, false);
@@ -133,14 +144,12 @@ static int make_generation(struct import *import, char *why, size_t why_room) {
         return rc;
     }
     generation_base(old->path, ++import->generation, base);
-    snprintf(file, sizeof file, "%s/" GENERATION_BUILDING, base);
-    int fd = mkdir(base, 0700) < 0 ? -1 : open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        rc = -errno;
+    beside(old, line);
+    rc = generation_begin(old->path, import->generation, line);
+    if (rc) {
         snprintf(why, why_room, "no new store can be made in %s: %s", base, strerror(-rc));
         return rc;
     }
-    close(fd);
     return store_format_generation(old->path, base, old->volume, old->name, &old->options, why, why_room);
 }
 
@@ -164,6 +173,24 @@ static void shut(struct import *import) {
     import->store = NULL;
 }
 
+static int resume(struct import *import, char *why, size_t why_room) {
+    char line[NAME_MAX], now[NAME_MAX];
+    int rc = generation_building(import->old->path, &import->generation, line);
+    if (rc) {
+        if (rc != -ENOENT)
+            snprintf(why, why_room, "%s cannot be read: %s", import->old->path, strerror(-rc));
+        return rc == -ENOENT ? 0 : rc;
+    }
+    beside(import->old, now);
+    if (strcmp(line, now) != 0)
+        return 0;
+    rc = open_generation(import, why, why_room);
+    if (rc)
+        shut(import);
+    bool damaged = rc == -EIO || rc == -ENOENT || rc == -EBADMSG || rc == -ENODATA || rc == -EPROTONOSUPPORT;
+    return damaged ? 0 : rc;
+}
+
 int import_open(struct store *old, struct import **out, char *why, size_t why_room) {
     struct import *import = calloc(1, sizeof *import);
     if (!import) {
@@ -177,10 +204,9 @@ int import_open(struct store *old, struct import **out, char *why, size_t why_ro
         rc = store_checkpoint(old); /* what its map names is in its segments' files then, and stays so */
     if (rc)
         snprintf(why, why_room, "the store %s cannot be read: %s", old->base, strerror(-rc));
-    /* One that is no longer fit, half made or damaged, is begun anew. */
-    if (rc == 0 && generation_building(old->path, &import->generation) == 0 &&
-        open_generation(import, why, why_room) != 0)
-        shut(import);
+    /* One that is no longer fit is begun anew: half made, damaged, or beside a store that has moved on. */
+    if (rc == 0)
+        rc = resume(import, why, why_room);
     if (rc == 0 && !import->store)
         rc = make_generation(import, why, why_room);
     if (rc == 0 && !import->store)
@@ -209,13 +235,13 @@ int import_discard(struct import *import) {
 }
 
 int import_switch(const char *store_path, const char *aside) {
-    unsigned number;
-    int rc = generation_building(store_path, &number);
-    if (rc == 0 && aside)
-        rc = generation_keep(store_path, aside);
-    if (rc == 0)
-        rc = generation_switch(store_path, number);
-    return rc ? rc : generation_sweep(store_path, false);
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/lock", store_path);
+    AUTO_CLOSE int lock = open(path, O_RDWR | O_CLOEXEC);
+    if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK ? -EBUSY : -errno;
+    int rc = generation_keep(store_path, aside);
+    return rc ? rc : generation_switch(store_path);
 }
 
 /* ---- What it has ---- */
@@ -323,6 +349,17 @@ int import_common_point(struct import *import, uint64_t *lsn) {
     return rc;
 }
 
+static bool shares_segments(const struct store *store) {
+    for (uint32_t i = 0; i < store->segments.count; i++) {
+        char name[16];
+        struct stat st;
+        segment_name(store->segments.list[i].number, name);
+        if (fstatat(store->segments.directory_fd, name, &st, 0) == 0 && st.st_nlink > 1)
+            return true;
+    }
+    return false;
+}
+
 int import_keep_old(struct import *import) {
     store_lock(import->store);
     int rc = row_load(import);
@@ -330,6 +367,8 @@ int import_keep_old(struct import *import) {
         rc = import->begun && (import->row.step <= 1 || !import->row.reuse) ? 0 : -EBUSY;
         import->row.reuse = false;
         rc = rc ? rc : row_save(import);
+    } else if (rc == 0 && shares_segments(import->store)) {
+        rc = -EBUSY;
     }
     store_unlock(import->store);
     return rc;
@@ -485,7 +524,14 @@ static int old_cursor(struct import *import, enum table table, struct snapshot *
     return rc ? rc : cursor_open(cursor, import->old, *snapshot, TABLE_EXTENT);
 }
 
-int import_rows(struct import *import, enum table table, int (*each)(void *context, struct span *key, struct span *value),
+/* Is that what is wanted? */
+static bool follows(const struct import *import, enum table table, const struct key *after) {
+    const struct import_row *row = &import->row;
+    return row->step < TABLE_SHARED_END && order[row->step] == table && row->key_length == after->length &&
+           memcmp(row->key, after->bytes, after->length) == 0;
+}
+
+int import_rows(struct import *import, enum table table, const struct key *after, int (*each)(void *context, struct span *key, struct span *value),
                 void *context, bool done) {
     struct store *store = import->store;
     struct snapshot *snapshot;
@@ -495,15 +541,22 @@ int import_rows(struct import *import, enum table table, int (*each)(void *conte
     store_lock(store);
     if (rc == 0)
         rc = admit(import);
-    if (rc == 0 && (!import->begun || import->row.step == TABLE_SHARED_END || order[import->row.step] != table))
+    bool admitted = rc == 0 && import->begun;
+    if (rc == 0 && !import->begun)
         rc = -EBADMSG;
-    while (rc == 0 && (rc = each(context, &key, &value)) == 1)
+    else if (rc == 0 && !follows(import, table, after))
+        rc = -EAGAIN;
+    while (rc == 0 && (rc = each(context, &key, &value)) == 1) {
+        struct import_row before = import->row;
         rc = row_import(import, table, &old, key, value);
+        if (rc)
+            import->row = before; /* a part of it may be there; it comes again */
+    }
     if (rc == 0 && done) {
         import->row.step++;
         import->row.key_length = 0;
     }
-    if (import->begun && !store->txn_broken) {
+    if (admitted && !store->txn_broken) { /* what is in memory is what is in the table, and what came now */
         int saved = row_save(import);
         rc = rc ? rc : saved;
     }
@@ -742,7 +795,17 @@ static int free_unused(struct import *import) {
     return rc;
 }
 
-static int take_position(struct import *import) {
+static uint64_t hold_of(struct store *store) {
+    uint64_t hold = 0;
+    size_t length = 0;
+    store_lock(store);
+    if (store_meta_get(store, "hold", &hold, sizeof hold, &length) != 0 || length != sizeof hold)
+        hold = 0;
+    store_unlock(store);
+    return hold;
+}
+
+static int take_position(struct import *import, uint64_t hold) {
     struct store *store = import->store;
     struct import_state state = import->row.state;
     struct key row = meta_key("import"), segments = meta_key("import.segments");
@@ -760,14 +823,17 @@ static int take_position(struct import *import) {
     memcpy(store->position.chain, state.chain, CHAIN_SIZE);
     store->recent_first = state.lsn + 1;
     mark_set(&store->mark, state.lsn);
-    return 0;
+    /* What every node had once is not forgotten with the old store. */
+    return hold ? store_meta_put(store, "hold", &hold, sizeof hold) : 0;
 }
 
 int import_finish(struct import *import) {
     struct store *store = import->store;
     if (import->complete)
-        return 0;
+        return generation_complete(import->old->path, import->generation);
+    uint64_t hold = hold_of(import->old);
     store_lock(store);
+    uint64_t mends = store->mends;
     int rc = row_load(import);
     if (rc == 0 && (!import->begun || import->row.step != TABLE_SHARED_END || import->row.progress.wanted != 0))
         rc = -EBUSY;
@@ -780,11 +846,11 @@ int import_finish(struct import *import) {
     if (rc)
         return rc;
     store_lock(store);
-    rc = row_load(import); /* a refused commit may have taken something back */
+    rc = store->mends == mends ? row_load(import) : -EAGAIN; /* a refused commit has taken something back */
     if (rc == 0 && (!import->begun || import->row.step != TABLE_SHARED_END || import->row.progress.wanted != 0))
         rc = -EAGAIN;
     if (rc == 0)
-        rc = take_position(import);
+        rc = take_position(import, hold);
     if (store->txn_broken)
         rc = -ENOSPC;
     store_unlock(store);
@@ -794,5 +860,7 @@ int import_finish(struct import *import) {
     int loaded = row_load(import);
     store_unlock(store);
     rc = rc ? rc : loaded;
-    return rc ? rc : import->complete ? 0 : -EAGAIN;
+    if (rc == 0 && !import->complete)
+        rc = -EAGAIN;
+    return rc ? rc : generation_complete(import->old->path, import->generation);
 }

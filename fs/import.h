@@ -39,8 +39,8 @@ enum import_phase { IMPORT_ROWS, IMPORT_BLOCKS, IMPORT_COMPLETE };
 
 struct import;
 
-/* Goes on with the one that is there, or begins a new one. `old` stays open and is not written to, undone or closed before
- * import_close. With a sentence in `why`. */
+/* Goes on with the one that is there, if the old store is where it was then, or begins a new one. `old` stays open and is not
+ * written to, undone or closed before import_close. With a sentence in `why`. */
 int import_open(struct store *old, struct import **import, char *why, size_t why_room);
 void import_close(struct import *import);
 /* Closes it and removes what has been built. */
@@ -60,13 +60,14 @@ int import_next_rows(const struct import *import, enum table *table, struct key 
  * -EAGAIN: they are not here yet. */
 int import_common_point(struct import *import, uint64_t *lsn);
 /* The old store is to be kept (import_switch): nothing is taken over from it, for what is punched in a shared segment is gone
- * in both. -EBUSY: too late, something has been: import_discard, and again. */
+ * in both. -EBUSY: too late, something has been, or may have been: import_discard, and again. */
 int import_keep_old(struct import *import);
 
 /* Rows as they were asked for, in order: each(context, key, value) gives the next one, 1; 0 at the end; or an error, which
  * is returned and undoes none of those before. `done`: the table has no more. -EBADMSG: they do not follow, or have an
- * impossible form. -ENOSPC: ask again later. */
-int import_rows(struct import *import, enum table table, int (*each)(void *context, struct span *key, struct span *value),
+ * impossible form. -ENOSPC: ask again later. -EAGAIN: these are not what is wanted now (a commit was refused since they were
+ * asked for): ask again. */
+int import_rows(struct import *import, enum table table, const struct key *after, int (*each)(void *context, struct span *key, struct span *value),
                 void *context, bool done);
 
 /* A piece of the map whose blocks are to come. */
@@ -87,7 +88,8 @@ int import_finish(struct import *import);
 /* Of a complete one: its position. */
 void import_position(const struct import *import, struct position *position);
 /* After import_close, and store_close of the old store: the generation that was complete becomes the current one. The old
- * one's files go, or, with a name, become a store of their own, STORE/NAME. Files of undone records stay where they are. */
+ * one's files go with generation_sweep, or, with a name, become a store of their own then, STORE/NAME. Files of undone
+ * records stay where they are. -ENOENT: none is complete; -EBUSY: somebody has the store's lock. */
 int import_switch(const char *store_path, const char *aside);
 
 #endif

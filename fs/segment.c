@@ -539,7 +539,9 @@ int segments_trim_files(struct store *store) {
             log_error("store %s: data/%s is missing; run \"baton check\"", store->path, name);
             return -EIO;
         }
-        if ((uint64_t)st.st_size > (uint64_t)segment->head * BATON_BLOCK || segment->number == segments->current) {
+        bool shared = store->importing && st.st_nlink > 1; /* with the store that this one will replace */
+        if (!shared &&
+            ((uint64_t)st.st_size > (uint64_t)segment->head * BATON_BLOCK || segment->number == segments->current)) {
             fd = segment_fd_get(segments, segment->number, false);
             if (fd < 0)
                 return fd;

@@ -131,7 +131,9 @@ static int lock_take(struct store *store, int flags, char *why, size_t why_room)
     store->lock_fd = open(path, O_RDWR | O_CLOEXEC | flags, 0600);
     if (store->lock_fd < 0) {
         int rc = -errno;
-        if (rc == -ENOENT)
+        if (rc == -ENOENT && access(store->path, F_OK) < 0)
+            SAY("cannot open the store %s: %s; make it with \"baton format\"", store->path, strerror(-rc));
+        else if (rc == -ENOENT)
             SAY("%s is not a store (it has no file \"lock\"); make one with \"baton format\"", store->path);
         else
             SAY("cannot open %s: %s", path, strerror(-rc));
@@ -518,25 +520,41 @@ static int threads_start(struct store *store) {
 
 /* ---- public ---- */
 
-static int open_at(const char *path, const char *base, bool lock, const uint8_t *volume,
+static int base_find(struct store *store, char *why, size_t why_room) {
+    char base[PATH_MAX];
+    int rc = generation_current(store->path, base, NULL);
+    if (rc) {
+        SAY("the store %s cannot be opened: its file \"current\" is not what a full synchronization makes (%s)", store->path,
+            strerror(-rc));
+        return rc;
+    }
+    free(store->base);
+    store->base = strdup(base);
+    return store->base ? 0 : -ENOMEM;
+}
+
+/* base NULL: the current generation, under the store's lock. */
+static int open_at(const char *path, const char *base, const uint8_t *volume,
                    const struct store_options *options, struct store **out, char *why, size_t why_room) {
-    struct store *store = store_new(path, base, options);
+    struct store *store = store_new(path, base ? base : path, options);
     if (!store) {
         SAY("out of memory");
         return -ENOMEM;
     }
-    int rc = base_open(store, why, why_room);
-    if (rc == 0 && lock)
-        rc = lock_take(store, 0, why, why_room);
+    store->importing = base != NULL;
+    int rc = base ? 0 : lock_take(store, 0, why, why_room);
+    if (rc == 0 && !base)
+        rc = base_find(store, why, why_room); /* with the lock: nobody changes which one it is */
+    if (rc == 0)
+        rc = base_open(store, why, why_room);
     if (rc == 0)
         rc = state_restore(store, volume, why, why_room);
     if (rc == 0)
         rc = state_open(store, why, why_room);
+    if (rc == 0 && store->importing)
+        store->segments.current = 0; /* it may be one that is shared: new blocks go into a new one */
     if (rc == 0)
         rc = state_replay(store, why, why_room);
-    store->importing = !lock;
-    if (store->importing)
-        store->segments.current = 0; /* it may be one that is shared: new blocks go into a new one */
     if (rc == 0)
         rc = threads_start(store);
     if (rc) {
@@ -549,19 +567,12 @@ static int open_at(const char *path, const char *base, bool lock, const uint8_t 
 
 int store_open(const char *path, const uint8_t *volume, const struct store_options *options, struct store **out,
                char *why, size_t why_room) {
-    char base[PATH_MAX];
-    int rc = generation_current(path, base, NULL);
-    if (rc) {
-        SAY("the store %s cannot be opened: its file \"current\" is not what a full synchronization makes (%s)", path,
-            strerror(-rc));
-        return rc;
-    }
-    return open_at(path, base, true, volume, options, out, why, why_room);
+    return open_at(path, NULL, volume, options, out, why, why_room);
 }
 
 int store_open_generation(const char *path, const char *base, const struct store_options *options, struct store **store,
                           char *why, size_t why_room) {
-    return open_at(path, base, false, NULL, options, store, why, why_room);
+    return open_at(path, base, NULL, options, store, why, why_room);
 }
 
 void store_close(struct store *store) {

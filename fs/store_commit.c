@@ -140,6 +140,7 @@ static void transaction_mend(struct store *store) {
         store->txn = NULL;
     }
     store->txn_broken = false;
+    store->mends++;
     store->space_short = true; /* the usual reason: new work waits, history is trimmed */
     int rc = mdb_txn_begin(store->env, NULL, 0, &store->txn);
     if (rc)
@@ -223,9 +224,10 @@ static void durable_advance(struct store *store, uint64_t lsn, uint64_t undone) 
         atomic_store(&store->durable, lsn);
     pthread_cond_broadcast(&store->sync_done);
     pthread_mutex_unlock(&store->sync_lock);
+    struct store_watch watch = store->watch;
     store_unlock(store);
-    if (news && store->watch.durable)
-        store->watch.durable(store->watch.context, lsn);
+    if (news && watch.durable)
+        watch.durable(watch.context, lsn);
 }
 
 /* True when committed: then no transaction is open. False after a full disk: the batch has been applied again in a new

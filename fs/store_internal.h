@@ -153,6 +153,7 @@ struct store {
     pthread_cond_t committed_cond; /* a commit, a checkpoint, a trim pass has ended */
     bool stop, commit_wanted, begun;
     bool commit_refused; /* the last one, by a full disk */
+    uint64_t mends;   /* batches that were refused: what no record has was lost with them */
     uint64_t settled; /* grows when a batch has been committed, and when a refused one has been taken back */
     uint64_t undo_target; /* while undoing: its records stay in the journal */
     int64_t refused_told;

@@ -21,6 +21,9 @@ struct reg;        /* membership/register.h */
 struct volume_renewal {
     int fd;          /* eventfd that says so; 0: nobody listens */
     atomic_bool due;
+    uint64_t lsn;    /* where the old one was when it was judged: if it has moved on since, nothing is replaced */
+    uint64_t epoch;
+    uint8_t chain[16];
     char aside[64];  /* what the old one is kept as; empty: it goes */
     unsigned from;   /* 1 + index of the node from which it was built, to be told when it is being fed; 0: none */
 };

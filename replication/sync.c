@@ -7,6 +7,7 @@
  * not reach back so far, with the whole store. Then batond replaces the store (volume->renewal) and starts the replicator
  * again, which logs in at the new store's position and catches up from the journal.
  */
+#include "fs/generation.h"
 #include "fs/import.h"
 #include "fs/undone.h"
 #include "replication/parts.h"
@@ -15,15 +16,17 @@
 #include <stdio.h>
 
 #define QUESTIONS 8u               /* for blocks, under way at the same time */
-#define ASK_AGAIN (2000 * MS)      /* without an answer */
+#define ASK_AGAIN (2000 * MS)      /* without an answer; for blocks, twice as long each time, up to… */
+#define ASK_AGAIN_MAX (32000 * MS) /* …this */
 #define OPEN_AGAIN (10000 * MS)    /* likewise: the provider may have to read a long journal */
 #define AFTER_FAILURE (1000 * MS)
 #define RECEIVE_TIMEOUT_MS 100
+#define PASS_PAUSE (500 * MS)
 #define PASSES 3u /* through what is wanted, before what the provider cannot give counts as unreadable */
 
 struct question {
     uint64_t number; /* 0: free */
-    int64_t sent;
+    int64_t sent, patience;
     struct import_want wants[COPY_PLACES_MAX];
     unsigned count;
 };
@@ -58,6 +61,8 @@ void sync_want(struct replicator *r, unsigned node) {
 }
 
 void sync_unwant(struct replicator *r) {
+    if (r->sync.phase == SYNC_DONE)
+        return; /* batond is at it */
     r->sync.wanted = false;
     r->sync.phase = SYNC_IDLE;
 }
@@ -234,7 +239,9 @@ static int fetch_rows_once(struct syncing *s) {
         rc = say(s, -EBADMSG, "node %s answers with rows of another state", s->r->config->nodes[s->node].name);
     } else {
         struct walk walk = {.copy = copy};
-        rc = import_rows(s->import, table, next_row, &walk, copy->done);
+        rc = import_rows(s->import, table, &after, next_row, &walk, copy->done);
+        if (rc == -EAGAIN)
+            rc = 0; /* a commit was refused meanwhile: something else is wanted now */
         if (rc && rc != -ENOSPC)
             say(s, rc, "rows of node %s cannot be taken: %s", s->r->config->nodes[s->node].name, strerror(-rc));
     }
@@ -292,8 +299,15 @@ static int fill_question(struct syncing *s, struct question *q, struct import_wa
     return rc;
 }
 
+/* Again under the same number: the first answer counts, however late it is. */
 static void send_question(struct syncing *s, struct question *q) {
     struct wire_ask_copy *asked = question(s, COPY_PLACES);
+    if (q->number) {
+        asked->number = q->number;
+        q->patience = MIN(2 * q->patience, ASK_AGAIN_MAX);
+    } else {
+        q->patience = ASK_AGAIN;
+    }
     asked->place_count = q->count;
     for (unsigned i = 0; i < q->count; i++)
         asked->places[i] = q->wants[i].place;
@@ -303,8 +317,13 @@ static void send_question(struct syncing *s, struct question *q) {
 }
 
 static int take_piece(struct syncing *s, const struct import_want *want, int error, struct span blocks) {
-    int rc = error ? -EBADMSG : blocks.length != want->place.count * BATON_BLOCK ? -EBADMSG
-                                                                                 : import_blocks(s->import, want, blocks.data);
+    int rc;
+    if (error && error != -EIO)
+        return 0; /* it may be able to in a moment: asked for again in the next pass */
+    if (error || blocks.length != want->place.count * BATON_BLOCK)
+        rc = -EBADMSG;
+    else
+        rc = import_blocks(s->import, want, blocks.data);
     if (rc == -EBADMSG && s->pass >= PASSES) {
         log_error("data %" PRIu64 ", blocks %" PRIu64 " to %" PRIu64 ": node %s cannot read them either; they stay unreadable "
                   "here", want->data, want->first, want->first + want->place.count - 1, s->r->config->nodes[s->node].name);
@@ -356,7 +375,7 @@ static int blocks_pass(struct syncing *s, uint64_t *asked) {
                 *asked += q->count;
                 if (more)
                     send_question(s, q);
-            } else if (q->number && clock_boot() - q->sent > ASK_AGAIN) {
+            } else if (q->number && clock_boot() - q->sent > q->patience) {
                 send_question(s, q);
             }
             under_way += q->number != 0;
@@ -378,8 +397,16 @@ static int blocks_pass(struct syncing *s, uint64_t *asked) {
 static int fetch_blocks(struct syncing *s) {
     uint64_t asked = 1;
     int rc = 0;
-    for (s->pass = 1; rc == 0 && asked > 0; s->pass++)
-        rc = blocks_pass(s, &asked);
+    for (s->pass = 1; rc == 0 && asked > 0; s->pass++) {
+        if (s->pass > 1) { /* something could not be had: does the provider have the state still, and with it the blocks? */
+            repl_lock(s->r);
+            repl_sleep(s->r, &s->r->sync_work, PASS_PAUSE);
+            repl_unlock(s->r);
+            rc = open_state(s);
+        }
+        if (rc == 0)
+            rc = blocks_pass(s, &asked);
+    }
     return rc;
 }
 
@@ -415,10 +442,15 @@ static int keep_tail(struct syncing *s, uint64_t common, bool aside) {
     struct position own;
     char path[1400] = "";
     store_position(r->store, &own);
+    r->volume->renewal.lsn = own.lsn;
+    r->volume->renewal.epoch = own.epoch;
+    memcpy(r->volume->renewal.chain, own.chain, CHAIN_SIZE);
+    r->volume->renewal.aside[0] = 0;
     if (common >= own.lsn)
         return 0;
     if (aside) {
-        snprintf(r->volume->renewal.aside, sizeof r->volume->renewal.aside, "aside.%" PRIu64, own.lsn);
+        snprintf(r->volume->renewal.aside, sizeof r->volume->renewal.aside, "aside.%" PRIu64 "-%02x%02x%02x%02x", own.lsn,
+                 own.chain[0], own.chain[1], own.chain[2], own.chain[3]);
         log_warning("records %" PRIu64 " to %" PRIu64 " were only here, and the journal does not reach back to where they "
                     "begin: the old store is kept whole in %s/%s", common + 1, own.lsn, store_path(r->store),
                     r->volume->renewal.aside);
@@ -432,23 +464,24 @@ static int keep_tail(struct syncing *s, uint64_t common, bool aside) {
 }
 
 static int build(struct syncing *s) {
-    int rc = 0;
-    while (rc == 0 && import_phase(s->import) != IMPORT_COMPLETE) {
+    unsigned busy = 0;
+    int rc = -EAGAIN;
+    while (rc) {
         rc = fetch_rows(s);
-        if (rc == 0)
+        if (rc == 0 && import_phase(s->import) == IMPORT_BLOCKS)
             rc = fetch_blocks(s);
         if (rc)
             return rc;
         show(s, SYNC_FINISH);
         rc = import_finish(s->import);
-        if (rc == -ENOSPC)
-            rc = wait_for_space(s);
-        else if (rc == -EAGAIN || rc == -EBUSY)
-            rc = 0; /* a commit was refused: something is wanted again */
-        else if (rc)
-            say(s, rc, "the new store cannot be completed: %s", strerror(-rc));
+        if (rc == -ENOSPC && wait_for_space(s) != 0)
+            return -ECANCELED;
+        if (rc == -EBUSY && ++busy == 3) /* something is wanted that cannot be found: not to be mended */
+            return 1;
+        if (rc && rc != -ENOSPC && rc != -EAGAIN && rc != -EBUSY)
+            return say(s, rc, "the new store cannot be completed: %s", strerror(-rc));
     }
-    return rc;
+    return 0;
 }
 
 static int synchronize(struct syncing *s) {
@@ -458,17 +491,21 @@ static int synchronize(struct syncing *s) {
     if (rc)
         return rc;
     show(s, SYNC_ASKING);
-    while ((rc = open_state(s)) == 1)
-        if ((rc = begin_again(s)))
-            return rc;
-    if (rc == 0)
-        rc = build(s);
-    if (rc == -EBUSY) { /* the old store has to be kept, but parts of it were taken over */
-        rc = begin_again(s);
-        return rc ? rc : -EAGAIN;
-    }
-    if (rc == 0)
-        rc = judge_tail(s, &aside, &common);
+    do { /* 1, -EBUSY: what has been built is of no use, or takes from a store that has to be kept */
+        rc = open_state(s);
+        if (rc == 0)
+            rc = build(s);
+        if (rc == 0)
+            rc = open_state(s); /* complete, and the provider can feed it from there on */
+        if (rc == 0)
+            rc = judge_tail(s, &aside, &common);
+        if (rc == 0 && aside)
+            rc = import_keep_old(s->import);
+        if (rc == 1 || rc == -EBUSY) {
+            rc = begin_again(s);
+            rc = rc ? rc : 1;
+        }
+    } while (rc == 1);
     if (rc == 0 && !still_wanted(s))
         rc = -ECANCELED;
     if (rc == 0)
@@ -532,16 +569,12 @@ static void sync_once(struct replicator *r) {
         rc = synchronize(s);
     link_hang_up(s->socket);
     repl_lock(r);
-    bool primary = r->role == ROLE_PRIMARY;
     if (rc && rc != -ECANCELED && strcmp(r->sync.why, why) != 0) {
         snprintf(r->sync.why, sizeof r->sync.why, "%s", why);
         log_warning("the store is not built anew: %s", why);
     }
     repl_unlock(r);
-    if (s->import && primary) /* its old store goes on by itself: what was built is of no use */
-        import_discard(s->import);
-    else
-        import_close(s->import);
+    import_close(s->import);
     if (rc == 0)
         hand_over_store(r, s->node);
     free(s);
@@ -549,10 +582,20 @@ static void sync_once(struct replicator *r) {
 
 void *sync_thread(void *argument) {
     struct replicator *r = argument;
+    bool swept = false;
     repl_lock(r);
     while (!atomic_load(&r->stopping)) {
+        if (r->role == ROLE_PRIMARY && !swept && !atomic_load(&r->volume->renewal.due)) {
+            /* This store goes on by itself: what was being built beside it is of no use. */
+            repl_unlock(r);
+            int rc = generation_sweep(store_path(r->store), false);
+            if (rc)
+                log_warning("what was being built beside this store cannot be removed: %s", strerror(-rc));
+            repl_lock(r);
+        }
+        swept = r->role == ROLE_PRIMARY;
         bool work = renewed_and_fed(r) || (r->sync.wanted && r->role == ROLE_STANDBY && !r->sync.given_up &&
-                                           r->sync.phase != SYNC_DONE);
+                                           r->sync.phase != SYNC_DONE && !atomic_load(&r->volume->renewal.due));
         if (!work) {
             repl_sleep(r, &r->sync_work, AFTER_FAILURE);
             continue;

@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 
 #define WANTS 64u
@@ -27,6 +28,7 @@ static struct import *open_import(struct store *old) {
 }
 
 /* Replaces the old store; the new one, open. */
+static const struct key none = {0};
 static const char *aside; /* the next old store is kept as that */
 static struct store *replace(struct import *import, struct store *old, const char *name) {
     import_close(import);
@@ -34,6 +36,7 @@ static struct store *replace(struct import *import, struct store *old, const cha
     snprintf(path, sizeof path, "%s", store_path(old));
     store_close(old);
     is_int(0, import_switch(path, aside), "the new store takes the old one's place");
+    PROMISE(generation_sweep(path, true) == 0);
     return fixture_open(name);
 }
 
@@ -238,8 +241,8 @@ static void refused(void) {
             refusals++;
         }
         answer_rows(&source, table, &after, &last_answer);
-        rc = import_rows(import, table, answer_next, &last_answer, last_answer.done);
-        if (rc == -ENOSPC || rc == -EBADMSG) /* what was asked for before the batch was taken back does not follow */
+        rc = import_rows(import, table, &after, answer_next, &last_answer, last_answer.done);
+        if (rc == -ENOSPC || rc == -EAGAIN) /* asked for before the batch was taken back */
             rc = 0;
         if (i % 4 == 2)
             usleep(150000); /* the commit interval, and the refusal */
@@ -253,6 +256,165 @@ static void refused(void) {
     is_in_order(new, "after refused commits");
     source_done(&source);
     store_close(provider);
+}
+
+/* One refused commit between an answer and the next question: what was asked for behind rows that were taken back with
+ * it does not fit. And a disk that stays full then: what was in memory of them is not written down. */
+static atomic_int full;
+int fstatvfs(int fd, struct statvfs *fs) {
+    char name[64];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    int rc = statvfs(name, fs);
+    if (atomic_load(&full))
+        fs->f_bavail = 0;
+    return rc;
+}
+
+static void wait_for_refusal(void) {
+    for (int i = 0; i < 500 && atomic_load(&refuse) > 0; i++)
+        usleep(10000);
+    is_int(0, atomic_load(&refuse), "a commit is refused");
+}
+
+static void gaps(bool stays_full) {
+    const char *name = stays_full ? "full" : "gap";
+    struct store *provider = busy_store(stays_full ? "full-provider" : "gap-provider"), *old = fixture_store(name, 0);
+    enum table table;
+    struct key after;
+    unsigned answers = 0;
+    int rc = 0;
+    work(provider, 2500);
+    struct source source = source_at_end(provider);
+    struct import *import = open_import(old);
+    PROMISE(import_begin(import, &source.state) == 0);
+    disk_fault_set(refuse_commits);
+    rows_bytes = 1024;
+    while (rc == 0 && import_next_rows(import, &table, &after) == 0) {
+        answers++;
+        if (answers == 11)
+            usleep(2500000); /* so that what came before is in a checkpoint */
+        answer_rows(&source, table, &after, &last_answer);
+        if (answers == 13 && !stays_full) { /* the rows of the 12th question go, those of the 13th are on their way */
+            atomic_store(&refuse, 1);
+            wait_for_refusal();
+            usleep(300000);
+        }
+        rc = import_rows(import, table, &after, answer_next, &last_answer, last_answer.done);
+        if (answers == 13 && !stays_full)
+            is_int(-EAGAIN, rc, "rows that do not fit any more");
+        if (answers == 13 && stays_full)
+            is_int(-ENOSPC, rc, "no rows on a full disk");
+        if (rc == -ENOSPC || rc == -EAGAIN)
+            rc = 0;
+        if (answers == 12 && stays_full) {
+            atomic_store(&full, 1);
+            atomic_store(&refuse, 1);
+            wait_for_refusal();
+            usleep(300000);
+        }
+        if (answers == 13 && stays_full) {
+            atomic_store(&full, 0);
+            usleep(500000);
+            import_close(import); /* what is in memory goes */
+            import = open_import(old);
+        }
+    }
+    rows_bytes = ROWS_BYTES;
+    is_int(0, rc, "rows");
+    is_int(0, import_all(import, &source), "and the rest");
+    disk_fault_set(NULL);
+    struct store *new = replace(import, old, name);
+    is_then(new, &source, stays_full ? "a disk that was full for a while" : "a commit refused between question and answer");
+    is_in_order(new, name);
+    source_done(&source);
+    store_close(provider);
+}
+
+/* The old store goes on between two attempts: nothing of it is cut, and what was built beside it is of no use. */
+static void old_goes_on(bool complete) {
+    static uint8_t bytes[1 << 20], again[1 << 20];
+    const char *name = complete ? "goes" : "goes-half";
+    uint64_t lsn;
+    struct store *provider = busy_store(complete ? "goes-provider" : "goes-half-provider"), *old = fixture_store(name, 0);
+    fixture_options.history_bytes = 1;
+    work(provider, 300);
+    uint64_t ino = make(provider, ROOT_INO, "file", S_IFREG | 0644);
+    memset(bytes, 'p', sizeof bytes);
+    PROMISE(op_write(provider, ino, bytes, sizeof bytes, 0, 0, &lsn) == 0);
+    PROMISE(fixture_feed(provider, old));
+    work(provider, 100);
+    struct source source = source_at_end(provider);
+    struct import *import = open_import(old);
+    PROMISE(import_begin(import, &source.state) == 0 && fetch_rows(import, &source) == 0);
+    ok(import_progress(import).reused > 0, "segments are shared");
+    if (complete)
+        PROMISE(import_all(import, &source) == 0);
+    import_close(import); /* killed here, say */
+    PROMISE(store_start_epoch(old, EPOCH_MAKE(2, 2), "b") == 0); /* promoted by force */
+    memset(bytes, 'q', sizeof bytes);
+    PROMISE(op_write(old, ino, bytes, sizeof bytes, 0, 0, &lsn) == 0);
+    store_sync(old, lsn);
+    for (int i = 0; i < 8; i++)
+        store_checkpoint(old);
+    store_stop_epoch(old);
+    import = open_import(old);
+    is_int(IMPORT_ROWS, import_phase(import), "what was built beside what it was is begun anew");
+    is_int(sizeof bytes, op_read(old, ino, again, sizeof again, 0), "the old store's new data is read");
+    is_blob(bytes, again, sizeof bytes, "and is what was written");
+    PROMISE(import_discard(import) == 0);
+    is_in_order(old, "the old store");
+    source_done(&source);
+    store_close(provider);
+    fixture_options.history_bytes = 64u << 20;
+}
+
+static void incomplete(void) {
+    struct store *provider = busy_store("incomplete-provider"), *old = fixture_store("incomplete", 0);
+    struct position before, now;
+    char path[512];
+    work(provider, 300);
+    PROMISE(fixture_feed(provider, old));
+    store_position(old, &before);
+    struct source source = source_at_end(provider);
+    struct import *import = open_import(old);
+    PROMISE(import_begin(import, &source.state) == 0 && fetch_rows(import, &source) == 0);
+    import_close(import);
+    snprintf(path, sizeof path, "%s", store_path(old));
+    is_int(-EBUSY, import_switch(path, NULL), "nothing is switched while the store is in use");
+    store_close(old);
+    is_int(-ENOENT, import_switch(path, NULL), "nor to what is not complete");
+    old = fixture_open("incomplete");
+    store_position(old, &now);
+    is_int((int64_t)before.lsn, (int64_t)now.lsn, "the old store is what it was");
+    store_close(old);
+    source_done(&source);
+    store_close(provider);
+}
+
+static void refused_at_the_end(void) {
+    struct store *provider = busy_store("leak-provider"), *old = fixture_store("leak", 0);
+    fixture_options.history_bytes = 1;
+    work(provider, 1500);
+    PROMISE(fixture_feed(provider, old));
+    work(provider, 1500);
+    struct source source = source_at_end(provider);
+    struct import *import = open_import(old);
+    PROMISE(import_begin(import, &source.state) == 0 && fetch_rows(import, &source) == 0 &&
+            fetch_blocks(import, &source, 0) == 0);
+    disk_fault_set(refuse_commits);
+    usleep(1500000);
+    atomic_store(&refuse, 1);
+    int rc = import_finish(import);
+    disk_fault_set(NULL);
+    diag("import_finish: %d", rc);
+    is_int(0, rc ? import_all(import, &source) : 0, "the end, after a refused commit");
+    struct store *new = replace(import, old, "leak");
+    for (int i = 0; i < 6; i++)
+        store_checkpoint(new);
+    is_in_order(new, "nothing leaks");
+    source_done(&source);
+    store_close(provider);
+    fixture_options.history_bytes = 64u << 20;
 }
 
 static int one_row(void *context, struct span *key, struct span *value) {
@@ -272,13 +434,13 @@ static void hostile(void) {
     work(provider, 500);
     struct source source = source_at_end(provider);
     struct import *import = open_import(old);
-    is_int(-EBADMSG, import_rows(import, TABLE_EPOCH, one_row, &once, false), "rows before the beginning");
+    is_int(-EBADMSG, import_rows(import, TABLE_EPOCH, &none, one_row, &once, false), "rows before the beginning");
     PROMISE(import_begin(import, &source.state) == 0);
     is_int(-EEXIST, import_begin(import, &source.state), "it begins once");
     is_int(-EBUSY, import_finish(import), "and does not end before all is there");
     once = 1;
-    is_int(-EBADMSG, import_rows(import, TABLE_DIRENT, one_row, &once, false), "rows of another table than was asked for");
-    is_int(-EBADMSG, import_rows(import, TABLE_EPOCH, one_row, &twice, false), "a key twice");
+    is_int(-EAGAIN, import_rows(import, TABLE_DIRENT, &none, one_row, &once, false), "rows of another table than was asked for");
+    is_int(-EBADMSG, import_rows(import, TABLE_EPOCH, &none, one_row, &twice, false), "a key twice");
     is_int(0, import_discard(import), "given up");
     import = open_import(old);
     PROMISE(import_begin(import, &source.state) == 0 && fetch_rows(import, &source) == 0);
@@ -324,7 +486,7 @@ static void kept(void) {
     is_int(-EAGAIN, import_common_point(import, &common), "no common point before there are epochs");
     PROMISE(import_begin(import, &source.state) == 0);
     answer_rows(&source, TABLE_EPOCH, &(struct key){0}, &last_answer);
-    is_int(0, import_rows(import, TABLE_EPOCH, answer_next, &last_answer, last_answer.done), "epochs come first");
+    is_int(0, import_rows(import, TABLE_EPOCH, &none, answer_next, &last_answer, last_answer.done), "epochs come first");
     is_int(0, import_common_point(import, &common), "then there is one");
     is_int((int64_t)fork.lsn, (int64_t)common, "it is where they parted");
     ok(common < end.lsn, "the old store has a tail");
@@ -362,5 +524,11 @@ int main(void) {
     refused();
     hostile();
     kept();
+    gaps(false);
+    gaps(true);
+    old_goes_on(false);
+    old_goes_on(true);
+    incomplete();
+    refused_at_the_end();
     return 0;
 }

@@ -6,6 +6,9 @@
 
 static char why[600];
 
+struct answer last_answer;
+uint32_t rows_bytes = ROWS_BYTES;
+
 /* ---- The provider ---- */
 
 struct source source_at_end(struct store *store) {
@@ -35,7 +38,7 @@ void answer_rows(struct source *source, enum table table, const struct key *afte
     store_lock(source->past);
     PROMISE(cursor_open(&cursor, source->past, NULL, table) == 0);
     int rc = cursor_seek(&cursor, &from);
-    for (; rc == 0 && answer->length < ROWS_BYTES; rc = cursor_next(&cursor)) {
+    for (; rc == 0 && answer->length < rows_bytes; rc = cursor_next(&cursor)) {
         uint32_t lengths[2] = {cursor.key.length, cursor.value.length};
         memcpy(answer->bytes + answer->length, lengths, sizeof lengths);
         memcpy(answer->bytes + answer->length + 8, cursor.key.data, lengths[0]);
@@ -62,7 +65,6 @@ int answer_next(void *context, struct span *key, struct span *value) {
 
 /* ---- Importing ---- */
 
-struct answer last_answer;
 useconds_t pace;
 
 int fetch_rows(struct import *import, struct source *source) {
@@ -72,8 +74,8 @@ int fetch_rows(struct import *import, struct source *source) {
     while (rc == 0 && import_next_rows(import, &table, &after) == 0) {
         usleep(pace);
         answer_rows(source, table, &after, &last_answer);
-        rc = import_rows(import, table, answer_next, &last_answer, last_answer.done);
-        if (rc == -ENOSPC)
+        rc = import_rows(import, table, &after, answer_next, &last_answer, last_answer.done);
+        if (rc == -ENOSPC || rc == -EAGAIN)
             rc = 0; /* asked for again */
     }
     return rc;
@@ -112,7 +114,7 @@ int import_all(struct import *import, struct source *source) {
         if (rc == 0 && import_phase(import) == IMPORT_BLOCKS)
             rc = fetch_blocks(import, source, 0);
     }
-    return rc;
+    return rc ? rc : import_finish(import); /* of a complete one: what a kill left to be done */
 }
 
 /* ---- Content ---- */

@@ -6,7 +6,7 @@
 #include "fs/import.h"
 #include "tests/churn.h"
 
-#define ROWS_BYTES (32u << 10) /* in one answer */
+#define ROWS_BYTES (32u << 10)
 
 struct source {
     struct store *store, *past;
@@ -24,6 +24,7 @@ struct answer { /* rows copied out, as a frame would hold them */
     bool done;
 };
 
+extern uint32_t rows_bytes; /* in one answer, ROWS_BYTES at most */
 extern struct answer last_answer;
 void answer_rows(struct source *source, enum table table, const struct key *after, struct answer *answer);
 int answer_next(void *answer, struct span *key, struct span *value); /* for import_rows */

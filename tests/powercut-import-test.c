@@ -62,6 +62,8 @@ static int workload(const char *path, const char *provider, uint64_t common) {
     recorded_mark("complete");
     if (import_switch(path, NULL) != 0)
         return 7;
+    if (generation_sweep(path, true) != 0)
+        return 8;
     recorded_mark("switched");
     struct store *new = open_at(path);
     for (int i = 0; i < 4; i++) { /* what was taken over and is not used is punched */
@@ -145,7 +147,7 @@ static void judge_image(const struct expected *expected, const char *image, uint
         fail("it does not come to its end");
     import_close(import);
     store_close(store);
-    if (import_switch(image, NULL) != 0)
+    if (import_switch(image, NULL) != 0 || generation_sweep(image, true) != 0)
         fail("import_switch");
     source_done(&source);
     store_close(from);

@@ -31,7 +31,7 @@ NOT_PLAYED(int, import_begin, 0, struct import *import, const struct import_stat
 NOT_PLAYED(int, import_next_rows, 0, const struct import *import, enum table *table, struct key *after)
 NOT_PLAYED(int, import_common_point, 0, struct import *import, uint64_t *lsn)
 NOT_PLAYED(int, import_keep_old, 0, struct import *import)
-NOT_PLAYED(int, import_rows, 0, struct import *import, enum table table,
+NOT_PLAYED(int, import_rows, 0, struct import *import, enum table table, const struct key *after,
            int (*each)(void *context, struct span *key, struct span *value), void *context, bool done)
 NOT_PLAYED(int, import_wanted, 0, struct import *import, const struct import_want *after, struct import_want *wants,
            unsigned max, unsigned *count)
