@@ -160,6 +160,7 @@ static int open_store(struct volume *volume) {
         .history_bytes = volume->config.history_bytes,
         .limit_bytes = volume->config.limit_bytes,
         .no_history = volume->config.history_seconds == 0 || volume->config.history_bytes == 0,
+        .hold_all = volume->config.node_count > 1,
     };
     int64_t until = clock_boot() + STORE_WAIT_NS;
     int error;

@@ -50,7 +50,7 @@ static struct store *store_new(const char *path, const char *base, const struct 
     store->recent = calloc(RECENT_ENTRIES, sizeof(struct entry *));
     store->directory_fd = store->lock_fd = store->meta_fd = store->checkpoint_fd = -1;
     store->segments.directory_fd = -1;
-    store->hold = store->hold_absent = UINT64_MAX;
+    store->hold = store->hold_absent = store->options.hold_all ? 0 : UINT64_MAX;
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

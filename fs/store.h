@@ -32,6 +32,7 @@ struct store_options {
     uint64_t limit_bytes;      /* of journal and kept data for nodes that are away; 0: 8 GiB */
     uint64_t reserve_bytes;    /* disk space that only deletes and trims may use; 0: 64 MiB */
     bool no_history;           /* trim as soon as every node has it durably */
+    bool hold_all;             /* trim nothing before store_set_hold: others may lack it */
 };
 
 /* A new, empty store in `path` (created if absent, must be empty) with its root directory (mode 0755, uid, gid).

@@ -487,6 +487,35 @@ static void test_space_comes_back(void) {
     options.checkpoint_ms = 0;
 }
 
+/* Between its open and the first word about other nodes a store must not trim what those may lack, however little history is
+ * wanted. */
+static void test_holds_until_told(void) {
+    struct store_options before = options;
+    struct position position;
+    options.no_history = options.hold_all = true;
+    struct store *store = fresh("holds");
+    store_start_epoch(store, EPOCH_MAKE(1, 7), "a");
+    create_file(store, "f");
+    for (int i = 0; i < 4; i++)
+        store_checkpoint(store);
+    store_close(store);
+    store = must_open();
+    for (int i = 0; i < 4; i++)
+        store_checkpoint(store);
+    store_position(store, &position);
+    is_int(1, (int64_t)position.first, "nothing is trimmed before it is said what others have");
+    store_set_hold(store, UINT64_MAX, UINT64_MAX);
+    for (int i = 0; i < 50 && position.first <= position.lsn; i++) {
+        create_file(store, (char[]){'g', (char)('a' + i % 26), (char)('a' + i / 26), 0});
+        store_checkpoint(store);
+        usleep(10000);
+        store_position(store, &position);
+    }
+    ok(position.first > 1, "then it is");
+    store_close(store);
+    options = before;
+}
+
 int main(void) {
     plan_lazy();
     test_open_again();
@@ -501,5 +530,6 @@ int main(void) {
     test_released_over_checkpoint();
     test_short_tail_file();
     test_space_comes_back();
+    test_holds_until_told();
     return 0;
 }
