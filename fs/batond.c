@@ -4,6 +4,7 @@
 #include "fs/front.h"
 #include "fs/generation.h"
 #include "fs/import.h"
+#include "fs/scrub.h"
 #include "fs/volume.h"
 #include "membership/register.h"
 #include "replication/replicator.h"
@@ -192,13 +193,19 @@ static void watch_store(struct volume *volume) {
     volume_durable(volume, position.durable);
 }
 
-/* Replicator and control: what comes and goes with the store. */
+/* Replicator, scrub and control: what comes and goes with the store. */
 static int start_service(struct volume *volume, char *why, size_t why_room) {
     int error = 0;
     if (volume->config.node_count > 1)
         error = replicator_start(volume, why, why_room);
     else
         error = volume_serve_alone(volume, why, why_room);
+    if (!error) {
+        struct scrub_options options = {volume->config.scrub_rate, volume->config.scrub_seconds};
+        error = scrub_open(volume->store, &options, &volume->scrub);
+        if (error)
+            snprintf(why, why_room, "the scrub cannot be started: %s", strerror(-error));
+    }
     return error ? error : control_start(volume, &volume->control, why, why_room);
 }
 
@@ -221,6 +228,7 @@ static int start(struct volume *volume) {
     control_status();
     control_journal();
     control_history();
+    control_scrub();
     replicator_control();
     if (!error)
         error = start_service(volume, why, sizeof why);
@@ -236,6 +244,7 @@ static void stop(struct volume *volume) {
         front_unmount(volume->front);
     if (volume->control)
         control_stop(volume->control);
+    scrub_close(volume->scrub);
     if (volume->replicator)
         replicator_stop(volume->replicator);
     if (volume->front)
@@ -280,6 +289,8 @@ static int renew(struct volume *volume) {
     int error = 0;
     control_stop(volume->control);
     volume->control = NULL;
+    scrub_close(volume->scrub);
+    volume->scrub = NULL;
     replicator_stop(volume->replicator);
     bool holds = renewal_holds(volume);
     if (holds)

@@ -40,6 +40,8 @@ struct config {
     uint64_t history_seconds; /* [journal] history = 1h; 0: keep nothing that every node has */
     uint64_t limit_bytes;     /* [journal] limit = 8GiB: what is kept for nodes that are away */
     uint64_t history_bytes;   /* [journal] size = 1GiB; likewise */
+    uint64_t scrub_rate;      /* [scrub] rate = 32MiB: bytes a second */
+    uint64_t scrub_seconds;   /* [scrub] every = 7d; 0: only when asked */
     uint32_t lease_ms;        /* [lease] duration = 2s */
     unsigned node_count;
     struct node_config nodes[CONFIG_NODES_MAX];

@@ -173,7 +173,7 @@ static int fetch(struct store *store, const struct bad *bad, uint8_t bytes[BATON
     return rc == 0 && block_checksum(bytes) != bad->edge.checksum ? -EBADMSG : rc;
 }
 
-static int mend_one(struct store *store, const struct bad *bad, uint8_t bytes[BATON_BLOCK]) {
+static int mend_one(struct store *store, const struct bad *bad, uint8_t bytes[BATON_BLOCK], bool *was_bad) {
     const struct edge *edge = &bad->edge;
     struct mend_note note = {bad->ino, bad->data, edge->block, edge->place, edge->checksum, clock_now()};
     int rc = still_mapped(store, bad);
@@ -187,6 +187,8 @@ static int mend_one(struct store *store, const struct bad *bad, uint8_t bytes[BA
     if (rc == -ESTALE)
         return rc;
     count(store, &note, fetched == 0 && rc == 0);
+    if (was_bad)
+        *was_bad = true;
     if (fetched) {
         log_error("inode %llu: block %llu (of %u bytes) cannot be read or fails its checksum, and %s",
                   (unsigned long long)bad->ino, (unsigned long long)edge->block, BATON_BLOCK, why_not(fetched));
@@ -236,7 +238,7 @@ static int join(struct mend *mend, struct mending *one, uint8_t bytes[BATON_BLOC
 }
 
 int mend_read(struct store *store, uint64_t ino, uint64_t data, uint64_t block, struct place place, uint64_t checksum,
-              uint8_t bytes[BATON_BLOCK]) {
+              uint8_t bytes[BATON_BLOCK], bool *was_bad) {
     struct bad bad = {ino, data, {.block = block, .written = true, .place = place, .checksum = checksum}};
     struct mend *mend = &store->mend;
     struct mending *one;
@@ -254,7 +256,7 @@ int mend_read(struct store *store, uint64_t ino, uint64_t data, uint64_t block, 
     }
     *one = (struct mending){.used = true, .data = data, .block = block, .checksum = checksum};
     mend_unlock(mend);
-    rc = mend_one(store, &bad, bytes);
+    rc = mend_one(store, &bad, bytes, was_bad);
     mend_lock(mend);
     one->done = true;
     one->result = rc;

@@ -54,9 +54,10 @@ void mend_load(struct store *store); /* counts of earlier times; engine lock hel
 
 /* A block that was read wrong: `place` (one block) and `checksum` are what the map said of it. 0: `bytes` are right, the
  * block is mended, or was wrong for a moment only; -ESTALE: the map says something else by now, look again; -EIO: it is
- * bad and nobody has a good copy, with a sentence in the log. */
+ * bad and nobody has a good copy, with a sentence in the log. *was_bad (may be NULL) becomes true if this call counted it as
+ * bad. */
 int mend_read(struct store *store, uint64_t ino, uint64_t data, uint64_t block, struct place place, uint64_t checksum,
-              uint8_t bytes[BATON_BLOCK]);
+              uint8_t bytes[BATON_BLOCK], bool *was_bad);
 
 /* A copy of what has been counted. What is no longer in any file, or was overwritten, is no longer noted as bad. */
 void mend_counts_now(struct store *store, struct mend_counts *counts);

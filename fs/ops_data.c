@@ -96,7 +96,7 @@ static int read_bounced(struct reading *r, uint64_t block, struct place place) {
     if (!error)
         error = check_blocks(r, bytes, block, 1);
     if (r->mends && (error == -EIO || error == -ENOENT))
-        error = mend_read(r->store, r->ino, r->data, block, place, checksum_of(r, block), bytes);
+        error = mend_read(r->store, r->ino, r->data, block, place, checksum_of(r, block), bytes, NULL);
     if (error)
         return error;
     int64_t at = buffer_at(r, block);

@@ -108,7 +108,7 @@ int edge_read(struct store *store, const struct edge *edge, uint8_t block[BATON_
 int edge_read_mended(struct store *store, uint64_t ino, uint64_t data, const struct edge *edge, uint8_t block[BATON_BLOCK]) {
     int error = edge_read(store, edge, block);
     if (error == -EIO || error == -ENOENT)
-        error = mend_read(store, ino, data, edge->block, edge->place, edge->checksum, block);
+        error = mend_read(store, ino, data, edge->block, edge->place, edge->checksum, block, NULL);
     return error;
 }
 

@@ -14,6 +14,7 @@ enum role { ROLE_STANDBY = 0, ROLE_PRIMARY = 1 };
 
 struct front;      /* fs/front.h: the FUSE session */
 struct replicator; /* replication/replicator.h */
+struct scrub;      /* fs/scrub.h */
 struct control;    /* fs/control.h: the socket that tools ask */
 struct reg;        /* membership/register.h */
 
@@ -37,6 +38,7 @@ struct volume {
     struct park *local;  /* PARK_DURABLE: this node's own disk; volume.c advances it */
     struct front *front; /* NULL: no mount */
     struct replicator *_Atomic replicator; /* NULL: the only node of its volume, or none runs */
+    struct scrub *scrub;
     struct control *control;
     struct reg *reg;
     int64_t orphan_grace; /* ns: orphans of earlier epochs are kept so long */
