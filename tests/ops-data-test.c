@@ -251,8 +251,13 @@ static void damage(uint64_t ino) {
     edge_look(store, row.data, 0, &edge);
     store_unlock(store);
     snprintf(path, sizeof path, "%s/data/%08x.seg", store_path(store), edge.place.segment);
-    int fd = open(path, O_WRONLY);
-    if (fd < 0 || pwrite(fd, "!", 1, (off_t)edge.place.position * BATON_BLOCK + 7) != 1)
+    int fd = open(path, O_RDWR);
+    off_t at = (off_t)edge.place.position * BATON_BLOCK + 7;
+    uint8_t byte;
+    if (fd < 0 || pread(fd, &byte, 1, at) != 1)
+        bail("%s", path);
+    byte ^= 1;
+    if (pwrite(fd, &byte, 1, at) != 1)
         bail("%s", path);
     close(fd);
 }
