@@ -1,0 +1,51 @@
+/* What the files of an import share: its own rows in the store that is being built, and when they may change. */
+#ifndef BATON_FS_IMPORT_INTERNAL_H
+#define BATON_FS_IMPORT_INTERNAL_H
+
+#include "fs/extent.h"
+#include "fs/import.h"
+#include "fs/store_internal.h"
+
+#define IMPORT_WANTED (UINT32_MAX - 2u) /* instead of a segment in an extent row: its blocks are to come */
+
+/* Row "import" of table meta, while the import is under way. */
+struct import_row {
+    uint32_t format;
+    uint32_t reuse;
+    struct import_state state;
+    struct import_progress progress;
+    uint64_t live, inodes;
+    uint32_t step; /* in `import_order`; TABLE_SHARED_END: all rows are here */
+    uint16_t key_length;
+    uint8_t key[KEY_MAX];
+} __attribute__((packed));
+
+/* The epochs first: they say what the old store has that the provider's history has not. */
+extern const enum table import_order[TABLE_SHARED_END];
+
+/* Row "import.segments": segments of the old store, and their numbers here. */
+struct adopted {
+    uint32_t from, to;
+} __attribute__((packed));
+
+struct import {
+    struct store *old, *store;
+    int data_fd; /* the old store's segments */
+    unsigned generation;
+    struct import_row row; /* as it was last seen */
+    bool begun, complete;
+};
+
+struct key import_meta_key(const char *name);
+struct key import_want_key(uint64_t data, uint64_t first);
+/* What a refused commit took back is asked for again: so the row is looked at each time. Lock held, as for all below. */
+int import_row_load(struct import *import);
+int import_row_save(struct import *import);
+int import_adopted_load(struct import *import, struct adopted **list, uint32_t *count); /* *list: free() */
+/* The number that a segment of the old store has here; makes it one of ours at the first time. */
+int import_adopt(struct import *import, uint32_t from, uint32_t *to);
+/* Waits for room in the batch and on the disk, then looks at the row. */
+int import_admit(struct import *import);
+void import_commit_soon(struct store *store); /* if the batch is full */
+
+#endif
