@@ -48,15 +48,15 @@ static void handle(struct volume *volume, const json_t *request, struct control_
     const char *action = json_string_value(json_object_get(request, "action"));
     json_int_t rate = json_integer_value(json_object_get(request, "rate"));
     int rc = 0;
-    if (!action || rate < 0) {
-        control_error(reply, -EINVAL, "say what to do: start, stop or status; the rate is a number of bytes a second");
-        return;
-    }
-    if (strcmp(action, "start") == 0)
+    if (action && rate >= 0 && strcmp(action, "start") == 0)
         rc = scrub_start(volume->scrub, (uint64_t)rate);
-    else if (strcmp(action, "stop") == 0)
+    else if (action && strcmp(action, "stop") == 0)
         rc = scrub_stop(volume->scrub);
-    if (rc == -EALREADY && rate == 0)
+    else if (!action || strcmp(action, "status") != 0)
+        rc = -EINVAL;
+    if (rc == -EINVAL)
+        control_error(reply, rc, "say what to do: start, stop or status; the rate is a number of bytes a second");
+    else if (rc == -EALREADY && rate == 0)
         control_error(reply, rc, "a scrub is running already; \"baton scrub --status\" shows how far it is");
     else if (rc == -ENOENT)
         control_error(reply, rc, "no scrub is running");

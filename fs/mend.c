@@ -93,6 +93,17 @@ void mend_counts_now(struct store *store, struct mend_counts *counts) {
         save(store);
 }
 
+void mend_settle(struct store *store, uint64_t unmended) {
+    struct mend_counts *counts = &store->mend.counts;
+    mend_lock(&store->mend);
+    uint64_t before = counts->unmended;
+    counts->unmended = MIN(before, MAX(unmended, (uint64_t)counts->count));
+    bool changed = counts->unmended != before;
+    mend_unlock(&store->mend);
+    if (changed)
+        save(store);
+}
+
 static void count(struct store *store, const struct mend_note *note, bool mended) {
     struct mend_counts *counts = &store->mend.counts;
     mend_lock(&store->mend);
@@ -173,7 +184,25 @@ static int fetch(struct store *store, const struct bad *bad, uint8_t bytes[BATON
     return rc == 0 && block_checksum(bytes) != bad->edge.checksum ? -EBADMSG : rc;
 }
 
-static int mend_one(struct store *store, const struct bad *bad, uint8_t bytes[BATON_BLOCK], bool *was_bad) {
+/* A disk may have millions of them. */
+#define TELL_MAX 20u
+#define TELL_EVERY 10000000000ll /* ns */
+static enum log_level level(struct mend *mend, enum log_level wanted) {
+    int64_t now = clock_boot();
+    mend_lock(mend);
+    if (mend->told == 0 || now - mend->told_since > TELL_EVERY) {
+        mend->told_since = now;
+        mend->told = 0;
+    }
+    bool last = mend->told == TELL_MAX;
+    bool tells = mend->told++ < TELL_MAX;
+    mend_unlock(mend);
+    if (last)
+        log_warning("more blocks are bad; \"baton status\" counts them");
+    return tells ? wanted : LOG_LEVEL_DEBUG;
+}
+
+static int mend_one(struct store *store, const struct bad *bad, uint8_t bytes[BATON_BLOCK], enum mend_found *found) {
     const struct edge *edge = &bad->edge;
     struct mend_note note = {bad->ino, bad->data, edge->block, edge->place, edge->checksum, clock_now()};
     int rc = still_mapped(store, bad);
@@ -186,20 +215,24 @@ static int mend_one(struct store *store, const struct bad *bad, uint8_t bytes[BA
                  : store_mend(store, bad->data, edge->block, edge->place, edge->checksum, bytes);
     if (rc == -ESTALE)
         return rc;
-    count(store, &note, fetched == 0 && rc == 0);
-    if (was_bad)
-        *was_bad = true;
+    bool mended = fetched == 0 && rc == 0;
+    count(store, &note, mended);
+    if (found)
+        *found = mended ? FOUND_MENDED : FOUND_BAD;
     if (fetched) {
-        log_error("inode %llu: block %llu (of %u bytes) cannot be read or fails its checksum, and %s",
+        log_write(level(&store->mend, LOG_LEVEL_ERROR),
+                  "inode %llu: block %llu (of %u bytes) cannot be read or fails its checksum, and %s",
                   (unsigned long long)bad->ino, (unsigned long long)edge->block, BATON_BLOCK, why_not(fetched));
         return -EIO;
     }
     if (rc)
-        log_error("inode %llu: block %llu is bad here and was read from another node, but cannot be mended: %s",
+        log_write(level(&store->mend, LOG_LEVEL_ERROR),
+                  "inode %llu: block %llu is bad here and was read from another node, but cannot be mended: %s",
                   (unsigned long long)bad->ino, (unsigned long long)edge->block, strerror(-rc));
     else
-        log_warning("inode %llu: block %llu was bad here and has been mended from another node",
-                    (unsigned long long)bad->ino, (unsigned long long)edge->block);
+        log_write(level(&store->mend, LOG_LEVEL_WARNING),
+                  "inode %llu: block %llu was bad here and has been mended from another node",
+                  (unsigned long long)bad->ino, (unsigned long long)edge->block);
     return 0;
 }
 
@@ -238,7 +271,7 @@ static int join(struct mend *mend, struct mending *one, uint8_t bytes[BATON_BLOC
 }
 
 int mend_read(struct store *store, uint64_t ino, uint64_t data, uint64_t block, struct place place, uint64_t checksum,
-              uint8_t bytes[BATON_BLOCK], bool *was_bad) {
+              uint8_t bytes[BATON_BLOCK], enum mend_found *found) {
     struct bad bad = {ino, data, {.block = block, .written = true, .place = place, .checksum = checksum}};
     struct mend *mend = &store->mend;
     struct mending *one;
@@ -256,7 +289,7 @@ int mend_read(struct store *store, uint64_t ino, uint64_t data, uint64_t block, 
     }
     *one = (struct mending){.used = true, .data = data, .block = block, .checksum = checksum};
     mend_unlock(mend);
-    rc = mend_one(store, &bad, bytes, was_bad);
+    rc = mend_one(store, &bad, bytes, found);
     mend_lock(mend);
     one->done = true;
     one->result = rc;

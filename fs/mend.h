@@ -46,18 +46,23 @@ struct mend { /* a store's; its own lock comes after the engine lock */
     pthread_cond_t changed;
     struct mending under_way[MEND_AT_ONCE];
     struct mend_counts counts;
+    int64_t told_since; /* lines in the log, so many since then */
+    unsigned told;
 };
 
 void mend_open(struct mend *mend);
 void mend_close(struct mend *mend);
 void mend_load(struct store *store); /* counts of earlier times; engine lock held */
 
+enum mend_found { FOUND_RIGHT, FOUND_MENDED, FOUND_BAD };
 /* A block that was read wrong: `place` (one block) and `checksum` are what the map said of it. 0: `bytes` are right, the
  * block is mended, or was wrong for a moment only; -ESTALE: the map says something else by now, look again; -EIO: it is
- * bad and nobody has a good copy, with a sentence in the log. *was_bad (may be NULL) becomes true if this call counted it as
- * bad. */
+ * bad and nobody has a good copy, with a sentence in the log. *found (may be NULL): what this call counted it as. */
 int mend_read(struct store *store, uint64_t ino, uint64_t data, uint64_t block, struct place place, uint64_t checksum,
-              uint8_t bytes[BATON_BLOCK], bool *was_bad);
+              uint8_t bytes[BATON_BLOCK], enum mend_found *found);
+
+/* All blocks have been looked at and so many stayed bad: what was found before and is none of them has gone meanwhile. */
+void mend_settle(struct store *store, uint64_t unmended);
 
 /* A copy of what has been counted. What is no longer in any file, or was overwritten, is no longer noted as bad. */
 void mend_counts_now(struct store *store, struct mend_counts *counts);

@@ -2,6 +2,7 @@
 
 #include "fs/apply.h"
 #include "fs/extent.h"
+#include "fs/ops_parts.h"
 #include "fs/store_internal.h"
 
 #include <fcntl.h>
@@ -17,6 +18,8 @@
 #define INODES 4096u  /* looked at in one snapshot */
 #define NOTE_EVERY 3000000000ll /* ns */
 #define LOOK_EVERY 1000000000ll /* while nothing is to be done */
+#define COMMIT_WAIT 3000000000ll
+#define A_MOMENT 50000000ll
 #define BEHIND_MAX 500000000ll  /* what could not be read in time is not made good by reading faster */
 
 struct span_of_blocks { /* blocks that lie side by side */
@@ -45,6 +48,7 @@ struct scrub {
     int fd; /* of segment `segment`; -1: none */
     uint32_t segment;
     bool direct; /* past the page cache */
+    bool no_direct; /* the file system has no such thing */
     int64_t due, noted;
     uint64_t last_data, last_ino;
 };
@@ -78,7 +82,8 @@ static void load(struct scrub *scrub) {
     store_lock(scrub->store);
     int rc = store_meta_get(scrub->store, VALUE, &state, sizeof state, &length);
     store_unlock(scrub->store);
-    if (rc || length != sizeof state || state.now.file_count > SCRUB_FILES || state.last.file_count > SCRUB_FILES) {
+    if (rc || length != sizeof state || state.now.file_count > SCRUB_FILES ||
+        state.last.file_count > SCRUB_FILES) {
         if (rc != -ENOENT)
             log_warning("store %s: what scrubs found cannot be read; it begins anew", scrub->store->path);
         return;
@@ -87,8 +92,11 @@ static void load(struct scrub *scrub) {
     if (!state.running)
         return;
     scrub->state.now.resumed++;
+    if (scrub->state.now.rate == 0)
+        scrub->state.now.rate = scrub->options.rate;
     log_info("the scrub goes on where it was interrupted, after %llu MiB of about %llu",
-             (unsigned long long)(state.now.blocks * BATON_BLOCK >> 20), (unsigned long long)(state.now.of * BATON_BLOCK >> 20));
+             (unsigned long long)(state.now.blocks * BATON_BLOCK >> 20),
+             (unsigned long long)(state.now.of * BATON_BLOCK >> 20));
 }
 
 void scrub_get(struct scrub *scrub, struct scrub_state *state) {
@@ -113,6 +121,16 @@ static void wait_until(struct scrub *scrub, int64_t at) { /* lock held */
 
 static bool goes_on(const struct scrub *scrub) { /* lock held */
     return !scrub->stop && scrub->state.running && scrub->at == scrub->begun;
+}
+
+/* False: not any more. */
+static bool wait_a_moment(struct scrub *scrub) {
+    scrub_lock(scrub);
+    if (goes_on(scrub))
+        wait_until(scrub, clock_boot() + A_MOMENT);
+    bool on = goes_on(scrub);
+    scrub_unlock(scrub);
+    return on;
 }
 
 /* `blocks` are about to be read: waits for their time. False: not any more. */
@@ -243,24 +261,31 @@ static int open_segment(struct scrub *scrub, uint32_t segment) {
         return 0;
     close_segment(scrub);
     segment_name(segment, name);
-    scrub->direct = true;
-    scrub->fd = openat(scrub->store->segments.directory_fd, name, O_RDONLY | O_CLOEXEC | O_DIRECT);
-    if (scrub->fd < 0 && errno == EINVAL) {
-        scrub->direct = false;
-        scrub->fd = openat(scrub->store->segments.directory_fd, name, O_RDONLY | O_CLOEXEC);
-    }
+    scrub->direct = !scrub->no_direct;
+    scrub->fd = openat(scrub->store->segments.directory_fd, name, O_RDONLY | O_CLOEXEC | (scrub->direct ? O_DIRECT : 0));
     scrub->segment = segment;
     return scrub->fd < 0 ? -errno : 0;
 }
 
 static void forget_pages(const struct scrub *scrub, struct place place) {
-    (void)posix_fadvise(scrub->fd, (off_t)place.position * BATON_BLOCK, (off_t)place.count * BATON_BLOCK, POSIX_FADV_DONTNEED);
+    writeback_drop(scrub->fd, place);
+}
+
+/* What was read once may be right in memory, and wrong on the disk. The kernel drops its large pages as a whole only. */
+#define LARGE_PAGE (512u) /* blocks */
+static void forget_around(const struct scrub *scrub, struct place place) {
+    forget_pages(scrub, (struct place){place.segment, place.position - place.position % LARGE_PAGE, LARGE_PAGE});
 }
 
 static int read_chunk(struct scrub *scrub, struct place place) {
     int rc = open_segment(scrub, place.segment);
     if (rc == 0)
         rc = pread_all(scrub->fd, scrub->buffer, (size_t)place.count * BATON_BLOCK, (uint64_t)place.position * BATON_BLOCK);
+    if (rc == -EINVAL && scrub->direct) { /* said when it is opened, or when it is read */
+        close_segment(scrub);
+        scrub->no_direct = true;
+        return read_chunk(scrub, place);
+    }
     if (rc == 0 && !scrub->direct)
         forget_pages(scrub, place);
     return rc;
@@ -279,18 +304,31 @@ static void count_bad(struct scrub *scrub, uint64_t ino, uint64_t data, uint64_t
     scrub_unlock(scrub);
 }
 
+/* Is it there still, and wrong when a reader reads it? Whose it is takes longer to find. */
+static bool is_bad(struct store *store, uint64_t data, const struct edge *seen) {
+    uint8_t bytes[BATON_BLOCK];
+    struct edge edge;
+    store_lock(store);
+    int rc = edge_look(store, data, seen->block, &edge);
+    store_unlock(store);
+    return rc == 0 && edge_is_same(&edge, seen) && edge_read(store, seen, bytes) != 0;
+}
+
 /* It did not read right from the disk: looked at again with the map, as a reader would, and mended. What is in memory only
  * yet, was overwritten or has gone is not bad. */
 static void judge(struct scrub *scrub, uint64_t data, uint64_t block, struct place place, uint64_t checksum) {
+    const struct edge seen = {.block = block, .written = true, .place = place, .checksum = checksum};
     uint8_t bytes[BATON_BLOCK];
-    bool bad = false;
+    enum mend_found found = FOUND_RIGHT;
     if (scrub->fd >= 0)
-        forget_pages(scrub, place); /* what was read once may be right in memory, and wrong on the disk */
+        forget_around(scrub, place);
     close_segment(scrub); /* its number may be another's by now */
+    if (!is_bad(scrub->store, data, &seen))
+        return;
     uint64_t ino = inode_of(scrub, data);
-    int rc = mend_read(scrub->store, ino, data, block, place, checksum, bytes, &bad);
-    if (rc == -EIO || (rc == 0 && bad))
-        count_bad(scrub, ino, data, block, rc == 0);
+    int rc = mend_read(scrub->store, ino, data, block, place, checksum, bytes, &found);
+    if (rc == -EIO || found != FOUND_RIGHT)
+        count_bad(scrub, ino, data, block, found == FOUND_MENDED);
 }
 
 static bool read_span(struct scrub *scrub, const struct span_of_blocks *span) {
@@ -302,7 +340,8 @@ static bool read_span(struct scrub *scrub, const struct span_of_blocks *span) {
         for (uint32_t i = 0; i < place.count; i++) {
             uint64_t checksum = scrub->checksums[span->checksum + at + i];
             if (rc || block_checksum(scrub->buffer + (size_t)i * BATON_BLOCK) != checksum)
-                judge(scrub, span->data, span->first + at + i, (struct place){place.segment, place.position + i, 1}, checksum);
+                judge(scrub, span->data, span->first + at + i, (struct place){place.segment, place.position + i, 1},
+                      checksum);
         }
         scrub_lock(scrub);
         if (scrub->at == scrub->begun)
@@ -358,6 +397,8 @@ static bool step(struct scrub *scrub) {
     int64_t begun = clock_boot();
     uint64_t data = state.data, block = state.block;
     int rc = look(scrub, &data, &block);
+    if (rc == -EAGAIN) /* too many read at the same time */
+        return wait_a_moment(scrub);
     bool on = rc == 0;
     for (uint32_t i = 0; on && i < scrub->count; i++) {
         on = read_span(scrub, &scrub->spans[i]);
@@ -372,12 +413,15 @@ static bool step(struct scrub *scrub) {
         scrub->state.data = data;
         scrub->state.block = block;
     }
+    uint64_t unmended = scrub->state.now.unmended;
     bool ended = (on && scrub->at_end) || (rc && goes_on(scrub));
     if (ended)
         end(scrub, rc != 0);
     scrub_unlock(scrub);
     if (rc)
         log_error("the scrub ends: the map cannot be read (%s); run baton check on this store", strerror(-rc));
+    if (ended && rc == 0)
+        mend_settle(scrub->store, unmended);
     if (ended)
         tell(scrub);
     return on && !ended;
@@ -392,11 +436,20 @@ static void count_map(struct scrub *scrub) {
     scrub_unlock(scrub);
 }
 
+/* Snapshots show what is committed. What a full disk keeps from being committed is not waited for. */
+static void wait_for_commit(struct scrub *scrub) {
+    struct position begun, now;
+    int64_t until = clock_boot() + COMMIT_WAIT;
+    store_position(scrub->store, &begun);
+    do
+        store_position(scrub->store, &now);
+    while (now.committed < begun.lsn && clock_boot() < until && wait_a_moment(scrub));
+}
+
 static void pass(struct scrub *scrub) {
     scrub->last_data = 0;
     scrub->due = clock_boot();
-    if (store_checkpoint(scrub->store)) /* snapshots show what is committed: all that is there by now */
-        log_warning("the scrub may miss what was written just before it began");
+    wait_for_commit(scrub);
     count_map(scrub);
     note(scrub);
     while (step(scrub))

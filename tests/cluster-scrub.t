@@ -3,7 +3,13 @@
 # files it cannot. Killed, it goes on where it was; a rate bounds it.
 . "$(dirname "$0")/lib.sh"
 
-volume_up
+network_up
+volume_create
+volume_set scrub every 7d
+volume_format
+for node in a b; do
+    start_node $node || bail "node $node does not start"
+done
 a=$(mount_of a)
 peer_in_sync() { [ "$(status_of a replication link)" = working ]; }
 ok "both are in sync" wait_until 30 peer_in_sync
@@ -44,6 +50,8 @@ sys.exit(found != 1)
 PY
 damage() { python3 "$T/damage.py" "$(store_of "$1")" "$T/$2" || bail "the block of $2 is not found on node $1"; }
 
+first_ended() { [ "$(of_scrub a last ended)" -gt 0 ]; }
+ok "with [scrub] every the first one comes by itself" wait_until 20 first_ended
 ok "nothing is bad at first" scrub a --wait
 like "$(cat "$T/.out")" "20 MiB read.*no bad block found" "all of it was read"
 damage a on-a
@@ -52,7 +60,7 @@ damage a both
 damage b both
 fails "a finds what is bad there" scrub a --wait
 like "$(cat "$T/.out")" "2 bad blocks found, 1 mended from another node, 1 not mended" "mends what the other node has"
-like "$(cat "$T/.out")" "\"dir/both\" block 5" "and names the file with what it has not"
+like "$(cat "$T/.out")" "block 5 .* of \"dir/both\"" "and names the file with what it has not"
 fails "b finds what is bad there" scrub b --wait
 like "$(cat "$T/.out")" "2 bad blocks found, 1 mended from another node, 1 not mended" "and mends it from the primary"
 damage a on-a # found: it is right on the disk
@@ -89,3 +97,7 @@ scrub a --rate 1MiB >/dev/null
 ok "it can be stopped" scrub a --stop
 is "$(of_scrub a last stopped)" true "and says so"
 fails "then there is none to stop" scrub a --stop
+scrub a --rate 1MiB >/dev/null
+ok "one is stopped" scrub a --stop
+ok "and the next begun at once" scrub a --wait --rate 1GiB
+is "$(of_scrub a last bytes)" $((5 * 4 << 20)) "which reads all, from the beginning"

@@ -242,6 +242,39 @@ static void test_unreadable(void) {
     is_int(before.unmended, after.unmended, "it is not");
 }
 
+/* More than are noted stay bad, and are right later: who looks at all of them says how many are left. */
+static void test_settled(void) {
+    struct mend_counts before, after;
+    uint64_t inos[3];
+    mend_counts_now(store, &before);
+    for (unsigned i = 0; i < 3; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "many%u", i);
+        fresh(name);
+        inos[i] = ino;
+        way = AWAY;
+        for (uint64_t block = 0; block < BLOCKS; block++) {
+            damage(block);
+            if (op_read(store, ino, buffer, 1, block * BATON_BLOCK) != -EIO)
+                bail("a damaged block is read");
+        }
+    }
+    mend_counts(store, &after);
+    is_int(before.unmended + 3 * BLOCKS, after.unmended, "more bad blocks");
+    is_int(MEND_NOTED, after.count, "than are noted");
+    way = GOOD;
+    for (unsigned i = 0; i < 3; i++) {
+        ino = inos[i];
+        is_pattern(sizeof pattern, 0, "all are had");
+    }
+    mend_counts(store, &after);
+    is_int(0, after.count, "none is noted");
+    ok(after.unmended > 0, "but those that were not noted count as bad");
+    mend_settle(store, 0);
+    mend_counts(store, &after);
+    is_int(0, after.unmended, "until somebody has looked at all");
+}
+
 static void test_kept(void) {
     struct mend_counts before, after;
     fresh("kept");
@@ -280,6 +313,7 @@ int main(void) {
     test_map_changes();
     test_two_readers();
     test_unreadable();
+    test_settled();
     test_kept();
     store_close(store);
     return 0;

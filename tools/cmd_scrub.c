@@ -30,15 +30,16 @@ static void show_bad(const json_t *pass) {
         puts("  no bad block found");
         return;
     }
-    printf("  %" PRIu64 " bad blocks found, %" PRIu64 " mended from another node, %" PRIu64 " not mended\n", found,
-           number_of(pass, "mended"), unmended);
+    printf("  %" PRIu64 " bad block%s found, %" PRIu64 " mended from another node, %" PRIu64 " not mended\n", found,
+           found == 1 ? "" : "s", number_of(pass, "mended"), unmended);
     for (size_t i = 0; i < count; i++) {
         const json_t *file = json_array_get(files, i);
         const char *path = json_string_value(json_object_get(file, "path"));
-        printf("  not mended: %s%s%s block %" PRIu64 " (of 4096 bytes)\n", path ? "\"" : "", path ? path : "inode",
-               path ? "\"" : "", number_of(file, "block"));
-        if (!path)
-            printf("              inode %" PRIu64 "\n", number_of(file, "inode"));
+        printf("  not mended: block %" PRIu64 " (of 4096 bytes) of ", number_of(file, "block"));
+        if (path)
+            printf("\"%s\"\n", path);
+        else
+            printf("inode %" PRIu64 "\n", number_of(file, "inode"));
     }
     if (unmended > count)
         printf("  and %" PRIu64 " others\n", unmended - count);

@@ -109,12 +109,12 @@ static void show_bad_blocks(const json_t *bad) {
     size_t count = json_array_size(notes);
     if (bad == NULL)
         return;
-    printf("  bad       %" PRIu64 " blocks on this disk could not be read or failed their checksum, %" PRIu64
-           " have been mended from another node; look at the disk's own report\n",
-           number_of(bad, "found"), number_of(bad, "mended"));
+    printf("  bad       %" PRIu64 " block%s on this disk could not be read or failed a checksum, %" PRIu64
+           " mended from another node; look at the disk's own report\n",
+           number_of(bad, "found"), number_of(bad, "found") == 1 ? "" : "s", number_of(bad, "mended"));
     if (number_of(bad, "unmended") == 0)
         return;
-    printf("            %" PRIu64 " not mended: no node gave a good copy; each is tried again when it is read", number_of(bad, "unmended"));
+    printf("            %" PRIu64 " not mended: no node gave a good copy; each is tried again when it is read, all by \"baton scrub\"", number_of(bad, "unmended"));
     for (size_t i = 0; i < count; i++) {
         const json_t *note = json_array_get(notes, i);
         printf("%s inode %" PRIu64 " block %" PRIu64, i == 0 ? ":" : ",", number_of(note, "inode"), number_of(note, "block"));
