@@ -245,6 +245,8 @@ static int parts_create(struct front *front) {
     atomic_store(&front->parked, 1);
     PROMISE(sem_init(&front->none_parked, 0, 0) == 0);
     PROMISE(pthread_mutex_init(&front->held_mutex, NULL) == 0);
+    LIST_INIT(&front->directories);
+    PROMISE(pthread_mutex_init(&front->directories_mutex, NULL) == 0);
     PROMISE(pthread_rwlockattr_init(&attributes) == 0);
     /* A change of role does not wait for ever behind requests that keep coming. */
     pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
@@ -271,8 +273,10 @@ static void front_free(struct front *front) {
         close(front->ended_fd);
     rings_free(front->rings);
     nodes_free(front->nodes);
+    directories_free(front);
     pthread_rwlock_destroy(&front->gate);
     pthread_mutex_destroy(&front->held_mutex);
+    pthread_mutex_destroy(&front->directories_mutex);
     sem_destroy(&front->none_parked);
     free(front);
 }

@@ -11,6 +11,7 @@
 struct open_directory {
     _Atomic uint64_t end; /* cookie */
     unsigned term;
+    LIST_ENTRY(open_directory) others;
 };
 
 struct listing {
@@ -153,6 +154,20 @@ void front_readdirplus(fuse_req_t request, fuse_ino_t ino, size_t size, off_t of
     list(request, ino, size, offset, file, true);
 }
 
+static void close_directory(struct front *front, struct open_directory *open) {
+    pthread_mutex_lock(&front->directories_mutex);
+    LIST_REMOVE(open, others);
+    pthread_mutex_unlock(&front->directories_mutex);
+    free(open);
+}
+
+void directories_free(struct front *front) {
+    struct open_directory *open;
+
+    while ((open = LIST_FIRST(&front->directories)) != NULL)
+        close_directory(front, open);
+}
+
 void front_opendir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file) {
     struct front *front = front_of(request);
     bool primary = atomic_load(&front->writable);
@@ -166,9 +181,12 @@ void front_opendir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi
     atomic_init(&open->end, UINT64_MAX); /* an exporter may go on where another open had come to */
     file->fh = (uint64_t)(uintptr_t)open;
     open->term = atomic_load(&front->term);
+    pthread_mutex_lock(&front->directories_mutex);
+    LIST_INSERT_HEAD(&front->directories, open, others);
+    pthread_mutex_unlock(&front->directories_mutex);
     file->cache_readdir = file->keep_cache = primary && !(front->mount_flags & MS_STRICTATIME);
     if (fuse_reply_open(request, file)) /* interrupted: no RELEASEDIR will come */
-        free(open);
+        close_directory(front, open);
 }
 
 void front_fsyncdir(fuse_req_t request, fuse_ino_t ino, int data_only, struct fuse_file_info *file) {
@@ -177,6 +195,6 @@ void front_fsyncdir(fuse_req_t request, fuse_ino_t ino, int data_only, struct fu
 
 void front_releasedir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file) {
     (void)ino;
-    free((struct open_directory *)(uintptr_t)file->fh);
+    close_directory(front_of(request), (struct open_directory *)(uintptr_t)file->fh);
     fuse_reply_err(request, 0);
 }

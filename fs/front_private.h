@@ -18,6 +18,7 @@
 #include <fuse_lowlevel.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <sys/queue.h>
 #include <sys/mount.h>
 
 #define TRANSFER_MAX (1u << 20) /* bytes of one READ or WRITE */
@@ -55,6 +56,8 @@ struct front {
     atomic_uint names_doubt; /* the last term at whose end names_lsn was not acknowledged; 0: none */
     double entry_timeout;    /* on the primary, seconds */
     uint64_t kernel_flags;   /* of the INIT request */
+    pthread_mutex_t directories_mutex;
+    LIST_HEAD(, open_directory) directories; /* open ones: the kernel may go without a RELEASEDIR (front_dir.c) */
     pthread_mutex_t held_mutex;
     struct held *held, **held_end; /* changes that arrived during a hold, in their order */
     atomic_bool holding;
@@ -124,6 +127,7 @@ void names_changed(struct front *front, uint64_t lsn);
 /* What a change of this inode's attributes waits for. Those that a program makes to a file that it has just created and
  * still has open for writing (tar and cp do: times, owner, mode) wait with its close, as what it writes does. */
 enum volume_wait attributes_wait(fuse_req_t request, uint64_t ino);
+void directories_free(struct front *front); /* at the end: those that nobody has closed */
 void touch_atime(struct front *front, uint64_t ino, bool directory);
 void open_flags(struct front *front, struct fuse_file_info *file);
 /* fsync through a file or directory that was opened in that term. */

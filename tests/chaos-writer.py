@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """A writer that knows what was acknowledged, for tests that kill and cut the nodes under it.
 
-usage: chaos-writer.py WHERE NAME SEED
+usage: chaos-writer.py WHERE NAME SEED [PAUSE]
+
+PAUSE: seconds between two operations (0).
 
 WHERE is a file that holds the path of the mount that takes changes now, or "pause", or "stop". The writer works in the
 folder NAME there, one operation after the other, and keeps the state that was acknowledged. When an operation fails,
@@ -16,6 +18,7 @@ import sys
 import time
 
 where, name, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
+pause = float(sys.argv[4]) if len(sys.argv) > 4 else 0
 rng = random.Random(seed)
 files = {}    # name -> content, as acknowledged
 operations = resumed = violations = 0
@@ -206,6 +209,7 @@ def main():
             files = state
             path = current()
         operations += 1
+        time.sleep(pause)
         if len(files) > 40:
             for key in sorted(files)[:20]:
                 try:

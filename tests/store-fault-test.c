@@ -17,11 +17,11 @@
 
 #define FILES 12000 /* several batches */
 
-static const char *volatile refuse_file; /* part of the path; NULL: all is well */
+static const char *_Atomic refuse_file; /* part of the path; NULL: all is well */
 static atomic_int refuse_writes, refuse_syncs; /* errno to give, 0: none */
 static atomic_int refused;
 
-static const char *volatile counted_file; /* part of the path */
+static const char *_Atomic counted_file; /* part of the path */
 static _Atomic uint64_t counted; /* bytes written to it */
 
 static int refuse(enum disk_call call, const char *file, size_t length) {
