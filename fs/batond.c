@@ -8,6 +8,7 @@
 #include "fs/volume.h"
 #include "membership/register.h"
 #include "replication/replicator.h"
+#include "replication/verify.h"
 
 #include <config.h>
 
@@ -230,6 +231,7 @@ static int start(struct volume *volume) {
     control_history();
     control_scrub();
     replicator_control();
+    verify_control();
     if (!error)
         error = start_service(volume, why, sizeof why);
     if (error)

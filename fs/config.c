@@ -22,7 +22,7 @@ struct parse {
     int line;
     const struct section *section; /* NULL: none yet */
     struct node_config *node;      /* of [node NAME] and [witness] */
-    unsigned volume_seen, journal_seen, scrub_seen, lease_seen, witness_seen, node_seen[CONFIG_NODES_MAX];
+    unsigned volume_seen, journal_seen, scrub_seen, verify_seen, lease_seen, witness_seen, node_seen[CONFIG_NODES_MAX];
     unsigned *seen; /* keys of the section that were given, by their place in its table */
     bool failed;
     char *why;
@@ -265,20 +265,36 @@ static bool set_duration(struct parse *parse, const char *value) {
     return true;
 }
 
-static bool set_rate(struct parse *parse, const char *value) {
-    if (parse_size(value, &parse->config->scrub_rate) != 0 || parse->config->scrub_rate < 64u << 10)
+static bool take_rate(struct parse *parse, const char *value, uint64_t *rate) {
+    if (parse_size(value, rate) != 0 || *rate < 64u << 10 || *rate > INT64_MAX)
         return complain(parse, "rate = \"%s\" is not a size like 32MiB (a second); at least 64KiB", value);
     return true;
 }
 
-static bool set_every(struct parse *parse, const char *value) {
+static bool take_every(struct parse *parse, const char *value, uint64_t *seconds) {
     uint64_t ms;
     if (parse_duration(value, &ms) != 0)
         return complain(parse, "every = \"%s\" is not a duration like 7d, or 0", value);
     if (ms > 0 && ms < 60000)
         return complain(parse, "every = %s is too short; at least 1min, or 0 for only when asked", value);
-    parse->config->scrub_seconds = ms / 1000;
+    *seconds = ms / 1000;
     return true;
+}
+
+static bool set_scrub_rate(struct parse *parse, const char *value) {
+    return take_rate(parse, value, &parse->config->scrub_rate);
+}
+
+static bool set_scrub_every(struct parse *parse, const char *value) {
+    return take_every(parse, value, &parse->config->scrub_seconds);
+}
+
+static bool set_verify_rate(struct parse *parse, const char *value) {
+    return take_rate(parse, value, &parse->config->verify_rate);
+}
+
+static bool set_verify_every(struct parse *parse, const char *value) {
+    return take_every(parse, value, &parse->config->verify_seconds);
 }
 
 #define KEY(name, set) {name, set, NULL, 0}
@@ -301,7 +317,8 @@ static const struct key_rule witness_keys[] = {KEY("address", set_address), KEY(
                                                KEY(NULL, NULL)};
 static const struct key_rule journal_keys[] = {KEY("history", set_history), KEY("size", set_size),
                                                KEY("limit", set_limit), KEY(NULL, NULL)};
-static const struct key_rule scrub_keys[] = {KEY("rate", set_rate), KEY("every", set_every), KEY(NULL, NULL)};
+static const struct key_rule scrub_keys[] = {KEY("rate", set_scrub_rate), KEY("every", set_scrub_every), KEY(NULL, NULL)};
+static const struct key_rule verify_keys[] = {KEY("rate", set_verify_rate), KEY("every", set_verify_every), KEY(NULL, NULL)};
 static const struct key_rule lease_keys[] = {KEY("duration", set_duration), KEY(NULL, NULL)};
 
 static const struct section section_volume = {"volume", volume_keys};
@@ -309,6 +326,7 @@ static const struct section section_node = {"node", node_keys};
 static const struct section section_witness = {"witness", witness_keys};
 static const struct section section_journal = {"journal", journal_keys};
 static const struct section section_scrub = {"scrub", scrub_keys};
+static const struct section section_verify = {"verify", verify_keys};
 static const struct section section_lease = {"lease", lease_keys};
 
 /* ---- lines ----------------------------------------------------------------------------------------------------------- */
@@ -354,6 +372,9 @@ static bool enter_section(struct parse *parse, char *line) {
     } else if (strcmp(name, "scrub") == 0) {
         parse->section = &section_scrub;
         parse->seen = &parse->scrub_seen;
+    } else if (strcmp(name, "verify") == 0) {
+        parse->section = &section_verify;
+        parse->seen = &parse->verify_seen;
     } else if (strcmp(name, "journal") == 0) {
         parse->section = &section_journal;
         parse->seen = &parse->journal_seen;
@@ -367,7 +388,8 @@ static bool enter_section(struct parse *parse, char *line) {
         memcpy(parse->node->name, "witness", sizeof "witness");
         parse->config->has_witness = true;
     } else {
-        return complain(parse, "unknown section [%s]; there are [volume], [node NAME], [witness], [journal], [scrub] and [lease]",
+        return complain(parse, "unknown section [%s]; there are [volume], [node NAME], [witness], [journal], [scrub], [verify] and "
+                               "[lease]",
                         name);
     }
     return true;
@@ -508,6 +530,7 @@ static void set_defaults(struct config *config) {
     config->history_seconds = 3600;
     config->history_bytes = 1ull << 30;
     config->scrub_rate = 32u << 20;
+    config->verify_rate = 8u << 20;
     config->limit_bytes = 8ull << 30;
     config->lease_ms = 2000;
 }

@@ -42,6 +42,8 @@ struct config {
     uint64_t history_bytes;   /* [journal] size = 1GiB; likewise */
     uint64_t scrub_rate;      /* [scrub] rate = 32MiB: bytes a second */
     uint64_t scrub_seconds;   /* [scrub] every = 7d; 0: only when asked */
+    uint64_t verify_rate;     /* [verify] rate = 8MiB: bytes of rows a second */
+    uint64_t verify_seconds;  /* [verify] every = 7d; 0: only when asked */
     uint32_t lease_ms;        /* [lease] duration = 2s */
     unsigned node_count;
     struct node_config nodes[CONFIG_NODES_MAX];

@@ -6,9 +6,11 @@
  *   receiver          takes records in, acknowledges                                                  (standby.c)
  *   talker            control: heartbeats, logins, answers                                            (talk.c)
  *   keeper            changes that take time: the in-sync set (set.c), roles                          (roles.c)
- *   provider          gives rows and blocks to nodes that build or mend their stores                  (provide.c)
+ *   provider          gives rows and blocks to nodes that build or mend their stores                  (provide.c),
+ *                     and hashes of rows to those that compare theirs                                 (compare.c)
  *   synchronizer      builds this node's store anew from such                                         (sync.c)
  *   mender            has single blocks that are bad here from such                                   (mender.c)
+ *   verifier          compares this node's copy with another one's                                    (verify.c)
  *
  * `lock` guards everything below it in struct replicator, the records socket too; it is held for microseconds, and never
  * while the store's engine lock is being asked for (whoever applies holds that one and then takes this one). `role_lock`
@@ -39,6 +41,8 @@
 #define STUCK_LEASES 10 /* lease times without any progress end a session, too; a large record on a slow line takes its time */
 #define OUTBOX 16u
 #define PROVIDE_IDLE (600000 * MS) /* a node that has not asked for so long has given up: nothing is kept for it */
+#define COMPARE_IDLE (60000 * MS) /* likewise, for comparing */
+#define COMPARE_ROWS 4096u /* compared by one hash at first */
 #define PROVIDE_BYTES (256u << 10) /* of rows in an answer, or one row */
 
 struct peer {
@@ -55,6 +59,7 @@ struct peer {
     int64_t heard; /* its last heartbeat, in any session */
     bool known;
     struct wire_beat beat; /* what that said */
+    uint32_t features;     /* that it offers */
     uint64_t total_at_next; /* bytes of all records up to the last one sent; see `total` */
     void *dealer; /* the talker's */
 };
@@ -71,6 +76,12 @@ struct copy_note { /* what a node that copies this store has been given, of the 
     int64_t last; /* question */
     int64_t mark; /* the rate was counted, at so many bytes */
     uint64_t mark_bytes, rate;
+};
+
+struct compare_note { /* a node compares its copy with this one */
+    bool open;
+    uint64_t lsn;   /* at which record */
+    int64_t last;   /* question */
 };
 
 enum sync_phase { SYNC_IDLE, SYNC_ASKING, SYNC_ROWS, SYNC_BLOCKS, SYNC_FINISH, SYNC_DONE };
@@ -106,14 +117,14 @@ struct replicator {
     struct link *link;
     struct awake awake; /* the talker's */
     int wake; /* eventfd: the talker has something to send */
-    pthread_t feeder, acknowledger, receiver, talker, keeper, provider, synchronizer, mender;
+    pthread_t feeder, acknowledger, receiver, talker, keeper, provider, synchronizer, mender, verifier;
     unsigned threads;
     atomic_bool stopping;
     pthread_mutex_t role_lock;
     uint8_t incarnation[16];
 
     pthread_mutex_t lock;
-    pthread_cond_t feed_work, keep_work, receive_work, sync_work, mend_work;
+    pthread_cond_t feed_work, keep_work, receive_work, sync_work, mend_work, verify_work;
     pthread_cond_t news; /* broadcast: something that somebody may be waiting for has changed */
     struct peer peers[CONFIG_NODES_MAX];
     enum role role;
@@ -154,6 +165,9 @@ struct replicator {
     struct copy_note copies[CONFIG_NODES_MAX];
     int64_t copy_idle;  /* PROVIDE_IDLE, PROVIDE_BYTES; tests have others */
     uint32_t copy_bytes;
+    struct compare_note compares[CONFIG_NODES_MAX];
+    uint32_t compare_rows; /* COMPARE_ROWS; tests have others */
+    struct verify *verify;
     struct sync sync;
     struct mend_question mends[MEND_QUESTIONS];
     pthread_cond_t mend_news; /* broadcast: a question has been answered or given back */
@@ -208,6 +222,18 @@ void standby_quiesce(struct replicator *r); /* without the lock: the follower st
 void *provide_thread(void *replicator);
 json_t *provide_status(const struct replicator *r); /* lock held */
 
+void provide_refuse(struct wire_copy *answer, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* compare.c; the provider's */
+struct compared;
+struct compared *compared_create(struct replicator *r);
+void compared_free(struct compared *compared);
+void compared_close_idle(struct compared *compared);
+/* Rows and hashes go to buffer + WIRE_COPY_HEAD. */
+void compared_answer(struct compared *compared, unsigned node, const struct wire_ask_copy *ask, struct wire_copy *answer,
+                     uint8_t *buffer);
+json_t *compared_status(const struct replicator *r); /* lock held */
+
 /* sync.c */
 void *sync_thread(void *replicator);
 /* The primary `node` says that its journal does not reach this store any more; lock held */
@@ -217,6 +243,12 @@ json_t *sync_status(const struct replicator *r); /* lock held; NULL: there is no
 
 /* mender.c */
 void *mend_thread(void *replicator);
+
+/* verify.c */
+void *verify_thread(void *replicator);
+struct verify *verify_create(struct replicator *r); /* NULL: no memory */
+void verify_free(struct verify *verify);
+json_t *verify_status(const struct replicator *r); /* lock held */
 
 /* talk.c */
 void *talk_thread(void *replicator);

@@ -1,4 +1,4 @@
-/* The provider: answers other nodes that build or mend their stores. They ask (WIRE_ASK_COPY) for rows as they were at
+/* The provider: answers other nodes that build, mend or compare their stores. They ask (WIRE_ASK_COPY) for rows as they were at
  * an LSN and for data blocks; each question stands for itself, may come again, and a cut or a kill on either side costs
  * nothing but the question under way.
  *
@@ -32,11 +32,11 @@ struct provider {
     struct replicator *r;
     struct copied copied[CONFIG_NODES_MAX];
     int64_t told[CONFIG_NODES_MAX]; /* the log, of what is kept for a node */
+    struct compared *compared; /* what is kept for comparing: compare.c */
     uint8_t *buffer; /* of WIRE_COPY_BYTES, from the first question on */
 };
 
-static void refuse(struct wire_copy *answer, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
-static void refuse(struct wire_copy *answer, int error, const char *format, ...) {
+void provide_refuse(struct wire_copy *answer, int error, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(answer->text, sizeof answer->text, format, arguments);
@@ -149,7 +149,7 @@ static void answer_open(struct provider *p, unsigned node, const struct wire_ask
     struct position newest;
     char why[WIRE_TEXT] = "";
     if (!is_primary(p->r)) {
-        refuse(answer, -EROFS, "node %s is not primary: a store is copied from the primary's", own_name(p));
+        provide_refuse(answer, -EROFS, "node %s is not primary: a store is copied from the primary's", own_name(p));
         return;
     }
     /* The newest, asked for once more, is what it was the first time. */
@@ -158,7 +158,7 @@ static void answer_open(struct provider *p, unsigned node, const struct wire_ask
         uint64_t lsn = ask->lsn ? ask->lsn : newest.committed ? newest.committed : newest.lsn;
         int rc = open_past(p, node, lsn, chain, why, sizeof why);
         if (rc) {
-            refuse(answer, rc, "%s", why);
+            provide_refuse(answer, rc, "%s", why);
             return;
         }
     }
@@ -230,7 +230,7 @@ static void answer_rows(struct provider *p, unsigned node, const struct wire_ask
     char why[WIRE_TEXT] = "";
     int rc = find_state(p, node, ask, why, sizeof why);
     if (rc) {
-        refuse(answer, rc, "%s", why);
+        provide_refuse(answer, rc, "%s", why);
         return;
     }
     repl_lock(p->r);
@@ -244,7 +244,7 @@ static void answer_rows(struct provider *p, unsigned node, const struct wire_ask
     answer->done = rc == -ENOENT && !history_error(copied->past, why, sizeof why);
     if (rc && !answer->done) {
         int error = history_error(copied->past, why, sizeof why);
-        refuse(answer, error ? error : rc, "%s", error ? why : "the store cannot be read; run baton check on it");
+        provide_refuse(answer, error ? error : rc, "%s", error ? why : "the store cannot be read; run baton check on it");
     }
 }
 
@@ -324,13 +324,18 @@ static void answer_data(struct provider *p, const struct wire_ask_copy *ask, str
 
 static bool is_meant(const struct replicator *r, const struct wire_ask_copy *ask) {
     static const uint8_t any[16];
-    bool may_be_any = ask->kind == COPY_OPEN || ask->kind == COPY_DATA || ask->kind == COPY_CLOSE;
+    bool may_be_any = ask->kind == COPY_OPEN || ask->kind == COPY_DATA || ask->kind == COPY_CLOSE ||
+                      ask->kind == COPY_COMPARE || ask->kind == COPY_COMPARED;
     return memcmp(ask->incarnation, r->incarnation, 16) == 0 || (may_be_any && memcmp(ask->incarnation, any, 16) == 0);
 }
 
 static void answer(struct provider *p, unsigned node, const struct wire_ask_copy *ask, struct wire_copy *reply) {
     if (!is_meant(p->r, ask)) {
-        refuse(reply, -ESTALE, "node %s has another store than the one that is meant", own_name(p));
+        provide_refuse(reply, -ESTALE, "node %s has another store than the one that is meant", own_name(p));
+        return;
+    }
+    if (ask->kind >= COPY_COMPARE) {
+        compared_answer(p->compared, node, ask, reply, p->buffer);
         return;
     }
     p->copied[node].asked = clock_boot();
@@ -387,7 +392,8 @@ static void take_question(struct provider *p, const struct link_message *message
     memcpy(reply->incarnation, r->incarnation, sizeof reply->incarnation);
     answer(p, message->node, ask, reply);
     forget_failed(p, message->node);
-    note(r, message->node, reply);
+    if (ask->kind < COPY_COMPARE)
+        note(r, message->node, reply);
     repl_lock(r);
     frame.head.epoch = r->value.epoch;
     repl_unlock(r);
@@ -400,6 +406,7 @@ void *provide_thread(void *argument) {
     struct provider *p = calloc(1, sizeof *p);
     PROMISE(p);
     p->r = argument;
+    p->compared = compared_create(p->r);
     void *socket = link_bound(p->r->link, LINK_COPY);
     while (!atomic_load(&p->r->stopping)) {
         struct link_message message;
@@ -411,7 +418,9 @@ void *provide_thread(void *argument) {
         if (rc == 0)
             link_message_done(&message);
         close_idle(p);
+        compared_close_idle(p->compared);
     }
+    compared_free(p->compared);
     for (unsigned node = 0; node < p->r->count; node++)
         close_past(p, node, "this node stops");
     free(p->buffer);

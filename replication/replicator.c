@@ -46,13 +46,15 @@ static struct replicator *make(struct volume *volume) {
     struct replicator *r = calloc(1, sizeof *r);
     if (!r)
         return NULL;
+    r->volume = volume;
+    r->store = volume->store;
     r->ring = calloc(RING_ENTRIES, sizeof *r->ring);
-    if (!r->ring) {
+    r->verify = r->ring ? verify_create(r) : NULL;
+    if (!r->verify) {
+        free(r->ring);
         free(r);
         return NULL;
     }
-    r->volume = volume;
-    r->store = volume->store;
     r->config = &volume->config;
     r->count = r->config->node_count;
     r->self = (unsigned)(volume->self - r->config->nodes);
@@ -62,6 +64,7 @@ static struct replicator *make(struct volume *volume) {
     r->wake = -1;
     r->copy_idle = PROVIDE_IDLE;
     r->copy_bytes = PROVIDE_BYTES;
+    r->compare_rows = COMPARE_ROWS;
     r->ring_first = 1; /* empty, until the position is known: unmake may come before */
     memcpy(r->incarnation, store_incarnation(r->store), sizeof r->incarnation);
     r->acks.self = r->self;
@@ -78,6 +81,7 @@ static struct replicator *make(struct volume *volume) {
     make_condition(&r->sync_work);
     make_condition(&r->mend_work);
     make_condition(&r->mend_news);
+    make_condition(&r->verify_work);
     make_condition(&r->news);
     return r;
 }
@@ -106,6 +110,7 @@ static void retire(struct replicator *r) {
     pthread_mutex_lock(&lock);
     struct replicator **slot = &retired[count++ % 16];
     if (*slot) {
+        verify_free((*slot)->verify);
         free((*slot)->ring);
         free(*slot);
     }
@@ -161,7 +166,8 @@ static void start_threads(struct replicator *r) {
                {&r->keeper, keeper_thread, "repl-keep"},
                {&r->provider, provide_thread, "repl-provide"},
                {&r->synchronizer, sync_thread, "repl-sync"},
-               {&r->mender, mend_thread, "repl-mend"}};
+               {&r->mender, mend_thread, "repl-mend"},
+               {&r->verifier, verify_thread, "repl-verify"}};
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++) {
         PROMISE(pthread_create(all[i].thread, NULL, all[i].run, r) == 0);
         pthread_setname_np(*all[i].thread, all[i].name);
@@ -233,11 +239,13 @@ void replicator_stop(struct replicator *r) {
     pthread_cond_broadcast(&r->sync_work);
     pthread_cond_broadcast(&r->mend_work);
     pthread_cond_broadcast(&r->mend_news);
+    pthread_cond_broadcast(&r->verify_work);
     pthread_cond_broadcast(&r->news);
     repl_unlock(r);
     talk_kick(r);
     link_shutdown(r->link);
-    pthread_t all[] = {r->feeder, r->acknowledger, r->receiver, r->talker, r->keeper, r->provider, r->synchronizer, r->mender};
+    pthread_t all[] = {r->feeder, r->acknowledger, r->receiver, r->talker, r->keeper, r->provider, r->synchronizer, r->mender,
+                       r->verifier};
     for (unsigned i = 0; i < r->threads; i++)
         pthread_join(all[i], NULL);
     if (r->volume->reg) {
@@ -321,11 +329,12 @@ json_t *replicator_status(struct replicator *r) {
     for (unsigned i = 0; i < r->count; i++)
         if (i != r->self)
             json_array_append_new(peers, show_peer(r, i, now));
-    json_t *shown = json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:s, s:o, s:o, s:o}", "link", link_state(r), "role",
+    json_t *shown = json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:s, s:o, s:o, s:o, s:o, s:o}", "link", link_state(r), "role",
                               r->role == ROLE_PRIMARY ? "primary" : "standby", "epoch", epoch, "lsn",
                               (json_int_t)r->position.lsn, "durable", (json_int_t)MIN(atomic_load(&r->durable), r->position.lsn),
                               "in_set", roles_in_set(r, r->self), "follows", follow_state_name(r->follow.state), "register",
-                              show_register(r), "peers", peers, "copies", provide_status(r));
+                              show_register(r), "peers", peers, "copies", provide_status(r), "compares",
+                              compared_status(r), "verify", verify_status(r));
     json_t *sync = sync_status(r);
     if (sync)
         json_object_set_new(shown, "synchronization", sync);

@@ -97,6 +97,7 @@ static void hear_beat(struct replicator *r, const struct link_message *message) 
     peer->known = true;
     peer->heard = now;
     peer->beat = *beat;
+    peer->features = message->frame.head.features;
     feed_heard(&peer->feed, session, now);
     bool present = follow_heard(&r->follow, message->node, session, now);
     if (present && beat->role == ROLE_PRIMARY && register_compare(&beat->value, &r->value) >= 0)

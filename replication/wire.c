@@ -147,6 +147,24 @@ static void put_ask_copy(struct cursor_out *out, const struct wire_ask_copy *ask
     put_u64(out, ask->data);
     put_u64(out, ask->first);
     put_u32(out, ask->count);
+    PROMISE(ask->ranges.length <= COPY_RANGES_BYTES);
+    if (ask->ranges.length)
+        put(out, ask->ranges.data, ask->ranges.length);
+}
+/* They are what is left of the frame. */
+static void get_ranges(struct cursor_in *in, struct wire_ask_copy *ask) {
+    uint32_t at = 0, count = 0;
+    struct range range;
+    int rc;
+    ask->ranges = (struct span){.data = in->at, .length = in->bad ? 0 : (uint32_t)in->left};
+    if (in->left > COPY_RANGES_BYTES)
+        in->bad = true;
+    in->left = 0;
+    while ((rc = in->bad ? 0 : wire_range_next(&ask->ranges, &at, &range)) == 1)
+        count++;
+    if (rc < 0 || count > (ask->kind == COPY_HASHES ? COPY_RANGES_MAX : ask->kind == COPY_RANGE) ||
+        (count == 0 && (ask->kind == COPY_HASHES || ask->kind == COPY_RANGE)))
+        in->bad = true;
 }
 static void get_ask_copy(struct cursor_in *in, struct wire_ask_copy *ask) {
     uint64_t blocks = 0, end;
@@ -175,6 +193,7 @@ static void get_ask_copy(struct cursor_in *in, struct wire_ask_copy *ask) {
     if (ask->kind == 0 || ask->kind >= COPY_KIND_END || ask->lsn >= UINT64_MAX / 2 || ask->table >= TABLE_SHARED_END ||
         blocks > COPY_BLOCKS_MAX || ask->count > COPY_BLOCKS_MAX || ADD_OVERFLOWS(ask->first, ask->count, &end))
         in->bad = true;
+    get_ranges(in, ask);
 }
 
 /* ---- Bodies -------------------------------------------------------------------------------------------------------- */
@@ -248,10 +267,15 @@ static void get_records(struct cursor_in *in, struct wire_records *records) {
 static int64_t count_copies(const struct wire_copy *copy) {
     uint32_t at = 0;
     int64_t count = 0;
+    bool rows = copy->kind == COPY_ROWS || copy->kind == COPY_RANGE;
+    if (copy->kind == COPY_HASHES)
+        return copy->bulk.length % sizeof(struct wire_copy_hash)
+                   ? -EBADMSG
+                   : (int64_t)(copy->bulk.length / sizeof(struct wire_copy_hash));
     for (;; count++) {
         struct span key, value;
-        int error, rc = copy->kind == COPY_ROWS ? wire_copy_row_next(copy, &at, &key, &value)
-                                                : wire_copy_blocks_next(copy, &at, &error, &value);
+        int error, rc = rows ? wire_copy_row_next(copy, &at, &key, &value)
+                             : wire_copy_blocks_next(copy, &at, &error, &value);
         if (rc <= 0)
             return rc ? rc : count;
     }
@@ -277,7 +301,8 @@ static void get_copy(struct cursor_in *in, struct wire_copy *copy) {
     get_text(in, copy->text, WIRE_TEXT);
     copy->bulk = (struct span){.data = in->at, .length = (uint32_t)in->left};
     in->left = 0;
-    bool bulky = copy->error == 0 && copy->kind >= COPY_ROWS && copy->kind <= COPY_DATA;
+    bool bulky = copy->error == 0 && copy->kind != COPY_OPEN && copy->kind != COPY_CLOSE && copy->kind != COPY_COMPARE &&
+                 copy->kind != COPY_COMPARED;
     if (in->bad || copy->kind == 0 || copy->kind >= COPY_KIND_END || copy->error > 4095 || done > 1 ||
         copy->lsn >= UINT64_MAX / 2 || copy->table >= TABLE_SHARED_END || (copy->error == 0 && copy->text[0]))
         in->bad = true;
@@ -528,6 +553,47 @@ int wire_copy_blocks_next(const struct wire_copy *copy, uint32_t *at, int *error
     *blocks = (struct span){.data = bulk->data + *at + WIRE_COPY_BLOCKS_HEAD, .length = length};
     *at += WIRE_COPY_BLOCKS_HEAD + length;
     return 1;
+}
+
+struct wire_copy_hash wire_copy_hash(const struct wire_copy *copy, uint32_t which) {
+    struct wire_copy_hash hash;
+    PROMISE(which < copy->count && copy->kind == COPY_HASHES);
+    memcpy(&hash, copy->bulk.data + which * sizeof hash, sizeof hash);
+    return hash;
+}
+
+static uint32_t put_key(uint8_t *buffer, uint32_t used, const struct key *key) {
+    memcpy(buffer + used, &key->length, sizeof key->length);
+    memcpy(buffer + used + sizeof key->length, key->bytes, key->length);
+    return used + (uint32_t)sizeof key->length + key->length;
+}
+
+uint32_t wire_range_put(uint8_t buffer[COPY_RANGES_BYTES], uint32_t used, const struct range *range) {
+    PROMISE(range_valid(range));
+    if (used + 1 + 2 * sizeof range->from.length + range->from.length + range->to.length > COPY_RANGES_BYTES)
+        return 0;
+    buffer[used] = (uint8_t)range->table;
+    return put_key(buffer, put_key(buffer, used + 1, &range->from), &range->to);
+}
+
+static bool get_key(const struct span *ranges, uint32_t *at, struct key *key) {
+    uint32_t left = ranges->length - *at;
+    if (left < sizeof key->length)
+        return false;
+    memcpy(&key->length, ranges->data + *at, sizeof key->length);
+    if (key->length > KEY_MAX || key->length > left - sizeof key->length)
+        return false;
+    memcpy(key->bytes, ranges->data + *at + sizeof key->length, key->length);
+    *at += (uint32_t)sizeof key->length + key->length;
+    return true;
+}
+
+int wire_range_next(const struct span *ranges, uint32_t *at, struct range *range) {
+    if (*at == ranges->length)
+        return 0;
+    range->table = ranges->data[*at];
+    ++*at;
+    return get_key(ranges, at, &range->from) && get_key(ranges, at, &range->to) && range_valid(range) ? 1 : -EBADMSG;
 }
 
 const char *wire_type_name(uint8_t type) {

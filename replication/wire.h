@@ -14,12 +14,13 @@
 #ifndef BATON_REPLICATION_WIRE_H
 #define BATON_REPLICATION_WIRE_H
 
-#include "fs/table.h"
+#include "fs/compare.h"
 #include "membership/register.h"
 
 #define WIRE_VERSION_MIN 1u /* protocol versions that this program speaks */
 #define WIRE_VERSION_MAX 1u
-#define WIRE_FEATURES 0u    /* optional parts of the protocol that it offers */
+#define WIRE_COMPARES 1u    /* feature: answers COPY_COMPARE, COPY_HASHES and COPY_RANGE */
+#define WIRE_FEATURES WIRE_COMPARES /* optional parts of the protocol that it offers */
 #define WIRE_REQUIRED_MASK 0xffff0000u /* a feature bit up here that we do not know makes a node unfit for us */
 
 #define WIRE_TEXT 400u              /* bytes of a sentence, with NUL */
@@ -29,6 +30,8 @@
 #define WIRE_RECORDS_BYTES (WIRE_BATCH_BYTES + RECORD_LENGTH_MAX + RECORD_PAYLOAD_MAX + 4096u)
 #define COPY_PLACES_MAX 64u
 #define COPY_BLOCKS_MAX 256u /* asked for in one question */
+#define COPY_RANGES_MAX 128u
+#define COPY_RANGES_BYTES 2560u
 #define WIRE_COPY_BYTES (COPY_BLOCKS_MAX * BATON_BLOCK + (64u << 10))
 
 enum wire_type {
@@ -40,7 +43,7 @@ enum wire_type {
     WIRE_BYE = 6,      /* either: this session ends, and why */
     WIRE_SWITCH = 7,   /* primary: be the primary; the register says so */
     WIRE_SWITCHED = 8, /* the new primary: done, or a sentence; head.epoch: of the value that it was asked to take */
-    WIRE_ASK_COPY = 9, /* any node, to build or mend its store: rows or blocks of the other one's, please */
+    WIRE_ASK_COPY = 9, /* any node, to build, mend or compare its store: rows, blocks or hashes of the other one's, please */
     WIRE_COPY = 10,    /* the answer */
     WIRE_TYPE_END
 };
@@ -129,6 +132,10 @@ enum copy_kind {
     COPY_PLACES = 3, /* blocks by where they lie in your segments */
     COPY_DATA = 4,   /* blocks of a data id, by your present map */
     COPY_CLOSE = 5,  /* I am done with that state */
+    COPY_COMPARE = 6, /* keep the state at `lsn`, of either role's, for comparing; another one than OPEN's */
+    COPY_HASHES = 7,  /* of ranges of that state's rows */
+    COPY_RANGE = 8,   /* the rows of one range of it, their places left out (fs/compare.h) */
+    COPY_COMPARED = 9, /* I am done with that state */
     COPY_KIND_END
 };
 struct wire_ask_copy {
@@ -143,6 +150,7 @@ struct wire_ask_copy {
     struct place places[COPY_PLACES_MAX];
     uint64_t data, first; /* DATA: COPY_BLOCKS_MAX at most */
     uint32_t count;
+    struct span ranges; /* HASHES: COPY_RANGES_MAX at most; RANGE: one. Walk with wire_range_next */
 };
 struct wire_copy {
     uint64_t number;
@@ -157,9 +165,9 @@ struct wire_copy {
     uint64_t rows[TABLE_SHARED_END]; /* OPEN: about how many there are */
     uint64_t blocks, inodes;         /* OPEN: about how many; blocks: of data, in the map */
     uint32_t table;
-    bool done;        /* ROWS: no row of this table follows */
-    uint32_t count;   /* rows, or items of blocks, in bulk */
-    struct span bulk; /* walk with wire_copy_row_next (ROWS) or wire_copy_blocks_next (PLACES, DATA) */
+    bool done;        /* ROWS: no row of this table follows; RANGE: of this range */
+    uint32_t count;   /* rows, items of blocks, or hashes, in bulk */
+    struct span bulk; /* walk with wire_copy_row_next (ROWS, RANGE), wire_copy_blocks_next (PLACES, DATA), wire_copy_hash */
 };
 
 struct frame {
@@ -214,6 +222,18 @@ int wire_copy_row_next(const struct wire_copy *copy, uint32_t *at, struct span *
 /* One item for each place asked for (PLACES) or each block (DATA), in their order. *error: 0 or a negative errno, then
  * there are no bytes. */
 int wire_copy_blocks_next(const struct wire_copy *copy, uint32_t *at, int *error, struct span *blocks);
+
+/* Hashes of the ranges that were asked for, in their order, of the first ones at least. */
+struct wire_copy_hash {
+    uint8_t hash[RANGE_HASH];
+    uint32_t over; /* 1: it has more rows than are hashed at a time; there is no hash */
+} __attribute__((packed));
+struct wire_copy_hash wire_copy_hash(const struct wire_copy *copy, uint32_t which);
+
+/* Ranges in a question: puts one behind the `used` bytes. What is used then, or 0: there is no room for it. */
+uint32_t wire_range_put(uint8_t buffer[COPY_RANGES_BYTES], uint32_t used, const struct range *range);
+/* 1, 0 at the end, -EBADMSG. *at begins as 0. */
+int wire_range_next(const struct span *ranges, uint32_t *at, struct range *range);
 
 const char *wire_type_name(uint8_t type);
 

@@ -45,6 +45,8 @@ static void good(void) {
     is_int(2000, config.lease_ms, "the lease is two seconds");
     is_int(32 << 20, config.scrub_rate, "a scrub reads 32 MiB a second");
     is_int(0, config.scrub_seconds, "when asked");
+    is_int(8 << 20, config.verify_rate, "a comparison reads 8 MiB a second");
+    is_int(0, config.verify_seconds, "when asked");
     is_string("/srv/b", config_node(&config, "b")->store, "a slash at the end goes");
     is_string("", config_node(&config, "a")->mount, "no mount");
     ok(config_node(&config, "c") == NULL, "no node c");
@@ -53,11 +55,13 @@ static void good(void) {
            load("; comment\n" HEAD "acknowledge = never ; why not\nfsync = memory\ntransport = clear\n"
                 "mount-options = dev,suid\n\n[node a]\naddress = tcp://[fd00::1]:7400\nstore=/srv/a\n"
                 "  ; indented comment\n[witness]\naddress = tcp://10.0.0.3:7400\n[journal]\nhistory = 7d\nsize = 64MiB\n"
-                "[scrub]\nrate = 1GiB\nevery = 7d\n[lease]\nduration = 500ms"),
+                "[scrub]\nrate = 1GiB\nevery = 7d\n[verify]\nrate = 2MiB\nevery = 1d\n"
+                "[lease]\nduration = 500ms"),
            "everything set") || (diag("%s", why), 0);
     ok(config.acknowledge == ACKNOWLEDGE_NEVER && config.fsync == FSYNC_MEMORY && config.transport == TRANSPORT_CLEAR &&
            config.has_witness && config.history_seconds == 604800 && config.history_bytes == 64 << 20 &&
-           config.scrub_rate == 1 << 30 && config.scrub_seconds == 604800 && config.lease_ms == 500 && strcmp(config.options, "dev,suid") == 0,
+           config.scrub_rate == 1 << 30 && config.scrub_seconds == 604800 && config.verify_rate == 2 << 20 &&
+           config.verify_seconds == 86400 && config.lease_ms == 500 && strcmp(config.options, "dev,suid") == 0,
        "... and read");
 }
 
@@ -91,6 +95,9 @@ static void bad(void) {
     refused(HEAD NODE_A "[scrub]\nrate = fast\n", ":10: rate = \"fast\"");
     refused(HEAD NODE_A "[scrub]\nrate = 1KiB\n", ":10: rate = \"1KiB\"");
     refused(HEAD NODE_A "[scrub]\nevery = 5s\n", ":10: every = 5s is too short");
+    refused(HEAD NODE_A "[verify]\nrate = 1KiB\n", ":10: rate = \"1KiB\"");
+    refused(HEAD NODE_A "[verify]\nevery = 5s\n", ":10: every = 5s is too short");
+    refused(HEAD NODE_A "[verify]\nwith = b\n", ":10: unknown key \"with\" in [verify]");
     refused(HEAD NODE_A "[lease]\nduration = 20ms\n", "out of range");
     refused("[volume]\nname = projects\nid = xyz\n", ":3: id must be");
     refused("[volume]\nname = a b\n", ":2: \"a b\" cannot name a volume");

@@ -269,6 +269,98 @@ static void limits_of_answers(void) {
     answer_is(-EBADMSG, COPY_PLACES, 1, bulk, WIRE_COPY_BLOCKS_HEAD, "an error that is none");
 }
 
+/* ---- Comparing ---- */
+
+static struct range some_range(enum table table, unsigned i) {
+    return (struct range){.table = table, .from = key_u64_u64(i, 0), .to = key_u64_u64(i, 100)};
+}
+
+static void ranges_come_back(void) {
+    uint8_t buffer[WIRE_CONTROL_MAX], packed[COPY_RANGES_BYTES];
+    struct frame frame, back;
+    struct range range;
+    uint32_t used = 0, at = 0, more, count = 0;
+    fill(&frame, WIRE_ASK_COPY);
+    frame.ask.kind = COPY_HASHES;
+    for (; (more = wire_range_put(packed, used, &(struct range[]){some_range(count % TABLE_SHARED_END, count)}[0])); count++)
+        used = more;
+    ok(used > COPY_RANGES_BYTES - 100 && count > 50, "%u ranges have room in a question", count);
+    frame.ask.ranges = span_of(packed, used);
+    is_int(0, wire_decode(buffer, wire_encode(&frame, buffer), &back), "the fullest question is understood");
+    uint32_t right = 0;
+    for (uint32_t i = 0; wire_range_next(&back.ask.ranges, &at, &range) == 1; i++) {
+        struct range expected = some_range(i % TABLE_SHARED_END, i);
+        right += range.table == expected.table && range.from.length == 16 && range.to.length == 16 &&
+                 memcmp(range.from.bytes, expected.from.bytes, 16) == 0 && memcmp(range.to.bytes, expected.to.bytes, 16) == 0;
+    }
+    is_int(count, right, "with its ranges");
+    frame.ask.kind = COPY_RANGE;
+    is_int(-EBADMSG, wire_decode(buffer, wire_encode(&frame, buffer), &back), "rows of several ranges are refused");
+    used = wire_range_put(packed, 0, &range);
+    frame.ask.ranges = span_of(packed, used);
+    is_int(0, wire_decode(buffer, wire_encode(&frame, buffer), &back), "rows of one are not");
+    frame.ask.kind = COPY_PLACES;
+    is_int(-EBADMSG, wire_decode(buffer, wire_encode(&frame, buffer), &back), "a range in another question is");
+    frame.ask.ranges.length = 0;
+    frame.ask.kind = COPY_HASHES;
+    is_int(-EBADMSG, wire_decode(buffer, wire_encode(&frame, buffer), &back), "hashes of nothing are");
+}
+
+/* Bytes as they may come; `length` of them. */
+static void range_is(int expected, const uint8_t *packed, uint32_t length, const char *what) {
+    uint8_t buffer[WIRE_CONTROL_MAX], *exact = malloc(length);
+    struct frame frame, back;
+    fill(&frame, WIRE_ASK_COPY);
+    frame.ask.kind = COPY_RANGE;
+    memcpy(exact, packed, length);
+    frame.ask.ranges = span_of(exact, length);
+    is_int(expected, wire_decode(buffer, wire_encode(&frame, buffer), &back), "%s", what);
+    free(exact);
+}
+
+static void limits_of_ranges(void) {
+    uint8_t packed[COPY_RANGES_BYTES];
+    uint32_t used = wire_range_put(packed, 0, &(struct range[]){some_range(TABLE_EXTENT, 5)}[0]);
+    range_is(0, packed, used, "a range of the map");
+    for (uint32_t cut = 1; cut < used; cut++)
+        range_is(-EBADMSG, packed, cut, "one that is cut off");
+    packed[0] = TABLE_META;
+    range_is(-EBADMSG, packed, used, "of a table of the node's own");
+    packed[0] = TABLE_EXTENT;
+    packed[used - 16] = 0;
+    packed[used - 9] = 4;
+    range_is(-EBADMSG, packed, used, "one that ends before it begins");
+    struct range odd = {.table = TABLE_DIRENT, .from = key_u64_name(1, "name", 4)};
+    used = wire_range_put(packed, 0, &odd);
+    range_is(0, packed, used, "a range of names, to the end");
+    packed[0] = TABLE_EXTENT;
+    range_is(-EBADMSG, packed, used, "a range of the map by a name");
+    packed[0] = TABLE_DIRENT;
+    packed[1] = (KEY_MAX + 1) & 0xff;
+    packed[2] = (KEY_MAX + 1) >> 8;
+    memset(packed + 3, 1, KEY_MAX + 1);
+    memset(packed + 3 + KEY_MAX + 1, 0, 2);
+    range_is(-EBADMSG, packed, 3 + KEY_MAX + 1 + 2, "a key that is too long");
+}
+
+static void hashes_come_back(void) {
+    static uint8_t buffer[WIRE_COPY_BYTES];
+    struct wire_copy_hash hashes[3] = {{.hash = "first"}, {.over = 1}, {.hash = "third"}};
+    struct frame frame, back;
+    fill_copy(&frame, COPY_HASHES);
+    frame.copy.count = 3;
+    frame.copy.bulk.length = sizeof hashes;
+    memcpy(buffer + WIRE_COPY_HEAD, hashes, sizeof hashes);
+    is_int(0, wire_decode(buffer, wire_copy_finish(buffer, &frame), &back), "hashes are understood");
+    for (uint32_t i = 0; i < 3; i++) {
+        struct wire_copy_hash hash = wire_copy_hash(&back.copy, i);
+        is_blob(&hashes[i], &hash, sizeof hash, "each comes back");
+    }
+    answer_is(-EBADMSG, COPY_HASHES, 2, hashes, sizeof hashes, "three that are called two");
+    answer_is(-EBADMSG, COPY_HASHES, 3, hashes, sizeof hashes - 1, "one that is cut off");
+    answer_is(-EBADMSG, COPY_COMPARE, 3, hashes, sizeof hashes, "hashes in another answer");
+}
+
 static void other_protocols_are_refused(void) {
     uint8_t buffer[WIRE_CONTROL_MAX];
     struct frame frame;
@@ -330,6 +422,9 @@ int main(void) {
     copies_come_back();
     limits_of_questions();
     limits_of_answers();
+    ranges_come_back();
+    limits_of_ranges();
+    hashes_come_back();
     other_protocols_are_refused();
     noise_is_refused();
     return 0;

@@ -16,7 +16,8 @@
 
 static const struct command *const commands[] = {&command_create,     &command_format,  &command_status,
                                                  &command_promote,    &command_switchover, &command_journal,
-                                                 &command_check,      &command_scrub,   &command_extract};
+                                                 &command_check,      &command_scrub,   &command_verify,
+                                                 &command_extract};
 static const char *current = "";
 
 /* ---- messages ---------------------------------------------------------------------------------------------------------- */

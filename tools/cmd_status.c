@@ -218,6 +218,40 @@ static void show_synchronization(const json_t *sync) {
         printf("            %s\n", text_of(sync, "why"));
 }
 
+/* The last comparison with each node, and one that is running. */
+static void show_verify(const json_t *replication) {
+    const json_t *verify = json_object_get(replication, "verify"), *now = json_object_get(verify, "now");
+    char age[32], rows[32], of[32];
+    size_t i;
+    json_t *result;
+
+    if (now != NULL) {
+        count_text(number_of(now, "rows"), rows, sizeof rows);
+        count_text(number_of(now, "rows_of"), of, sizeof of);
+        age_text(clock_now() - (int64_t)number_of(now, "begun"), age, sizeof age);
+        printf("  comparing with node %s, as it was at record %" PRIu64 ": %s of about %s rows in %s, %" PRIu64 " differences\n",
+               text_of(now, "peer"), number_of(now, "lsn"), rows, of, age, number_of(now, "differences"));
+    }
+    json_array_foreach(json_object_get(verify, "results"), i, result) {
+        const char *outcome = text_of(result, "outcome");
+        age_text(clock_now() - (int64_t)number_of(result, "ended"), age, sizeof age);
+        printf("  compared  with node %s: ", text_of(result, "peer"));
+        if (strcmp(outcome, "equal") == 0)
+            printf("equal%s", json_is_true(json_object_get(result, "paths_only")) ? " below some paths" : "");
+        else if (strcmp(outcome, "different") == 0)
+            printf("%" PRIu64 " DIFFERENCES", number_of(result, "differences"));
+        else
+            printf("not to the end (%s)", text_of(result, "why"));
+        printf(" at record %" PRIu64 ", %s ago%s\n", number_of(result, "lsn"), age,
+               strcmp(outcome, "different") == 0 ? "; \"baton verify\" names them" : "");
+    }
+    json_array_foreach(json_object_get(replication, "compares"), i, result) {
+        age_text((int64_t)number_of(result, "last_ms") * 1000000, age, sizeof age);
+        printf("  compared  by node %s: the journal is kept from record %" PRIu64 " on for it; it asked %s ago\n",
+               text_of(result, "node"), number_of(result, "lsn"), age);
+    }
+}
+
 static void show_replication(const json_t *replication) {
     const json_t *peers = json_object_get(replication, "peers");
     const char *trouble = json_string_value(json_object_get(replication, "trouble"));
@@ -239,6 +273,7 @@ static void show_replication(const json_t *replication) {
         show_copy(peer);
     if (json_object_get(replication, "synchronization") != NULL)
         show_synchronization(json_object_get(replication, "synchronization"));
+    show_verify(replication);
     if (trouble != NULL)
         printf("  trouble   %s\n", trouble);
 }

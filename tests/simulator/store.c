@@ -435,6 +435,8 @@ void store_set_hold(struct store *store, uint64_t fed, uint64_t absent) {
 }
 
 int store_meta_get(struct store *store, const char *name, void *value, size_t room, size_t *length) {
+    if (strcmp(name, "verify") == 0)
+        return -ENOENT;
     if (strcmp(name, "hold") != 0 || room < sizeof store->disk->hold)
         sim_fail("meta %s is not played", name);
     *length = sizeof store->disk->hold;
