@@ -169,12 +169,13 @@ void rollback_consider(struct replicator *r) {
         return;
     }
     int rc = find_fork(r, node, hint, hint_chain, &own, &fork);
-    if (rc == -ENOENT) { /* no common point that both journals still know: the epochs will tell */
+    if (rc == 0 && (fork == 0 || rollback_had_by_all(r, fork))) {
+        refuse(r, node, fork, &own);
+    } else if (rc == -ENOENT || (rc == 0 && fork + 1 < own.first)) {
+        /* No common point that both journals still know (the epochs will tell), or none that this store can go back to. */
         repl_lock(r);
         sync_want(r, node);
         repl_unlock(r);
-    } else if (rc == 0 && (fork == 0 || rollback_had_by_all(r, fork))) {
-        refuse(r, node, fork, &own);
     } else if (rc == 0 && fork < own.lsn) {
         roll_back(r, node, fork, &own);
     }
