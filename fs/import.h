@@ -82,6 +82,9 @@ int import_wanted(struct import *import, const struct import_want *after, struct
  * (any more). */
 int import_blocks(struct import *import, const struct import_want *want, const uint8_t *bytes);
 
+/* A piece that cannot be had as a whole: its blocks are wanted one by one from now on. */
+int import_split(struct import *import, const struct import_want *want);
+
 /* When no rows and no blocks are wanted: the position, and all of it on disk. Then the phase is IMPORT_COMPLETE. May take a
  * while; may be called again after an error or a kill. */
 int import_finish(struct import *import);

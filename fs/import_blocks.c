@@ -80,6 +80,35 @@ static int want_settle(struct import *import, const struct import_want *want, co
     return rc ? rc : import_row_save(import);
 }
 
+/* One block of a piece as a piece of its own. Lock held. */
+static int put_single(struct import *import, const struct import_want *want, uint32_t at, const uint8_t *checksum) {
+    struct place there = {want->place.segment, want->place.position + at, 1};
+    struct key key = import_want_key(want->data, want->first + at), map = key_u64_u64(want->data, want->first + at);
+    struct {
+        struct extent_row row;
+        uint8_t checksum[8];
+    } __attribute__((packed)) value = {.row = {IMPORT_WANTED, 0, 1}};
+    memcpy(value.checksum, checksum, sizeof value.checksum);
+    int rc = table_put_raw(import->store, TABLE_EXTENT, &map, &value, sizeof value);
+    return rc ? rc : table_put_raw(import->store, TABLE_META, &key, &there, sizeof there);
+}
+
+int import_split(struct import *import, const struct import_want *want) {
+    struct store *store = import->store;
+    uint8_t checksums[EXTENT_BLOCKS_MAX * 8];
+    store_lock(store);
+    int rc = import_admit(import);
+    if (rc == 0)
+        rc = want_check(import, want, checksums);
+    for (uint32_t i = 0; rc == 0 && i < want->place.count; i++)
+        rc = put_single(import, want, i, checksums + i * 8ull);
+    if (store->txn_broken)
+        rc = -ENOSPC;
+    import_commit_soon(store);
+    store_unlock(store);
+    return rc;
+}
+
 int import_blocks(struct import *import, const struct import_want *want, const uint8_t *bytes) {
     struct store *store = import->store;
     uint8_t checksums[EXTENT_BLOCKS_MAX * 8];

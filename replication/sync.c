@@ -324,7 +324,9 @@ static int take_piece(struct syncing *s, const struct import_want *want, int err
         rc = -EBADMSG;
     else
         rc = import_blocks(s->import, want, blocks.data);
-    if (rc == -EBADMSG && s->pass >= PASSES) {
+    if (rc == -EBADMSG && s->pass >= PASSES && want->place.count > 1) {
+        rc = import_split(s->import, want); /* all but one may be good */
+    } else if (rc == -EBADMSG && s->pass >= PASSES) {
         log_error("data %" PRIu64 ", blocks %" PRIu64 " to %" PRIu64 ": node %s cannot read them either; they stay unreadable "
                   "here", want->data, want->first, want->first + want->place.count - 1, s->r->config->nodes[s->node].name);
         rc = import_blocks(s->import, want, NULL);
