@@ -277,14 +277,6 @@ static int replace_store(void *context) {
     return open_store(volume); /* whichever it is */
 }
 
-/* Is the old store where it was when it was judged? Else it may have something by now that the new one has not. */
-static bool renewal_holds(struct volume *volume) {
-    struct position now;
-    store_position(volume->store, &now);
-    return atomic_load(&volume->role) == ROLE_STANDBY && now.lsn == volume->renewal.lsn &&
-           now.epoch == volume->renewal.epoch && memcmp(now.chain, volume->renewal.chain, sizeof now.chain) == 0;
-}
-
 /* The mount stays; who reads there waits meanwhile. */
 static int renew(struct volume *volume) {
     char why[1024] = "";
@@ -294,7 +286,7 @@ static int renew(struct volume *volume) {
     scrub_close(volume->scrub);
     volume->scrub = NULL;
     replicator_stop(volume->replicator);
-    bool holds = renewal_holds(volume);
+    bool holds = volume_renewal_holds(volume);
     if (holds)
         error = volume->front ? front_replace_store(volume->front, replace_store, volume) : replace_store(volume);
     if (error)

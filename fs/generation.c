@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #define CURRENT "current"
@@ -216,6 +217,20 @@ static int sweep_own(const char *store) {
 }
 
 /* ---- Keeping ---- */
+
+int generation_lock(const char *store) {
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/lock", store);
+    int lock = open(path, O_RDWR | O_CLOEXEC);
+    if (lock < 0)
+        return -errno;
+    if (flock(lock, LOCK_EX | LOCK_NB) < 0) {
+        int error = errno;
+        close(lock);
+        return error == EWOULDBLOCK ? -EBUSY : -error;
+    }
+    return lock;
+}
 
 int generation_keep(const char *store, const char *name) {
     char base[PATH_MAX], line[NAME_MAX];

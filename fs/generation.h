@@ -34,6 +34,8 @@ int generation_switch(const char *store);
 int generation_keep(const char *store, const char *name);
 /* Calls `each` with the name of every store that was kept so. */
 int generation_kept(const char *store, void (*each)(void *context, const char *name), void *context);
+/* The lock of a store that is not open: a descriptor, to be closed. -EBUSY: somebody has it. */
+int generation_lock(const char *store);
 /* Removes what is neither the current generation nor, if `keep_building`, one being built. The store's lock is held. */
 int generation_sweep(const char *store, bool keep_building);
 

@@ -4,10 +4,7 @@
 
 #include "fs/generation.h"
 
-#include <fcntl.h>
 #include <stdio.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 
 #define IMPORT_FORMAT 1u
 
@@ -80,7 +77,7 @@ int import_adopt(struct import *import, uint32_t from, uint32_t *to) {
             free(list);
             return 0;
         }
-    rc = segment_adopt(import->store, import->data_fd, from, to);
+    rc = segment_adopt(import->store, &import->old->segments, from, to);
     if (rc == 0) {
         struct key key = import_meta_key("import.segments");
         list[count] = (struct adopted){from, *to};
@@ -179,10 +176,7 @@ int import_open(struct store *old, struct import **out, char *why, size_t why_ro
         return -ENOMEM;
     }
     import->old = old;
-    import->data_fd = openat(old->directory_fd, "data", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = import->data_fd < 0 ? -errno : 0;
-    if (rc == 0)
-        rc = store_checkpoint(old); /* what its map names is in its segments' files then, and stays so */
+    int rc = store_checkpoint(old); /* what its map names is in its segments' files then, and stays so */
     if (rc)
         snprintf(why, why_room, "the store %s cannot be read: %s", old->base, strerror(-rc));
     /* One that is no longer fit is begun anew: half made, damaged, or beside a store that has moved on. */
@@ -204,8 +198,6 @@ void import_close(struct import *import) {
     if (!import)
         return;
     shut(import);
-    if (import->data_fd >= 0)
-        close(import->data_fd);
     free(import);
 }
 
@@ -216,11 +208,9 @@ int import_discard(struct import *import) {
 }
 
 int import_switch(const char *store_path, const char *aside) {
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/lock", store_path);
-    AUTO_CLOSE int lock = open(path, O_RDWR | O_CLOEXEC);
-    if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0)
-        return errno == EWOULDBLOCK ? -EBUSY : -errno;
+    AUTO_CLOSE int lock = generation_lock(store_path);
+    if (lock < 0)
+        return lock;
     int rc = generation_keep(store_path, aside);
     return rc ? rc : generation_switch(store_path);
 }
@@ -330,17 +320,6 @@ int import_common_point(struct import *import, uint64_t *lsn) {
     return rc;
 }
 
-static bool shares_segments(const struct store *store) {
-    for (uint32_t i = 0; i < store->segments.count; i++) {
-        char name[16];
-        struct stat st;
-        segment_name(store->segments.list[i].number, name);
-        if (fstatat(store->segments.directory_fd, name, &st, 0) == 0 && st.st_nlink > 1)
-            return true;
-    }
-    return false;
-}
-
 int import_keep_old(struct import *import) {
     store_lock(import->store);
     int rc = import_row_load(import);
@@ -348,7 +327,7 @@ int import_keep_old(struct import *import) {
         rc = import->begun && (import->row.step <= 1 || !import->row.reuse) ? 0 : -EBUSY;
         import->row.reuse = false;
         rc = rc ? rc : import_row_save(import);
-    } else if (rc == 0 && shares_segments(import->store)) {
+    } else if (rc == 0 && segments_shared(&import->store->segments)) {
         rc = -EBUSY;
     }
     store_unlock(import->store);

@@ -30,7 +30,6 @@ struct adopted {
 
 struct import {
     struct store *old, *store;
-    int data_fd; /* the old store's segments */
     unsigned generation;
     struct import_row row; /* as it was last seen */
     bool begun, complete;

@@ -377,7 +377,7 @@ int segment_freed(struct store *store, struct place place) {
     return 0;
 }
 
-int segment_adopt(struct store *store, int data_fd, uint32_t from, uint32_t *number) {
+int segment_adopt(struct store *store, const struct segments *others, uint32_t from, uint32_t *number) {
     struct segments *segments = &store->segments;
     char name[16], name_here[16];
     uint32_t next = segments->count ? segments->list[segments->count - 1].number + 1 : 1;
@@ -389,7 +389,7 @@ int segment_adopt(struct store *store, int data_fd, uint32_t from, uint32_t *num
     segment_fd_drop(segments, next); /* made in time for new blocks, or left by a batch that was refused */
     if (unlinkat(segments->directory_fd, name_here, 0) < 0 && errno != ENOENT)
         return -errno;
-    if (linkat(data_fd, name, segments->directory_fd, name_here, 0) < 0)
+    if (linkat(others->directory_fd, name, segments->directory_fd, name_here, 0) < 0)
         return -errno;
     if (fsync(segments->directory_fd) < 0)
         store_fail(store, "fsync of the folder of segments failed: %s", strerror(errno));
@@ -403,6 +403,17 @@ int segment_adopt(struct store *store, int data_fd, uint32_t from, uint32_t *num
     segment->head = segment->live = segment->allocated = (uint32_t)MIN(head, segments->blocks);
     *number = next;
     return 0;
+}
+
+bool segments_shared(const struct segments *segments) {
+    for (uint32_t i = 0; i < segments->count; i++) {
+        char name[16];
+        struct stat st;
+        segment_name(segments->list[i].number, name);
+        if (fstatat(segments->directory_fd, name, &st, 0) == 0 && st.st_nlink > 1)
+            return true;
+    }
+    return false;
 }
 
 void segment_prepare_next(struct store *store) {

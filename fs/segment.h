@@ -73,7 +73,9 @@ void segment_remove(struct store *store, uint32_t number); /* forgets an empty o
 /* A segment of another store of this disk becomes one of this store too, as a further link to its file, under a number of
  * its own, all of it in use. Nothing is written into it while the store is being imported. Lock held. 0, or a negative errno (-EXDEV, -EPERM,
  * … where no link can be made). */
-int segment_adopt(struct store *store, int data_fd, uint32_t from, uint32_t *number);
+int segment_adopt(struct store *store, const struct segments *others, uint32_t from, uint32_t *number);
+/* Is one of them another store's, too? Lock held. */
+bool segments_shared(const struct segments *segments);
 void segment_prepare_next(struct store *store); /* committer: creates the next file in time */
 
 /* A descriptor that stays open until segment_fd_put. Negative errno. */

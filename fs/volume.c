@@ -108,6 +108,13 @@ void volume_watch(struct volume *volume) {
     store_set_watch(volume->store, &watch);
 }
 
+bool volume_renewal_holds(struct volume *volume) {
+    struct position now;
+    store_position(volume->store, &now);
+    return atomic_load(&volume->role) == ROLE_STANDBY && now.lsn == volume->renewal.lsn &&
+           now.epoch == volume->renewal.epoch && memcmp(now.chain, volume->renewal.chain, sizeof now.chain) == 0;
+}
+
 int volume_serve_alone(struct volume *volume, char *why, size_t why_room) {
     struct position position;
 

@@ -61,6 +61,10 @@ void volume_durable(void *volume, uint64_t lsn);
 int volume_fetch(void *volume, uint64_t data, uint64_t block, uint64_t checksum, uint8_t bytes[BATON_BLOCK]);
 void volume_watch(struct volume *volume); /* sets the watch; before other threads use the store */
 
+/* Is the old store where it was when it was judged? Else it may have something by now that the new one has not. When the
+ * replicator has stopped. */
+bool volume_renewal_holds(struct volume *volume);
+
 /* The only node of its volume becomes primary in a new epoch. 0 or a negative errno with a sentence. */
 int volume_serve_alone(struct volume *volume, char *why, size_t why_room);
 

@@ -169,6 +169,7 @@ struct replicator {
     uint32_t compare_rows; /* COMPARE_ROWS; tests have others */
     struct verify *verify;
     struct sync sync;
+    uint32_t sync_blocks; /* COPY_BLOCKS_MAX; tests have fewer in a question */
     struct mend_question mends[MEND_QUESTIONS];
     pthread_cond_t mend_news; /* broadcast: a question has been answered or given back */
     char refusal[WIRE_TEXT]; /* the last one that was logged */

@@ -286,11 +286,11 @@ static struct question *question_of(struct syncing *s, uint64_t number) {
 
 /* The next question's pieces; *after goes on. False: there are no more behind it. */
 static int fill_question(struct syncing *s, struct question *q, struct import_want *after, bool *has_after) {
-    struct import_want wants[COPY_PLACES_MAX];
-    unsigned count, blocks = 0;
+    struct import_want wants[COPY_PLACES_MAX]; /* the first fits into any question */
+    unsigned count, blocks = 0, most = s->r->sync_blocks;
     int rc = import_wanted(s->import, *has_after ? after : NULL, wants, COPY_PLACES_MAX, &count);
     q->count = 0;
-    for (unsigned i = 0; rc == 0 && i < count && blocks + wants[i].place.count <= COPY_BLOCKS_MAX; i++) {
+    for (unsigned i = 0; rc == 0 && i < count && (i == 0 || blocks + wants[i].place.count <= most); i++) {
         blocks += wants[i].place.count;
         q->wants[q->count++] = wants[i];
         *after = wants[i];

@@ -111,8 +111,13 @@ static void show_counts(void) {
          SHOW(power_cuts), SHOW(stops));
     diag("%llu promotions, %llu by force, %llu switchovers, %llu records undone, set grown %llu and shrunk %llu times",
          SHOW(promoted), SHOW(forced), SHOW(switched), SHOW(undone), SHOW(grown), SHOW(shrunk));
-    diag("%llu answers of the register stayed away, journals trimmed %llu times; %llu schedules needed force at the end, "
-         "%llu stayed apart", SHOW(unknown), SHOW(trimmed), SHOW(last_resort), SHOW(apart));
+    diag("%llu answers of the register stayed away, journals trimmed %llu times; %llu schedules needed force at the end",
+         SHOW(unknown), SHOW(trimmed), SHOW(last_resort));
+    diag("%llu stores begun anew, %llu times gone on with, %llu in an old one's place: %llu rows and %llu blocks fetched, %llu "
+         "segments taken over; %llu old ones kept", SHOW(begun), SHOW(resumed), SHOW(rebuilt), SHOW(rows), SHOW(fetched),
+         SHOW(adopted), SHOW(aside));
+    diag("%llu other stores put in, %llu of them by a person's decision; %llu blocks mended", SHOW(replaced), SHOW(decided),
+         SHOW(mended));
 #undef SHOW
 }
 
@@ -141,6 +146,8 @@ static void run_many(uint64_t seed, uint64_t most, int64_t deadline) {
     ok(total.acknowledged > 0 && total.undone > 0 && total.grown > 0 && total.shrunk > 0 && total.promoted > 0 &&
            total.switched > 0,
        "they had acknowledgements, changes of the set and of roles, and undone records");
+    ok(total.rebuilt > 0 && total.resumed > 0 && total.fetched > 0 && total.adopted > 0,
+       "stores were built anew, in several attempts, with blocks of the old one and of others");
 }
 
 static void run_twice(uint64_t seed) {

@@ -26,6 +26,20 @@ struct sim_record *disk_last(const struct disk *disk) {
     return disk->lsn ? disk->records[disk->lsn - 1] : NULL;
 }
 
+/* What was handed out behind a power cut's records is handed out again. */
+static void cut_space(struct disk *disk) {
+    struct sim_space *space = &disk->space;
+    struct sim_segment *current = space_find(space, space->current);
+    if (!current)
+        return;
+    uint32_t head = 0;
+    for (uint64_t lsn = 1; lsn <= disk->lsn; lsn++)
+        if (disk->places[lsn - 1].segment == space->current && disk->records[lsn - 1]->slot >= SIM_INODES)
+            head = MAX(head, disk->places[lsn - 1].position + 1);
+    if (!current->adopted)
+        current->head = MAX(head, current->imported);
+}
+
 void disk_cut(struct disk *disk, uint64_t lsn) {
     disk->lsn = lsn;
     disk->durable = MIN(disk->durable, lsn);
@@ -41,13 +55,24 @@ static void end_undo(struct disk *disk) {
 
 void disk_kill(struct disk *disk) {
     end_undo(disk);
+    built_kill(disk);
     disk->dies = false;
+}
+
+static void lose_unsynced(const struct sim_space *space) {
+    for (uint32_t i = 0; i < space->count; i++)
+        for (uint32_t block = 0; block < SIM_SEGMENT_BLOCKS; block++)
+            if (!space->list[i].file->synced[block] && sim_chance(2))
+                space->list[i].file->blocks[block] = NULL;
 }
 
 void disk_power_cut(struct disk *disk) {
     disk_kill(disk);
-    if (disk->lsn > disk->durable && !sim_chance(4))
+    if (disk->lsn > disk->durable && !sim_chance(4)) {
         disk_cut(disk, disk->durable + sim_below(disk->lsn - disk->durable + 1));
+        cut_space(disk);
+    }
+    lose_unsynced(&disk->built.saved.space);
     disk->durable = disk->lsn; /* what the next open finds it puts into its first checkpoint */
     disk->hold = disk->hold_synced;
     disk->drawn = sim_now();
@@ -88,9 +113,34 @@ static void *copy(const void *bytes, size_t length) {
     return memcpy(sim_alloc(length), bytes, length);
 }
 
+struct sim_record *disk_known(uint64_t lsn, epoch_t epoch) {
+    return known.room ? *find(lsn, epoch) : NULL;
+}
+
+/* What it does: it sets one inode, or one block of a file. */
+static void note_effect(struct sim_record *record, const struct record_head *head) {
+    struct record decoded;
+    record->begins = record->starts ? record : record->before ? record->before->begins : NULL;
+    record->slot = SIM_SLOTS;
+    if (record->starts)
+        return;
+    PROMISE(record_decode(record->bytes, record->length, &decoded, NULL) == 0);
+    record->slot = (unsigned)(head->ino - 1);
+    if (head->type == RECORD_WRITE) {
+        record->slot = SIM_INODES + (unsigned)((head->ino - 1) * SIM_FILE_BLOCKS + decoded.first);
+        memcpy(&record->checksum, decoded.checksums.data, sizeof record->checksum);
+    }
+    record_release(&decoded);
+    record->replaced = record->before;
+    while (record->replaced && record->replaced->slot != record->slot)
+        record->replaced = record->replaced->before;
+}
+
 /* The record that these bytes are. Two records of one LSN and epoch are one record, on every node. */
-struct sim_record *disk_record(const void *bytes, size_t length, const uint8_t previous[CHAIN_SIZE],
-                                    const void *payload, size_t payload_length, bool big) {
+struct sim_record *disk_record(const void *bytes, size_t length, struct sim_record *before, const void *payload,
+                               size_t payload_length, bool big) {
+    static const uint8_t none[CHAIN_SIZE];
+    const uint8_t *previous = before ? before->chain : none;
     struct record_head head;
     memcpy(&head, bytes, sizeof head);
     make_room();
@@ -116,21 +166,85 @@ struct sim_record *disk_record(const void *bytes, size_t length, const uint8_t p
     record->made = sim_now();
     memcpy(record->chain, head.chain, CHAIN_SIZE);
     memcpy(record->previous, previous, CHAIN_SIZE);
+    record->before = before;
+    note_effect(record, &head);
     return record;
 }
 
-void disk_add(struct disk *disk, struct sim_record *record) {
-    if (disk->lsn == disk->room) {
-        uint64_t room = MAX(256u, disk->room * 2);
-        struct sim_record **larger = sim_alloc(room * sizeof *larger);
-        if (disk->lsn)
-            memcpy(larger, disk->records, disk->lsn * sizeof *larger);
-        disk->records = larger;
-        disk->room = room;
+void state_at(struct sim_record *last, struct sim_state *state) {
+    unsigned found = 0;
+    *state = (struct sim_state){.last = last};
+    for (struct sim_record *at = last; at && found < SIM_SLOTS; at = at->before)
+        if (at->slot < SIM_SLOTS && !state->slots[at->slot]) {
+            state->slots[at->slot] = at;
+            found++;
+        }
+}
+
+static void grow(struct disk *disk, uint64_t room) {
+    struct sim_record **larger = sim_alloc(room * sizeof *larger);
+    struct place *places = sim_alloc(room * sizeof *places);
+    if (disk->lsn) {
+        memcpy(larger, disk->records, disk->lsn * sizeof *larger);
+        memcpy(places, disk->places, disk->lsn * sizeof *places);
     }
+    disk->records = larger;
+    disk->places = places;
+    disk->room = room;
+}
+
+void disk_add(struct disk *disk, struct sim_record *record) {
+    if (disk->lsn == disk->room)
+        grow(disk, MAX(256u, disk->room * 2));
     if (record->lsn != disk->lsn + 1)
         sim_fail("record %llu comes after record %llu", (unsigned long long)record->lsn, (unsigned long long)disk->lsn);
+    struct place *place = &disk->places[disk->lsn];
+    *place = (struct place){0};
+    if (record->slot >= SIM_INODES && record->slot < SIM_SLOTS) {
+        *place = space_take(&disk->space, 1);
+        space_write(&disk->space, *place, record->payload, record->payload_length, true); /* the tail carries it */
+    }
     disk->records[disk->lsn++] = record;
+}
+
+/* ---- What the journal gives up --------------------------------------------------------------------------------------- */
+
+void disk_trim(struct disk *disk, uint64_t first) {
+    for (; disk->first < first; disk->first++) {
+        const struct sim_record *replaced = disk->records[disk->first - 1]->replaced;
+        struct sim_block **block = NULL;
+        if (replaced && replaced->slot >= SIM_INODES)
+            block = space_block(&disk->space, disk->places[replaced->lsn - 1]);
+        if (block)
+            *block = NULL; /* punched */
+    }
+}
+
+void disk_check_blocks(struct sim_record *last, const struct place *places, const struct sim_space *space, unsigned node) {
+    struct sim_state state;
+    state_at(last, &state);
+    for (unsigned i = SIM_INODES; i < SIM_SLOTS; i++) {
+        const struct sim_record *record = state.slots[i];
+        if (record && !record->damaged && !space_holds(space, places[record->lsn - 1], record->checksum))
+            sim_fail("node %u has lost the block of record %llu", node, (unsigned long long)record->lsn);
+    }
+}
+
+/* ---- Copies ---------------------------------------------------------------------------------------------------------- */
+
+void disk_copy(struct disk *to, const struct disk *from) {
+    *to = *from;
+    grow(to, MAX(from->room, 1u));
+    space_copy(&to->space, &from->space);
+    space_own(&to->space);
+    to->kept = sim_alloc((from->kept_room + 1) * sizeof *to->kept);
+    if (from->kept_count)
+        memcpy(to->kept, from->kept, from->kept_count * sizeof *to->kept);
+    to->built = (struct sim_built){0};
+    to->former = NULL;
+    to->keep = to->full = to->slow = to->dies = false;
+    to->drawn = sim_now();
+    draw(to->incarnation);
 }
 
 /* ---- Undone records, kept ------------------------------------------------------------------------------------------ */

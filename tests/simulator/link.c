@@ -1,7 +1,7 @@
 /* replication/link.h, the few calls of ZeroMQ that replication/ makes itself, and the talker's event descriptor. */
 #include "tests/simulator/network.h"
 
-#define WAKES 64u
+#define WAKES 512u
 #define WAKE_FIRST 1000000
 
 struct wake {
@@ -293,7 +293,7 @@ int wake_open(void) {
 }
 
 bool wake_is(int fd) {
-    return fd >= WAKE_FIRST;
+    return fd >= WAKE_FIRST && fd < WAKE_FIRST + (int)WAKES;
 }
 
 static struct wake *wake_of(int fd) {

@@ -1,11 +1,14 @@
 /* A node: batond as a process that starts, serves a mount, is asked to change roles, stops, is killed. The mount has no
  * files, only users whose operations append a record and wait as the volume's settings say.
  */
+#include "fs/apply.h"
 #include "fs/front.h"
+#include "fs/generation.h"
 #include "replication/parts.h"
 #include "tests/simulator/sim.h"
 
 #include <stdio.h>
+#include <sys/eventfd.h>
 
 struct front { /* the gate of the mount: fs/front.c */
     struct volume *volume;
@@ -13,7 +16,8 @@ struct front { /* the gate of the mount: fs/front.c */
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     bool writable, holding, ended;
-    unsigned running, users;
+    bool replacing; /* the store: readers wait, too */
+    unsigned running, reading, users;
 };
 
 /* ---- The mount ------------------------------------------------------------------------------------------------------- */
@@ -124,11 +128,67 @@ static void operate(struct front *front, unsigned *waiting) {
     leave(front); /* parked, it does not run any more */
 }
 
+/* ---- Reading: a block that is bad is had from another node ----------------------------------------------------------- */
+
+struct looked {
+    struct place place;
+    uint64_t checksum;
+};
+
+static int look_at(void *context, const struct extent_part *part) {
+    struct looked *looked = context;
+    if (part->checksums) {
+        looked->place = (struct place){part->place.segment, part->place.position, 1};
+        memcpy(&looked->checksum, part->checksums, sizeof looked->checksum);
+    }
+    return 1;
+}
+
+/* As fs/mend.c: only if the map still says the same. */
+static void mend(struct volume *volume, uint64_t data, uint64_t first, const struct looked *bad) {
+    uint8_t bytes[BATON_BLOCK];
+    struct looked now = {0};
+    if (volume_fetch(volume, data, first, bad->checksum, bytes) != 0)
+        return;
+    if (block_checksum(bytes) != bad->checksum)
+        sim_fail("a block was mended with another one");
+    store_lock(volume->store);
+    extent_walk(volume->store, data, first, 1, look_at, &now);
+    if (memcmp(&now, bad, sizeof now) == 0) {
+        space_write(&store_disk(volume->store)->space, now.place, bytes, sizeof bytes, true);
+        world->counts.mended++;
+    }
+    store_unlock(volume->store);
+}
+
+static void read_block(struct front *front) {
+    struct volume *volume = front->volume;
+    struct looked looked = {0};
+    uint64_t data = 1 + sim_below(SIM_FILES), first = sim_below(SIM_FILE_BLOCKS);
+    pthread_mutex_lock(&front->mutex);
+    while (front->replacing && !front->ended)
+        pthread_cond_wait(&front->changed, &front->mutex);
+    front->reading++;
+    pthread_mutex_unlock(&front->mutex);
+    store_lock(volume->store);
+    extent_walk(volume->store, data, first, 1, look_at, &looked);
+    bool bad = looked.place.count && !space_holds(&store_disk(volume->store)->space, looked.place, looked.checksum);
+    store_unlock(volume->store);
+    if (bad)
+        mend(volume, data, first, &looked);
+    pthread_mutex_lock(&front->mutex);
+    if (--front->reading == 0)
+        pthread_cond_broadcast(&front->changed);
+    pthread_mutex_unlock(&front->mutex);
+}
+
 static void *user_thread(void *argument) {
     struct front *front = argument;
     unsigned *waiting = sim_alloc(sizeof *waiting), most = 1 + (unsigned)sim_below(8);
     while (!front->ended) {
         sim_sleep(sim_between(world->think_low, world->think_high));
+        if (world->damages && sim_chance(4))
+            read_block(front);
         if (*waiting < most && !world->idle)
             operate(front, waiting);
     }
@@ -142,7 +202,7 @@ static void *reclaim_thread(void *argument) {
     struct sim_record *record;
     while (!front->ended) {
         sim_sleep(sim_between(world->think_low, 4 * world->think_high));
-        if (!world->idle)
+        if (!world->idle && !front->replacing)
             store_model_append(front->volume->store, false, &record);
     }
     front->users--;
@@ -151,19 +211,88 @@ static void *reclaim_thread(void *argument) {
 
 /* ---- Life ------------------------------------------------------------------------------------------------------------ */
 
-static void *main_thread(void *argument) {
-    struct sim_node *node = argument;
+static void start_service(struct sim_node *node) {
     char why[WIRE_TEXT] = "";
     unsigned index = (unsigned)(node - world->nodes);
+    node->volume->reg = registry_open(index);
+    int rc = replicator_start(node->volume, why, sizeof why);
+    if (rc) {
+        world->counts.refused++;
+        sim_trace("node %u does not start: %s", index, why);
+        node_kill(index, false);
+    }
+    struct replicator *r = atomic_load(&node->volume->replicator);
+    r->copy_bytes = world->copy_bytes;
+    r->copy_idle = world->copy_idle;
+    r->sync_blocks = world->sync_blocks;
+}
+
+/* As batond.c does it. */
+static void replace_store(struct sim_node *node) {
+    struct volume *volume = node->volume;
+    const char *aside = volume->renewal.aside;
+    char path[32];
+    unsigned index = (unsigned)(node - world->nodes);
+    disk_path(index, path);
+    store_set_watch(volume->store, &(struct store_watch){0});
+    store_model_close(volume->store);
+    volume->store = NULL;
+    int rc = import_switch(path, aside[0] ? aside : NULL);
+    if (rc)
+        sim_trace("the store of node %u is not replaced: %d", index, rc);
+    PROMISE(store_model_open(&node->disk, index, &volume->store) == 0);
+}
+
+static void renew(struct sim_node *node) {
+    struct volume *volume = node->volume;
+    struct front *front = node->front;
+    struct position position;
+    char path[32];
+    disk_path((unsigned)(node - world->nodes), path);
+    node->state = NODE_RENEWING;
+    while (node->operators) /* the control socket goes first */
+        sim_sleep(1 * SIM_MS);
+    replicator_stop(atomic_load(&volume->replicator));
+    bool holds = volume_renewal_holds(volume);
+    if (holds) {
+        pthread_mutex_lock(&front->mutex);
+        front->replacing = true;
+        while (front->reading)
+            pthread_cond_wait(&front->changed, &front->mutex);
+        pthread_mutex_unlock(&front->mutex);
+        replace_store(node);
+        pthread_mutex_lock(&front->mutex);
+        front->replacing = false;
+        pthread_cond_broadcast(&front->changed);
+        pthread_mutex_unlock(&front->mutex);
+    }
+    volume->renewal.aside[0] = 0;
+    atomic_store(&volume->renewal.due, false);
+    if (holds) {
+        volume_watch(volume);
+        store_position(volume->store, &position);
+        volume_durable(volume, position.durable);
+    }
+    start_service(node);
+    generation_sweep(path, true);
+    node->state = NODE_UP;
+}
+
+static void *main_thread(void *argument) {
+    struct sim_node *node = argument;
+    char path[32];
+    unsigned index = (unsigned)(node - world->nodes);
+    disk_path(index, path);
     struct volume *volume = calloc(1, sizeof *volume);
     struct front *front = calloc(1, sizeof *front);
     PROMISE(volume && front);
     volume->config = world->config;
     volume->self = &volume->config.nodes[index];
     PROMISE(store_model_open(&node->disk, index, &volume->store) == 0);
+    generation_sweep(path, true);
     volume->park = park_create();
     volume->local = park_create();
-    volume->reg = registry_open(index);
+    volume->renewal.fd = eventfd(0, 0);
     volume_watch(volume);
     *front = (struct front){.volume = volume, .node = index};
     volume->front = front;
@@ -174,14 +303,15 @@ static void *main_thread(void *argument) {
         sim_spawn(index, "reclaim", reclaim_thread, front);
     for (unsigned i = 0; i < world->users; i++)
         sim_spawn(index, "user", user_thread, front);
-    int rc = replicator_start(volume, why, sizeof why);
-    if (rc) {
-        world->counts.refused++;
-        sim_trace("node %u does not start: %s", index, why);
-        node_kill(index, false);
-    }
+    start_service(node);
     node->state = NODE_UP;
-    return NULL;
+    for (;;) { /* until it is killed, or the one who stops it has come to the end */
+        zmq_pollitem_t due = {.fd = volume->renewal.fd, .events = ZMQ_POLLIN};
+        uint64_t count;
+        zmq_poll(&due, 1, 10000);
+        if (due.revents && read(volume->renewal.fd, &count, sizeof count) > 0 && node->state == NODE_UP)
+            renew(node);
+    }
 }
 
 void node_start(unsigned index) {

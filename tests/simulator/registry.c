@@ -39,6 +39,11 @@ void registry_make(void) {
     }
 }
 
+void registry_forget(unsigned node) {
+    if (!world->shared)
+        registry.values[node] = (struct register_value){.version = 1};
+}
+
 static void tell(const struct register_value *value) {
     char members[300] = "";
     for (unsigned i = 0; sim_tells() && i < value->member_count; i++)

@@ -2,6 +2,7 @@
  * network and how eager the users are. At the end all is mended, and then it must come to rest: one primary, all others
  * in sync with it, all stores equal.
  */
+#include "replication/parts.h"
 #include "tests/simulator/sim.h"
 
 #include <stdio.h>
@@ -174,28 +175,172 @@ static void other_pace(void) {
     world->think_high = world->think_low * (int64_t)(1 + sim_below(64));
 }
 
+/* One is away until the journals of the others do not reach it any more, if they have a limit. */
+static void leave_for_long(void) {
+    unsigned node = any_node();
+    if (sim_chance(2))
+        node_stop(node);
+    else
+        node_kill(node, sim_chance(3));
+    sim_sleep(sim_between(300 * SIM_MS, 6000 * SIM_MS));
+    node_start(node);
+}
+
+/* Does another node have durably all that this one has? */
+static bool dispensable(unsigned node) {
+    const struct disk *disk = &world->nodes[node].disk;
+    const struct register_value *value = registry_of(node);
+    if (strcmp(value->primary, world->config.nodes[node].name) == 0)
+        return false; /* a primary that has lost its store: that is another story */
+    for (unsigned i = 0; i < world->node_count; i++)
+        if (i != node && world->nodes[i].disk.lsn && (!disk->lsn || disk_has(&world->nodes[i].disk, disk_last(disk))) &&
+            world->nodes[i].disk.durable >= disk->lsn)
+            return true;
+    return false;
+}
+
+static void format_anew(unsigned node) {
+    struct disk *disk = &world->nodes[node].disk;
+    node_kill(node, false);
+    disk_make(disk);
+    disk->drawn = sim_now();
+    world->replaced = true;
+    world->counts.replaced++;
+    registry_forget(node);
+    sim_trace("node %u has an empty store", node);
+    check_power_cut();
+}
+
+/* Somebody may want it to be the one that counts: the others have what every node had, and do not believe that. */
+static void put_back(unsigned node, const struct disk *copy) {
+    node_kill(node, false);
+    sim_trace("node %u has its store of before, with LSN %llu", node, (unsigned long long)copy->lsn);
+    disk_copy(&world->nodes[node].disk, copy);
+    world->replaced = true;
+    world->counts.replaced++;
+    check_power_cut();
+    if (!copy->lsn || !sim_chance(3))
+        return;
+    for (unsigned i = 0; i < world->node_count; i++)
+        if (i != node)
+            node_kill(i, false);
+    node_start(node);
+    sim_sleep(sim_between(50 * SIM_MS, 2000 * SIM_MS));
+    node_promote(node, true);
+}
+
+/* A copy of a store of before, which may have gone another way, or an empty one. */
+static void put_another_store(void) {
+    unsigned node = any_node();
+    static struct disk copy;
+    static int of = -1;
+    if (of >= 0 && sim_chance(2) && dispensable((unsigned)of)) {
+        put_back((unsigned)of, &copy);
+        of = -1;
+    } else if (of < 0 && sim_chance(2)) {
+        node_kill(node, false);
+        disk_copy(&copy, &world->nodes[node].disk);
+        of = (int)node;
+        node_start(node);
+    } else if (dispensable(node)) {
+        format_anew(node);
+    }
+}
+
+static void damage_block(void) {
+    struct disk *disk = &world->nodes[any_node()].disk;
+    struct sim_state state;
+    state_at(disk_last(disk), &state);
+    struct sim_record *record = state.slots[SIM_INODES + sim_below(SIM_SLOTS - SIM_INODES)];
+    struct sim_block **block = record && world->damages ? space_block(&disk->space, disk->places[record->lsn - 1]) : NULL;
+    if (!block || !*block)
+        return;
+    sim_trace("the block of record %llu goes bad", (unsigned long long)record->lsn);
+    *block = NULL;
+    record->damaged = true;
+}
+
+static int a_builder(void) {
+    unsigned start = any_node();
+    for (unsigned i = 0; i < world->node_count; i++)
+        if (world->nodes[(start + i) % world->node_count].disk.built.there)
+            return (int)((start + i) % world->node_count);
+    return -1;
+}
+
+/* In the middle of a full synchronization something happens to the node that builds, to another, or to both. */
+static void disturb_building(void) {
+    for (unsigned tries = 0; a_builder() < 0 && tries < 20; tries++)
+        sim_sleep(100 * SIM_MS);
+    int builder = a_builder();
+    if (builder < 0)
+        return;
+    sim_sleep(sim_chance(2) ? sim_between(100 * US, 500 * SIM_MS) : (int64_t)sim_below((uint64_t)(1500 * SIM_MS)));
+    unsigned node = (unsigned)builder, other = another_than(node);
+    switch (sim_below(10)) {
+    case 0:
+    case 1:
+        node_kill(node, sim_chance(2));
+        break;
+    case 2:
+        node_kill(other, sim_chance(2));
+        break;
+    case 3:
+        node_kill(node, sim_chance(2));
+        node_kill(other, sim_chance(2));
+        node_start(other);
+        break;
+    case 4:
+        node_promote(node, world->nodes[node].disk.lsn > 0 && sim_chance(2));
+        break;
+    case 5:
+        node_promote(other, world->nodes[other].disk.lsn > 0 && sim_chance(2));
+        break;
+    case 6:
+        node_stop(sim_chance(2) ? node : other);
+        break;
+    case 7:
+        sim_pause(sim_chance(2) ? node : other, sim_now() + sim_between(5 * SIM_MS, 3000 * SIM_MS));
+        break;
+    case 8:
+        world->nodes[sim_chance(2) ? node : other].disk.full = true;
+        break;
+    default:
+        network_cut(node, other);
+        network_cut(other, node);
+        world->quiet = SIM_FOREVER;
+    }
+    sim_trace("…which builds its store anew, or feeds that: nodes %u, %u", node, other);
+    node_start(node);
+}
+
 static const struct {
     void (*happen)(void);
     unsigned weight;
     bool always; /* else drawn for each schedule */
+    bool copying; /* more often where full synchronization is the theme */
 } events[] = {
-    {cut_line, 4, false},
-    {mend_lines, 4, true},
-    {slow_line, 3, false},
-    {break_one, 3, false},
-    {kill_one, 4, false},
-    {cut_power, 2, false},
-    {start_one, 8, true},
-    {stop_one, 2, false},
-    {promote_one, 4, false},
-    {return_alone, 1, false},
-    {force_one, 2, false},
-    {switch_over, 4, false},
-    {trouble_disk, 2, false},
-    {mend_disks, 2, true},
-    {trouble_register, 1, false},
-    {pause_one, 3, false},
-    {other_pace, 2, true},
+    {cut_line, 4, false, false},
+    {mend_lines, 4, true, false},
+    {slow_line, 3, false, false},
+    {break_one, 3, false, false},
+    {kill_one, 4, false, false},
+    {cut_power, 2, false, false},
+    {start_one, 8, true, false},
+    {stop_one, 2, false, false},
+    {promote_one, 4, false, false},
+    {return_alone, 1, false, false},
+    {force_one, 2, false, false},
+    {switch_over, 4, false, false},
+    {trouble_disk, 2, false, false},
+    {mend_disks, 2, true, false},
+    {trouble_register, 1, false, false},
+    {pause_one, 3, false, false},
+    {other_pace, 2, true, false},
+    {leave_for_long, 3, false, true},
+    {put_another_store, 3, false, true},
+    {damage_block, 3, false, false},
+    {disturb_building, 4, false, true},
 };
 #define EVENTS (sizeof events / sizeof *events)
 
@@ -203,13 +348,21 @@ static void draw_world(void) {
     struct config *config = &world->config;
     world->node_count = sim_chance(4) ? 3 : 2;
     world->shared = !sim_chance(4);
+    world->copying = sim_chance(3);
     world->calls = 2u << sim_below(7);
     world->stalls = sim_chance(2) ? 10u << sim_below(8) : 0;
     world->trims = sim_chance(3);
+    world->journal_limit = !world->copying && sim_chance(2) ? 0 : (uint64_t)sim_between(4, world->copying ? 200 : 1000);
+    world->trims = world->trims || world->journal_limit;
+    world->links = !sim_chance(6);
+    world->damages = sim_chance(6);
+    world->copy_bytes = (uint32_t)sim_between(32, world->copying ? 200 : 2048);
+    world->sync_blocks = (uint32_t)sim_between(1, world->copying ? 3 : 16);
+    world->copy_idle = sim_between(300 * SIM_MS, 600000 * SIM_MS);
     world->reclaims = sim_chance(3);
     world->repeats = sim_chance(3) ? 10u << sim_below(8) : 0;
     world->users = 1 + (unsigned)sim_below(3);
-    world->network_low = sim_between(10 * US, 400 * US);
+    world->network_low = sim_between(10 * US, world->copying ? 6000 * US : 400 * US);
     world->network_high = world->network_low * (int64_t)(1 + sim_below(16));
     world->network_limit = sim_chance(4) ? 4 + (unsigned)sim_below(30) : 4096;
     world->register_trouble = sim_chance(3) ? 2 + (unsigned)sim_below(6) : 0;
@@ -242,6 +395,8 @@ static void trouble(void) {
     unsigned weights[EVENTS], sum = 0;
     for (unsigned i = 0; i < EVENTS; i++) {
         weights[i] = events[i].always || sim_chance(2) ? events[i].weight : 0;
+        if (world->copying && events[i].copying)
+            weights[i] = 4 * events[i].weight;
         sum += weights[i];
     }
     for (unsigned i = 0; i < world->node_count; i++)
@@ -274,34 +429,23 @@ static unsigned best_node(void) {
     return best;
 }
 
-/* Histories without a common record stay apart, by intention, until a person decides: the first records were lost before
- * they were on a disk. */
-static bool apart(void) {
-    const struct sim_record *first = NULL;
-    for (unsigned i = 0; i < world->node_count; i++) {
-        const struct disk *disk = &world->nodes[i].disk;
-        if (first && disk->lsn && disk->records[0] != first)
-            return true;
-        first = disk->lsn ? disk->records[0] : first;
-    }
-    return false;
+/* Two copies of which neither may be replaced without a person: he keeps the primary's. */
+static bool waits_for_a_person(unsigned node) {
+    const struct sim_node *played = &world->nodes[node];
+    struct replicator *r = played->state == NODE_UP ? atomic_load(&played->volume->replicator) : NULL;
+    return r && !node_is_primary(node) && (r->sync.given_up || strstr(r->trouble, "nothing is taken back") ||
+                                           strstr(r->trouble, "nothing was taken back"));
 }
 
-/* A node needs a full synchronization, which is not played: after a promotion by force the journal may not reach back to
- * where the histories part. */
-static bool cut_off(void) {
-    if (!world->forced || a_primary() < 0)
-        return false;
-    const struct disk *primary = &world->nodes[a_primary()].disk;
-    for (unsigned i = 0; i < world->node_count; i++) {
-        const struct disk *disk = &world->nodes[i].disk;
-        uint64_t common = MIN(disk->lsn, primary->lsn);
-        while (common > 0 && disk->records[common - 1] != primary->records[common - 1])
-            common--;
-        if (common + 1 < primary->first)
-            return true;
-    }
-    return false;
+static bool decide(void) {
+    bool decided = false;
+    for (unsigned i = 0; a_primary() >= 0 && i < world->node_count; i++)
+        if (waits_for_a_person(i)) {
+            world->counts.decided++;
+            format_anew(i);
+            decided = true;
+        }
+    return decided;
 }
 
 static bool at_rest(char *why, size_t room) {
@@ -330,9 +474,9 @@ static void mend_all(void) {
     world->network_limit = 4096;
 }
 
-/* False: histories stay apart. */
-static bool come_to_rest(void) {
+static void come_to_rest(void) {
     char why[1200] = "";
+    bool decided = false;
     world->idle = true;
     int64_t start = sim_now(), lonely = start;
     while (!at_rest(why, sizeof why)) {
@@ -350,9 +494,9 @@ static bool come_to_rest(void) {
             node_promote(best_node(), true);
             sim_sleep(5000 * SIM_MS);
         }
-        if (sim_now() - start > REST && (apart() || cut_off())) {
-            world->counts.apart++;
-            return false;
+        if (sim_now() - start > REST / 2 && !decided && decide()) {
+            decided = true;
+            start = sim_now();
         }
         if (sim_now() - start > REST + (world->shared ? 0 : REST))
             sim_fail("it does not come to rest: %.500s", why);
@@ -360,7 +504,6 @@ static bool come_to_rest(void) {
         sim_sleep(50 * SIM_MS);
     }
     check_end();
-    return true;
 }
 
 /* When all is well, a handover under load succeeds. */
@@ -387,10 +530,9 @@ void *schedule_run(void *nothing) {
     trouble();
     mend_all();
     sim_trace("from now on all is well");
-    if (come_to_rest()) {
-        hand_over_well();
-        come_to_rest();
-    }
+    come_to_rest();
+    hand_over_well();
+    come_to_rest();
     world->counts.virtual_ns = (uint64_t)sim_now();
     world->over = true;
     return nothing;

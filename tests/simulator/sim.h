@@ -7,7 +7,11 @@
  *   network.c   lines and connections
  *   link.c      replication/link.h and the few calls of ZeroMQ that replication/ makes itself
  *   disk.c      what is on a disk: records, and what survives
+ *   space.c     segments and their blocks
+ *   tables.c    rows: of a state, of a store that is being built
  *   store.c     fs/store.h as far as replication/ uses it
+ *   past.c      fs/history.h: a state as it was
+ *   built.c     a store that is being built by the real fs/import*.c, and fs/generation.h
  *   registry.c  membership/register.h: one value for all, or one on each node
  *   node.c      a node's life; the mount and its users
  *   checks.c    what must hold, always
@@ -23,6 +27,7 @@
 #include "membership/register.h"
 #include "replication/replicator.h"
 
+#include <limits.h>
 #include <stdarg.h>
 
 #define SIM_NODES 3u
@@ -87,10 +92,21 @@ bool wake_is(int fd);
 void wake_write(int fd);
 void wake_read(int fd);
 void wake_close(int fd);
+#define SIM_LOCK 3000000 /* the descriptor of a lock: none of this process */
 
 /* ---- Disks (disk.c) ---- */
+#define SIM_INODES 16u
+#define SIM_FILES 3u
+#define SIM_FILE_BLOCKS 16u
+#define SIM_SLOTS (SIM_INODES + SIM_FILES * SIM_FILE_BLOCKS)
 struct sim_record { /* one for all stores that have it */
     uint64_t lsn;
+    struct sim_record *before;
+    struct sim_record *begins;   /* the EPOCH record of its epoch */
+    struct sim_record *replaced; /* what its slot said before; NULL: nothing */
+    unsigned slot;               /* a record sets one inode or one block; EPOCH: SIM_SLOTS */
+    uint64_t checksum;           /* of its block */
+    bool damaged;                /* a disk has had its block damaged: others may not get it from there */
     epoch_t epoch;
     int64_t time;
     uint8_t previous[CHAIN_SIZE], chain[CHAIN_SIZE];
@@ -102,9 +118,79 @@ struct sim_record { /* one for all stores that have it */
     int64_t made, told; /* when: on its first node, to a user */
     bool excused; /* lost by a forced promotion or, if it was not durable, by power cuts of all that had it */
 };
+/* What a store says at a record: the one that set each slot. */
+struct sim_state {
+    struct sim_record *last, *slots[SIM_SLOTS];
+};
+
+#define SIM_SEGMENT_BLOCKS 16u
+struct sim_block { /* without the zeros at its end */
+    uint32_t length;
+    uint8_t bytes[];
+};
+struct sim_file { /* of a segment; several stores of one disk may have it */
+    struct sim_block *blocks[SIM_SEGMENT_BLOCKS]; /* NULL: zeros */
+    bool synced[SIM_SEGMENT_BLOCKS];
+};
+struct sim_segment {
+    uint32_t number, head;
+    uint32_t imported; /* blocks that no record brought */
+    bool adopted;
+    struct sim_file *file;
+};
+struct sim_space {
+    struct sim_segment *list; /* ascending */
+    uint32_t count, room;
+    uint32_t current; /* number of the one that is being filled */
+};
+
+struct sim_row { /* never changed once made */
+    uint8_t table, key_length, key[24];
+    uint32_t length;
+    uint8_t value[];
+};
+struct sim_rows {
+    struct sim_row **list; /* by table and key */
+    unsigned count, room;
+};
+/* What a transaction of LMDB's and the accounting of segments hold. */
+struct sim_image {
+    struct sim_rows rows;
+    struct sim_space space;
+    struct position position;
+    uint64_t live_blocks, inodes;
+};
+/* A generation that is being built, or complete. */
+struct sim_built {
+    bool there, formatted, complete;
+    unsigned number;
+    char line[NAME_MAX];
+    uint8_t incarnation[STORE_ID_SIZE];
+    struct sim_image saved; /* its last checkpoint */
+    uint64_t rows, blocks;           /* that were put into it: of inodes and epochs; that were fetched, … */
+    uint64_t lost_rows, lost_blocks; /* …and those that a crash or a refused commit took back */
+};
+/* A store that another one has replaced: until it is swept away, or kept aside for good. */
+struct sim_former {
+    struct sim_former *next;
+    unsigned number;
+    struct sim_record *last;
+    uint64_t first;
+    struct place *places;
+    struct sim_space space;
+};
 struct disk {
     uint8_t incarnation[STORE_ID_SIZE];
     struct sim_record **records; /* LSN - 1 */
+    struct place *places;        /* where their blocks lie here */
+    struct sim_space space;
+    unsigned generation, keep_number;
+    bool keep; /* generation keep_number is to be kept when it is not current */
+    struct sim_built built;
+    struct sim_former *former, *aside;
+    struct sim_rows dead; /* blocks that are punched when it serves */
+    unsigned last_block; /* that was written */
+    struct store *building; /* the process has it open */
     uint64_t room, lsn, durable, first;
     uint64_t hold, hold_synced; /* meta "hold" */
     bool undoing;
@@ -122,23 +208,73 @@ struct sim_record *disk_last(const struct disk *disk); /* NULL: none */
 void disk_add(struct disk *disk, struct sim_record *record);
 void disk_cut(struct disk *disk, uint64_t lsn); /* what is above goes */
 /* The record that these bytes are. Two records of one LSN and epoch are one record, on every node. */
-struct sim_record *disk_record(const void *bytes, size_t length, const uint8_t previous[CHAIN_SIZE], const void *payload,
+struct sim_record *disk_record(const void *bytes, size_t length, struct sim_record *before, const void *payload,
                                size_t payload_length, bool big);
+struct sim_record *disk_known(uint64_t lsn, epoch_t epoch); /* NULL: never made */
+void disk_copy(struct disk *to, const struct disk *from); /* as a person copies a store's folder at rest */
+void state_at(struct sim_record *last, struct sim_state *state);
+/* The journal up to there is given up: blocks that only it named are gone. */
+void disk_trim(struct disk *disk, uint64_t first);
+/* Is every block of what a store says there, and right? */
+void disk_check_blocks(struct sim_record *last, const struct place *places, const struct sim_space *space, unsigned node);
 void disk_keep(struct disk *disk, struct sim_record *record); /* in a file of undone records */
 bool disk_keeps(const struct disk *disk, const struct sim_record *record);
 
+/* ---- Blocks (space.c) ---- */
+struct sim_segment *space_find(const struct sim_space *space, uint32_t number); /* NULL: there is none */
+struct sim_segment *space_add(struct sim_space *space, uint32_t number, struct sim_file *file); /* behind the others */
+struct place space_take(struct sim_space *space, uint32_t most); /* blocks that lie side by side: at least one */
+void space_copy(struct sim_space *to, const struct sim_space *from); /* the same files */
+void space_own(struct sim_space *space);                             /* files of its own, with the same blocks */
+struct sim_block **space_block(const struct sim_space *space, struct place place); /* its first; NULL: no such segment */
+void space_write(const struct sim_space *space, struct place place, const void *bytes, size_t length, bool synced);
+/* Does the block lie there, readable? */
+bool space_holds(const struct sim_space *space, struct place place, uint64_t checksum);
+
+/* ---- Rows (tables.c) ---- */
+unsigned rows_seek(const struct sim_rows *rows, unsigned table, const void *key, size_t length); /* at or behind */
+struct sim_row *rows_get(const struct sim_rows *rows, unsigned table, const void *key, size_t length);
+void rows_put(struct sim_rows *rows, unsigned table, const void *key, size_t key_length, const void *value, size_t length);
+bool rows_remove(struct sim_rows *rows, unsigned table, const void *key, size_t length);
+void rows_copy(struct sim_rows *to, const struct sim_rows *from);
+void rows_of_state(const struct sim_state *state, const struct place *places, unsigned tables, struct sim_rows *rows);
+#define SIM_TABLE(table) (1u << (table))
+
 /* ---- Stores (store.c) ---- */
+struct sim_past;
+struct sim_builder;
+struct store *store_model_make(struct disk *disk, unsigned node);
 int store_model_open(struct disk *disk, unsigned node, struct store **store);
 void store_model_close(struct store *store);
 int store_model_append(struct store *store, bool big, struct sim_record **record);
+struct disk *store_disk(const struct store *store);
+unsigned store_node(const struct store *store);
+struct sim_builder **store_builder(struct store *store); /* of one that is being built (built.c); else NULL */
+struct sim_past **store_pasts(struct store *store); /* that are open (past.c) */
+struct sim_past **store_past(struct store *store);  /* of what is a past */
+int64_t store_sync_time(const struct disk *disk);
+
+/* ---- Stores that are being built (built.c) ---- */
+struct sim_rows *built_rows(struct sim_builder *builder);
+struct sim_space *built_space(struct sim_builder *builder);
+int built_change(struct store *store); /* a row is about to be changed */
+int built_checkpoint(struct store *store);
+void built_kill(struct disk *disk);
+struct disk *disk_of(const char *path);
+void disk_path(unsigned node, char path[32]);
+
+/* ---- Pasts (past.c) ---- */
+const struct sim_rows *past_rows(struct sim_past *past, int *error);
+uint64_t pasts_lowest(struct sim_past *pasts); /* UINT64_MAX: none */
 
 /* ---- Register (registry.c) ---- */
 void registry_make(void);
 struct reg *registry_open(unsigned node);
 const struct register_value *registry_of(unsigned node); /* what stands there now */
+void registry_forget(unsigned node); /* its file goes, if it has one of its own */
 
 /* ---- Nodes (node.c) ---- */
-enum node_state { NODE_DOWN, NODE_STARTING, NODE_UP, NODE_STOPPING };
+enum node_state { NODE_DOWN, NODE_STARTING, NODE_UP, NODE_RENEWING, NODE_STOPPING };
 struct sim_node {
     enum node_state state;
     struct disk disk;
@@ -165,6 +301,10 @@ void check_registered(const struct register_value *value, bool forced);
 void check_undone(unsigned node, const struct sim_record *record);
 void check_power_cut(void);
 void check_ack_frame(unsigned node, uint64_t received, uint64_t durable);
+void check_built(unsigned node, const struct sim_built *built);          /* it is about to become the store */
+void check_needed(unsigned node);                                        /* a store is about to be built anew … */
+void check_begun_anew(unsigned node);                                    /* …and what was built before goes */
+void check_replaced(unsigned node, const struct sim_former *former, bool kept); /* the old one goes, or is kept */
 void check_bounds(unsigned node);
 bool check_equal(char *why, size_t room);
 void check_end(void);
@@ -174,7 +314,8 @@ void *schedule_run(void *nothing);
 
 struct sim_counts {
     uint64_t schedules, acknowledged, durable, promoted, forced, switched, undone, kills, power_cuts, stops, records, shrunk,
-        grown, excused, frames, unknown, refused, last_resort, apart, virtual_ns, switches, restarts, trimmed;
+        grown, excused, frames, unknown, refused, last_resort, virtual_ns, switches, restarts, trimmed, begun, resumed,
+        rebuilt, aside, adopted, fetched, rows, mended, replaced, decided;
 };
 
 struct world {
@@ -189,6 +330,13 @@ struct world {
     unsigned calls; /* a fiber may be interrupted at one call in so many */
     unsigned stalls;
     bool trims;
+    uint64_t journal_limit; /* records; 0: kept for who is away however many there are */
+    bool links;             /* segments may have further links */
+    bool copying;           /* full synchronization is the theme: much of it, in small portions */
+    bool damages;           /* blocks go bad */
+    uint32_t copy_bytes, sync_blocks;
+    int64_t copy_idle;
+    bool replaced;          /* somebody has put another store in a store's place */
     bool reclaims;  /* records are made that no user waits for, and that a mount's gate does not hold up */
     bool calm;      /* the end: no faults … */
     bool idle;      /* … and no users */
