@@ -75,7 +75,7 @@ struct sim_space *built_space(struct sim_builder *builder) {
 
 int built_change(struct store *store) {
     struct sim_builder *b = *store_builder(store);
-    if (store->txn_broken || (b->disk->full && sim_chance(4))) {
+    if (store->txn_broken || (b->disk->full && sim_chance(4)) || (!world->calm && sim_chance(world->refusals))) {
         store->txn_broken = true;
         return -ENOSPC;
     }
@@ -113,6 +113,7 @@ static void take_back(struct store *store) {
     struct sim_builder *b = *store_builder(store);
     struct sim_space handed_out = b->now.space;
     sim_trace("a commit is refused");
+    world->counts.taken_back++;
     note_lost(b->disk, &b->now, &b->committed);
     image_copy(&b->now, &b->committed);
     b->now.space = handed_out;
@@ -126,7 +127,8 @@ static void take_back(struct store *store) {
 
 static void commit(struct store *store) { /* lock held */
     struct sim_builder *b = *store_builder(store);
-    if (store->txn_broken || (b->dirty && b->disk->full && sim_chance(2))) {
+    if (store->txn_broken || (b->dirty && b->disk->full && sim_chance(2)) ||
+        (b->dirty && !world->calm && sim_chance(world->refusals / 8))) {
         take_back(store);
     } else if (b->dirty) {
         image_copy(&b->committed, &b->now);
@@ -439,7 +441,13 @@ static void replace(struct disk *disk) {
     const struct position *position = &built->saved.position;
     struct sim_former *former = sim_alloc(sizeof *former);
     struct sim_state state;
-    *former = (struct sim_former){disk->former, disk->generation, disk_last(disk), disk->first, disk->places, disk->space};
+    *former = (struct sim_former){.next = disk->former,
+                                  .number = disk->generation,
+                                  .last = disk_last(disk),
+                                  .first = disk->first,
+                                  .hold = disk->hold,
+                                  .places = disk->places,
+                                  .space = disk->space};
     state_at(disk_known(position->lsn, position->epoch), &state);
     struct disk new = *disk;
     memcpy(new.incarnation, built->incarnation, STORE_ID_SIZE);

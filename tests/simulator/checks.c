@@ -147,9 +147,11 @@ void check_started(unsigned node, epoch_t epoch) {
     world->nodes[node].forcing = false; /* what comes later is not forced */
 }
 
-void check_undone(unsigned node, const struct sim_record *record) {
+void check_undone(unsigned node, const struct sim_record *record, uint64_t hold) {
     char name[80];
     name_of(record, name);
+    if (record->lsn <= hold)
+        sim_fail("node %u takes back %s, which every node had", node, name);
     if (record->acknowledged && !record->excused)
         sim_fail("node %u undoes %s, which was acknowledged", node, name);
 }
@@ -352,7 +354,7 @@ void check_replaced(unsigned node, const struct sim_former *former, bool kept) {
             disk_keep(disk, at);
         if (!disk_keeps(disk, at))
             sim_fail("node %u's old store goes with record %llu, which is kept nowhere", node, (unsigned long long)at->lsn);
-        check_undone(node, at);
+        check_undone(node, at, former->hold);
     }
 }
 

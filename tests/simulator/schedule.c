@@ -275,7 +275,13 @@ static void disturb_building(void) {
     int builder = a_builder();
     if (builder < 0)
         return;
-    sim_sleep(sim_chance(2) ? sim_between(100 * US, 500 * SIM_MS) : (int64_t)sim_below((uint64_t)(1500 * SIM_MS)));
+    bool late = sim_chance(3); /* when it is about to be the store */
+    for (unsigned tries = 0; late && !world->nodes[builder].disk.built.complete && tries < 2000; tries++)
+        sim_sleep(1 * SIM_MS);
+    if (late)
+        sim_sleep((int64_t)sim_below((uint64_t)(30 * SIM_MS)) + 1);
+    else
+        sim_sleep(sim_chance(2) ? sim_between(100 * US, 500 * SIM_MS) : (int64_t)sim_below((uint64_t)(1500 * SIM_MS)));
     unsigned node = (unsigned)builder, other = another_than(node);
     switch (sim_below(10)) {
     case 0:
@@ -354,6 +360,7 @@ static void draw_world(void) {
     world->trims = sim_chance(3);
     world->journal_limit = !world->copying && sim_chance(2) ? 0 : (uint64_t)sim_between(4, world->copying ? 200 : 1000);
     world->trims = world->trims || world->journal_limit;
+    world->refusals = world->copying && sim_chance(2) ? (unsigned)sim_between(16, 256) : 0;
     world->links = !sim_chance(6);
     world->damages = sim_chance(6);
     world->copy_bytes = (uint32_t)sim_between(32, world->copying ? 200 : 2048);

@@ -175,7 +175,7 @@ struct sim_former {
     struct sim_former *next;
     unsigned number;
     struct sim_record *last;
-    uint64_t first;
+    uint64_t first, hold;
     struct place *places;
     struct sim_space space;
 };
@@ -298,7 +298,8 @@ bool node_works(unsigned node, char *state, size_t room); /* its link is "workin
 void check_acknowledged(unsigned node, struct sim_record *record, bool durable);
 void check_started(unsigned node, epoch_t epoch);
 void check_registered(const struct register_value *value, bool forced);
-void check_undone(unsigned node, const struct sim_record *record);
+/* `hold`: up to there every node had it durably. */
+void check_undone(unsigned node, const struct sim_record *record, uint64_t hold);
 void check_power_cut(void);
 void check_ack_frame(unsigned node, uint64_t received, uint64_t durable);
 void check_built(unsigned node, const struct sim_built *built);          /* it is about to become the store */
@@ -314,7 +315,7 @@ void *schedule_run(void *nothing);
 
 struct sim_counts {
     uint64_t schedules, acknowledged, durable, promoted, forced, switched, undone, kills, power_cuts, stops, records, shrunk,
-        grown, excused, frames, unknown, refused, last_resort, virtual_ns, switches, restarts, trimmed, begun, resumed,
+        grown, excused, frames, unknown, refused, last_resort, virtual_ns, switches, restarts, trimmed, begun, resumed, taken_back,
         rebuilt, aside, adopted, fetched, rows, mended, replaced, decided;
 };
 
@@ -333,6 +334,7 @@ struct world {
     uint64_t journal_limit; /* records; 0: kept for who is away however many there are */
     bool links;             /* segments may have further links */
     bool copying;           /* full synchronization is the theme: much of it, in small portions */
+    unsigned refusals;      /* LMDB refuses one change in so many of a store that is being built; 0: none */
     bool damages;           /* blocks go bad */
     uint32_t copy_bytes, sync_blocks;
     int64_t copy_idle;

@@ -102,7 +102,7 @@ static void trim(struct store *store) { /* lock held */
     uint64_t fed = MIN(store->hold, disk->durable), to = MIN(MIN(store->hold_absent, fed), pasts_lowest(played(store)->pasts));
     if (!world->trims || store->hold == UINT64_MAX || store->undoing)
         return;
-    if (world->journal_limit && disk->lsn > world->journal_limit + disk->first)
+    if (world->journal_limit && !world->calm && disk->lsn > world->journal_limit + disk->first)
         to = MAX(to, MIN(fed, disk->lsn - world->journal_limit)); /* who is away and who copies has to see how he gets on */
     if (to < disk->first)
         return;
@@ -505,7 +505,7 @@ static void undo_last(struct store *store) { /* lock held */
     struct record decoded;
     if (!disk_keeps(disk, record))
         sim_fail("node %u undoes record %llu, which is kept nowhere", played(store)->node, (unsigned long long)record->lsn);
-    check_undone(played(store)->node, record);
+    check_undone(played(store)->node, record, disk->hold);
     disk_cut(disk, disk->lsn - 1);
     note_position(store);
     played(store)->wanted = MIN(played(store)->wanted, disk->lsn);
