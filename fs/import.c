@@ -50,40 +50,75 @@ int import_row_save(struct import *import) {
     return table_put_raw(import->store, TABLE_META, &key, &import->row, sizeof import->row);
 }
 
-int import_adopted_load(struct import *import, struct adopted **list, uint32_t *count) {
-    struct key key = import_meta_key("import.segments");
-    struct span value = {0};
-    int rc = table_get(import->store, TABLE_META, &key, &value);
-    if (rc && rc != -ENOENT)
-        return rc;
-    *count = rc ? 0 : value.length / sizeof **list;
-    *list = malloc((*count + 1) * sizeof **list);
-    if (!*list)
-        return -ENOMEM;
-    if (*count)
-        memcpy(*list, value.data, *count * sizeof **list);
+static void segments_forget(struct import *import) {
+    free(import->segments.list);
+    free(import->segments.to);
+    import->segments = (struct import_segments){0};
+}
+
+static int note_adopted(struct import_segments *segments, struct adopted adopted) {
+    if (adopted.from >= segments->to_count) {
+        uint32_t count = MAX(adopted.from + 1, 2 * segments->to_count);
+        uint32_t *larger = realloc(segments->to, count * sizeof *larger);
+        if (!larger)
+            return -ENOMEM;
+        memset(larger + segments->to_count, 0, (count - segments->to_count) * sizeof *larger);
+        segments->to = larger;
+        segments->to_count = count;
+    }
+    segments->to[adopted.from] = adopted.to;
     return 0;
 }
 
+int import_segments_load(struct import *import) {
+    struct key key = import_meta_key("import.segments");
+    struct import_segments *segments = &import->segments;
+    struct span value = {0};
+    if (segments->loaded && segments->mends == import->store->mends)
+        return 0;
+    segments_forget(import);
+    int rc = table_get(import->store, TABLE_META, &key, &value);
+    if (rc && rc != -ENOENT)
+        return rc;
+    segments->count = rc ? 0 : value.length / sizeof *segments->list;
+    segments->list = malloc((segments->count + 1) * sizeof *segments->list);
+    rc = segments->list ? 0 : -ENOMEM;
+    if (rc == 0 && segments->count)
+        memcpy(segments->list, value.data, segments->count * sizeof *segments->list);
+    for (uint32_t i = 0; rc == 0 && i < segments->count; i++)
+        rc = segments->list[i].from < SEGMENT_NONE - 1 ? note_adopted(segments, segments->list[i]) : -EIO;
+    if (rc == 0) {
+        segments->loaded = true;
+        segments->mends = import->store->mends;
+    } else {
+        segments_forget(import);
+    }
+    return rc;
+}
+
 int import_adopt(struct import *import, uint32_t from, uint32_t *to) {
-    struct adopted *list;
-    uint32_t count;
-    int rc = import_adopted_load(import, &list, &count);
+    struct key key = import_meta_key("import.segments");
+    struct import_segments *segments = &import->segments;
+    int rc = import_segments_load(import);
     if (rc)
         return rc;
-    for (uint32_t i = 0; i < count; i++)
-        if (list[i].from == from) {
-            *to = list[i].to;
-            free(list);
-            return 0;
-        }
-    rc = segment_adopt(import->store, &import->old->segments, from, to);
-    if (rc == 0) {
-        struct key key = import_meta_key("import.segments");
-        list[count] = (struct adopted){from, *to};
-        rc = table_put_raw(import->store, TABLE_META, &key, list, (count + 1) * sizeof *list);
+    if (from < segments->to_count && segments->to[from]) {
+        *to = segments->to[from];
+        return 0;
     }
-    free(list);
+    rc = segment_adopt(import->store, &import->old->segments, from, to);
+    if (rc)
+        return rc;
+    struct adopted *longer = realloc(segments->list, (segments->count + 1) * sizeof *longer);
+    if (!longer)
+        return -ENOMEM;
+    segments->list = longer;
+    longer[segments->count++] = (struct adopted){from, *to};
+    rc = note_adopted(segments, longer[segments->count - 1]);
+    if (rc == 0)
+        rc = table_put_raw(import->store, TABLE_META, &key, longer, segments->count * sizeof *longer);
+    if (rc)
+        segments_forget(import); /* as the row has it */
     return rc;
 }
 
@@ -198,6 +233,7 @@ void import_close(struct import *import) {
     if (!import)
         return;
     shut(import);
+    segments_forget(import);
     free(import);
 }
 

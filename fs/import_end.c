@@ -12,16 +12,21 @@ struct used {
 };
 
 struct scan {
-    struct used *list;
+    struct used *list; /* by segment */
     uint32_t count;
     struct key at;
 };
 
 static struct used *used_find(const struct scan *scan, uint32_t segment) {
-    for (uint32_t i = 0; i < scan->count; i++)
-        if (scan->list[i].segment == segment)
-            return &scan->list[i];
-    return NULL;
+    uint32_t low = 0, high = scan->count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (scan->list[middle].segment < segment)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < scan->count && scan->list[low].segment == segment ? &scan->list[low] : NULL;
 }
 
 /* Marks what a step's worth of extents uses of the adopted segments. 1: there is more. Lock held. */
@@ -74,12 +79,12 @@ static int declare_dead(struct import *import, const struct used *used) {
 
 static int free_unused(struct import *import) {
     struct store *store = import->store;
-    struct adopted *list = NULL;
     struct scan scan = {0};
-    uint32_t count = 0;
     store_lock(store);
-    int rc = import_adopted_load(import, &list, &count);
+    int rc = import_segments_load(import);
     store_unlock(store);
+    const struct adopted *list = import->segments.list;
+    uint32_t count = import->segments.count;
     scan.list = rc ? NULL : calloc(count + 1, sizeof *scan.list);
     rc = rc ? rc : scan.list ? 0 : -ENOMEM;
     for (uint32_t i = 0; rc == 0 && i < count; i++) {
@@ -103,7 +108,6 @@ static int free_unused(struct import *import) {
     for (uint32_t i = 0; i < scan.count; i++)
         free(scan.list[i].blocks);
     free(scan.list);
-    free(list);
     return rc;
 }
 

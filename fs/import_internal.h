@@ -33,6 +33,14 @@ struct import {
     unsigned generation;
     struct import_row row; /* as it was last seen */
     bool begun, complete;
+    struct import_segments {  /* row "import.segments", as long as no commit is refused */
+        struct adopted *list; /* `to` ascending */
+        uint32_t count;
+        uint32_t *to; /* by `from`; 0: none */
+        uint32_t to_count;
+        bool loaded;
+        uint64_t mends;
+    } segments;
 };
 
 struct key import_meta_key(const char *name);
@@ -40,7 +48,7 @@ struct key import_want_key(uint64_t data, uint64_t first);
 /* What a refused commit took back is asked for again: so the row is looked at each time. Lock held, as for all below. */
 int import_row_load(struct import *import);
 int import_row_save(struct import *import);
-int import_adopted_load(struct import *import, struct adopted **list, uint32_t *count); /* *list: free() */
+int import_segments_load(struct import *import);
 /* The number that a segment of the old store has here; makes it one of ours at the first time. */
 int import_adopt(struct import *import, uint32_t from, uint32_t *to);
 /* Waits for room in the batch and on the disk, then looks at the row. */
