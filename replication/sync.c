@@ -185,6 +185,9 @@ static int open_state(struct syncing *s) {
         rc = 1;
     } else if (copy->error) {
         rc = say(s, -(int)copy->error, "node %s: %.300s", s->r->config->nodes[s->node].name, copy->text);
+    } else if (begun && (copy->lsn != s->state.lsn || memcmp(copy->chain, s->state.chain, CHAIN_SIZE) != 0)) {
+        rc = say(s, -EBADMSG, "node %s keeps another state than the one that was asked for",
+                 s->r->config->nodes[s->node].name);
     } else {
         take_totals(s, copy);
         s->state = (struct import_state){.lsn = copy->lsn, .epoch = copy->epoch, .time = copy->time};
