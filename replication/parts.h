@@ -8,6 +8,7 @@
  *   keeper            changes that take time: the in-sync set (set.c), roles                          (roles.c)
  *   provider          gives rows and blocks to nodes that build or mend their stores                  (provide.c),
  *                     and hashes of rows to those that compare theirs                                 (compare.c)
+ *   opener            opens the states for those, which may take long                                 (provide.c)
  *   synchronizer      builds this node's store anew from such                                         (sync.c)
  *   mender            has single blocks that are bad here from such                                   (mender.c)
  *   verifier          compares this node's copy with another one's                                    (verify.c)
@@ -124,7 +125,7 @@ struct replicator {
     uint8_t incarnation[16];
 
     pthread_mutex_t lock;
-    pthread_cond_t feed_work, keep_work, receive_work, sync_work, mend_work, verify_work;
+    pthread_cond_t feed_work, keep_work, receive_work, sync_work, mend_work, verify_work, open_work;
     pthread_cond_t news; /* broadcast: something that somebody may be waiting for has changed */
     struct peer peers[CONFIG_NODES_MAX];
     enum role role;

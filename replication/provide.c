@@ -7,7 +7,8 @@
  * What a restart of this process has lost is opened again by the next question that names it.
  *
  * One thread, one question at a time; ZeroMQ hands them out in turn by connection. Rows are read in a short read
- * transaction, blocks without any lock of the store's.
+ * transaction, blocks without any lock of the store's. A state of long ago takes long to open: another thread does that, one
+ * at a time, and who asks meanwhile is told to come again.
  */
 #include "replication/parts.h"
 
@@ -26,10 +27,28 @@ struct copied { /* what is kept for a node */
     uint64_t number; /* of the question that opened it */
     uint64_t gone;   /* this state could not be opened again */
     int64_t asked;
+    int failure; /* of the last opening, until it has been told; 0: none */
+    uint64_t failed;
+    char why[WIRE_TEXT];
+};
+
+enum opening_state { OPENING_FREE, OPENING_ASKED, OPENING_UNDER_WAY, OPENING_DONE };
+struct opening { /* guarded by the replicator's lock */
+    enum opening_state state;
+    bool in_vain; /* nobody wants it any more */
+    unsigned node;
+    uint64_t lsn, number;
+    bool has_chain;
+    uint8_t chain[CHAIN_SIZE];
+    struct store *past;
+    int result;
+    char why[WIRE_TEXT];
 };
 
 struct provider {
     struct replicator *r;
+    pthread_t opener;
+    struct opening opening;
     struct copied copied[CONFIG_NODES_MAX];
     int64_t told[CONFIG_NODES_MAX]; /* the log, of what is kept for a node */
     struct compared *compared; /* what is kept for comparing: compare.c */
@@ -91,25 +110,126 @@ static void close_past(struct provider *p, unsigned node, const char *why) {
 }
 
 /* Reading a long journal takes its time. */
-static bool opens_in_vain(void *replicator, uint64_t done, uint64_t of) {
+static bool opens_in_vain(void *provider, uint64_t done, uint64_t of) {
+    struct provider *p = provider;
     (void)done, (void)of;
-    return atomic_load(&((struct replicator *)replicator)->stopping) || !is_primary(replicator);
+    repl_lock(p->r);
+    bool in_vain = p->opening.in_vain;
+    repl_unlock(p->r);
+    return in_vain || atomic_load(&p->r->stopping) || !is_primary(p->r);
 }
 
-static int open_past(struct provider *p, unsigned node, uint64_t lsn, const uint8_t *chain, char *why, size_t room) {
+static void *opener_thread(void *provider) {
+    struct provider *p = provider;
+    struct opening *opening = &p->opening;
+    struct replicator *r = p->r;
+    repl_lock(r);
+    while (!atomic_load(&r->stopping)) {
+        if (opening->state != OPENING_ASKED) {
+            repl_sleep(r, &r->open_work, 1000 * MS);
+            continue;
+        }
+        opening->state = OPENING_UNDER_WAY;
+        repl_unlock(r);
+        struct store *past = NULL;
+        char why[WIRE_TEXT] = "";
+        int rc = history_open(r->store, opening->lsn, opening->has_chain ? opening->chain : NULL, opens_in_vain, p, &past, why,
+                              sizeof why);
+        repl_lock(r);
+        opening->past = rc ? NULL : past;
+        opening->result = rc;
+        memcpy(opening->why, why, sizeof why);
+        opening->state = OPENING_DONE;
+        PROMISE(pthread_cond_broadcast(&r->open_work) == 0);
+    }
+    repl_unlock(r);
+    return NULL;
+}
+
+/* What the opener has got, if it is done. */
+static void take_opened(struct provider *p) {
+    struct replicator *r = p->r;
+    repl_lock(r);
+    struct opening got = p->opening;
+    if (got.state == OPENING_DONE)
+        p->opening = (struct opening){0};
+    repl_unlock(r);
+    struct copied *copied = &p->copied[got.node];
+    if (got.state != OPENING_DONE)
+        return;
+    if (got.in_vain) {
+        if (got.past)
+            history_close(got.past);
+        return;
+    }
+    copied->asked = clock_boot();
+    if (got.result) {
+        copied->failure = got.result;
+        copied->failed = got.lsn;
+        memcpy(copied->why, got.why, sizeof copied->why);
+        return;
+    }
+    copied->past = got.past;
+    copied->number = got.number;
+    history_position(copied->past, &copied->state);
+    log_write(level(p, got.node), "node %s copies this store as it was at record %" PRIu64, name_of(p, got.node), got.lsn);
+    repl_lock(r);
+    r->copies[got.node] = (struct copy_note){.open = true, .lsn = got.lsn, .last = copied->asked, .mark = copied->asked};
+    repl_unlock(r);
+}
+
+/* Is it being opened for this node? Another one that is being opened for it is wanted no more. Lock held. */
+static bool is_opening(struct opening *opening, unsigned node, uint64_t lsn, const uint8_t *chain) {
+    if (opening->state == OPENING_FREE || opening->node != node || opening->in_vain)
+        return false;
+    if (opening->lsn == lsn && opening->has_chain == (chain != NULL) &&
+        (!chain || memcmp(opening->chain, chain, CHAIN_SIZE) == 0))
+        return true;
+    opening->in_vain = true;
+    return false;
+}
+
+/* The newest one, if it is being opened for this question: then it is the one that was the newest when it came first. */
+static void opening_lsn(struct provider *p, unsigned node, uint64_t number, uint64_t *lsn) {
+    const struct opening *opening = &p->opening;
+    repl_lock(p->r);
+    if (opening->state != OPENING_FREE && opening->node == node && opening->number == number && !opening->has_chain)
+        *lsn = opening->lsn;
+    repl_unlock(p->r);
+}
+
+#define OPEN_AT_ONCE (50 * MS) /* who asks, and all others, wait so long; most states are opened in less */
+
+/* -EBUSY: it takes longer, or that for another node does. */
+static int open_past(struct provider *p, unsigned node, uint64_t number, uint64_t lsn, const uint8_t *chain, char *why,
+                     size_t room) {
     struct copied *copied = &p->copied[node];
+    struct opening *opening = &p->opening;
     struct replicator *r = p->r;
     close_past(p, node, "it asks for another one");
-    int rc = history_open(r->store, lsn, chain, opens_in_vain, r, &copied->past, why, room);
-    if (rc)
-        return rc;
-    history_position(copied->past, &copied->state);
-    copied->asked = clock_boot();
-    log_write(level(p, node), "node %s copies this store as it was at record %" PRIu64, name_of(p, node), lsn);
+    int64_t until = clock_boot() + OPEN_AT_ONCE;
+    if (copied->failure && copied->failed == lsn)
+        until = 0; /* it is told now */
     repl_lock(r);
-    r->copies[node] = (struct copy_note){.open = true, .lsn = lsn, .last = copied->asked, .mark = copied->asked};
+    if (until && !is_opening(opening, node, lsn, chain) && opening->state == OPENING_FREE) {
+        *opening = (struct opening){.state = OPENING_ASKED, .node = node, .lsn = lsn, .number = number, .has_chain = chain};
+        if (chain)
+            memcpy(opening->chain, chain, CHAIN_SIZE);
+        PROMISE(pthread_cond_broadcast(&r->open_work) == 0);
+    }
+    while (opening->state == OPENING_ASKED || opening->state == OPENING_UNDER_WAY)
+        if (!repl_wait(r, &r->open_work, until))
+            break;
     repl_unlock(r);
-    return 0;
+    take_opened(p);
+    int rc = copied->failed == lsn ? copied->failure : 0;
+    copied->failure = 0;
+    if (rc)
+        snprintf(why, room, "%s", copied->why);
+    if (rc || (copied->past && copied->state.lsn == lsn))
+        return rc;
+    snprintf(why, room, "node %s reads its journal, which takes a while: come again", own_name(p));
+    return -EBUSY;
 }
 
 static void tell_state(struct wire_copy *answer, const struct position *state) {
@@ -156,7 +276,9 @@ static void answer_open(struct provider *p, unsigned node, const struct wire_ask
     if (ask->lsn ? !is_state(copied, ask) : !copied->past || copied->number != ask->number) {
         store_position(p->r->store, &newest);
         uint64_t lsn = ask->lsn ? ask->lsn : newest.committed ? newest.committed : newest.lsn;
-        int rc = open_past(p, node, lsn, chain, why, sizeof why);
+        if (!ask->lsn)
+            opening_lsn(p, node, ask->number, &lsn);
+        int rc = open_past(p, node, ask->number, lsn, chain, why, sizeof why);
         if (rc) {
             provide_refuse(answer, rc, "%s", why);
             return;
@@ -222,7 +344,7 @@ static int find_state(struct provider *p, unsigned node, const struct wire_ask_c
                  copied->state.lsn);
         return -ESTALE;
     }
-    return open_past(p, node, ask->lsn, ask->chain, why, room);
+    return open_past(p, node, ask->number, ask->lsn, ask->chain, why, room);
 }
 
 static void answer_rows(struct provider *p, unsigned node, const struct wire_ask_copy *ask, struct wire_copy *answer) {
@@ -257,7 +379,8 @@ static void keep_state(struct provider *p, unsigned node, const struct wire_ask_
     char why[WIRE_TEXT] = "";
     if (copied->past || ask->lsn == 0 || copied->gone == ask->lsn || !is_primary(p->r))
         return;
-    if (open_past(p, node, ask->lsn, ask->chain, why, sizeof why)) {
+    int rc = open_past(p, node, ask->number, ask->lsn, ask->chain, why, sizeof why);
+    if (rc && rc != -EBUSY) {
         log_write(level(p, node), "the state at record %" PRIu64 " cannot be kept for node %s again: %s", ask->lsn,
                   name_of(p, node), why);
         copied->gone = ask->lsn;
@@ -408,6 +531,8 @@ void *provide_thread(void *argument) {
     p->r = argument;
     p->compared = compared_create(p->r);
     void *socket = link_bound(p->r->link, LINK_COPY);
+    PROMISE(pthread_create(&p->opener, NULL, opener_thread, p) == 0);
+    pthread_setname_np(p->opener, "repl-open");
     while (!atomic_load(&p->r->stopping)) {
         struct link_message message;
         int rc = link_receive(p->r->link, socket, -1, false, &message);
@@ -417,9 +542,12 @@ void *provide_thread(void *argument) {
             take_question(p, &message);
         if (rc == 0)
             link_message_done(&message);
+        take_opened(p);
         close_idle(p);
         compared_close_idle(p->compared);
     }
+    pthread_join(p->opener, NULL);
+    take_opened(p);
     compared_free(p->compared);
     for (unsigned node = 0; node < p->r->count; node++)
         close_past(p, node, "this node stops");

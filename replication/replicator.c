@@ -81,6 +81,7 @@ static struct replicator *make(struct volume *volume) {
     make_condition(&r->receive_work);
     make_condition(&r->sync_work);
     make_condition(&r->mend_work);
+    make_condition(&r->open_work);
     make_condition(&r->mend_news);
     make_condition(&r->verify_work);
     make_condition(&r->news);
@@ -239,6 +240,7 @@ void replicator_stop(struct replicator *r) {
     pthread_cond_broadcast(&r->receive_work);
     pthread_cond_broadcast(&r->sync_work);
     pthread_cond_broadcast(&r->mend_work);
+    pthread_cond_broadcast(&r->open_work);
     pthread_cond_broadcast(&r->mend_news);
     pthread_cond_broadcast(&r->verify_work);
     pthread_cond_broadcast(&r->news);

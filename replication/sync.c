@@ -20,6 +20,7 @@
 #define ASK_AGAIN_MAX (32000 * MS) /* …this */
 #define OPEN_AGAIN (10000 * MS)    /* likewise: the provider may have to read a long journal */
 #define AFTER_FAILURE (1000 * MS)
+#define BUSY_PAUSE (300 * MS)
 #define RECEIVE_TIMEOUT_MS 100
 #define PASS_PAUSE (500 * MS)
 #define PASSES 3u /* through what is wanted, before what the provider cannot give counts as unreadable */
@@ -121,6 +122,15 @@ static void send(struct syncing *s) {
     link_send_frame(s->r->link, s->socket, NULL, &s->frame); /* what does not go is asked again */
 }
 
+/* It reads a long journal, for this node or another. */
+static void wait_for_provider(struct syncing *s, const char *text) {
+    repl_lock(s->r);
+    snprintf(s->r->sync.why, sizeof s->r->sync.why, "%s", text);
+    repl_sleep(s->r, &s->r->sync_work, BUSY_PAUSE);
+    s->r->sync.why[0] = 0;
+    repl_unlock(s->r);
+}
+
 /* Sends the question until it is answered. 0: `answer` is to be given back; -ECANCELED: not wanted any more. */
 static int ask(struct syncing *s, int64_t again, struct link_message *answer) {
     uint64_t number = s->frame.ask.number;
@@ -133,8 +143,13 @@ static int ask(struct syncing *s, int64_t again, struct link_message *answer) {
                 return -ECANCELED;
             if (rc)
                 continue;
-            if (answer->frame.head.type == WIRE_COPY && answer->frame.copy.number == number)
+            bool fits = answer->frame.head.type == WIRE_COPY && answer->frame.copy.number == number;
+            if (fits && answer->frame.copy.error != EBUSY)
                 return 0;
+            if (fits) {
+                until = clock_boot();
+                wait_for_provider(s, answer->frame.copy.text);
+            }
             link_message_done(answer);
         }
     }

@@ -56,8 +56,13 @@ static const struct wire_copy *ask_again(struct asker *asker, const struct wire_
             continue;
         const struct wire_copy *copy = &asker->message.frame.copy;
         asker->answered = true;
-        if (asker->message.frame.head.type == WIRE_COPY && copy->number == ask->number && copy->kind == ask->kind)
-            return copy;
+        if (asker->message.frame.head.type == WIRE_COPY && copy->number == ask->number && copy->kind == ask->kind) {
+            if (copy->error != EBUSY)
+                return copy;
+            again = clock_boot() + 100 * MS; /* it reads its journal */
+            done(asker);
+            continue;
+        }
         asker->others++;
         asker->refusals += copy->error != 0;
         done(asker);

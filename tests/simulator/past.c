@@ -65,6 +65,8 @@ int history_open(struct store *store, uint64_t lsn, const uint8_t *chain, histor
     struct disk *disk = store_disk(store);
     struct sim_past *past = sim_alloc(sizeof *past);
     struct sim_state state;
+    if (strcmp(sim_fiber_name(), "repl-provide") == 0)
+        sim_fail("node %u reads its journal and lets others wait", store_node(store));
     store_lock(store);
     int rc = lsn > disk->lsn || lsn + 1 < disk->first ? -ENOENT : 0;
     if (rc == 0) {
