@@ -221,7 +221,7 @@ int range_hash(struct store *state, const struct range *range, uint32_t rows_max
     uint32_t bytes;
     if (rows_max == 0)
         return -E2BIG;
-    int rc = range_cut(state, &first, rows_max, UINT32_MAX, hash, rows, &bytes);
+    int rc = range_cut(state, &first, rows_max, RANGE_BYTES_MAX, hash, rows, &bytes);
     return rc == -ENOENT ? 0 : rc ? rc : -E2BIG;
 }
 

@@ -24,7 +24,9 @@ bool range_valid(const struct range *range);
 /* Of all keys that begin with this number: what belongs to an inode, a directory, a data id. */
 struct range range_of(enum table table, uint64_t prefix);
 
-/* What all rows of the range say. *rows: how many there are here. -E2BIG: more than `rows_max`; else an error of reading. */
+#define RANGE_BYTES_MAX (32u << 20)
+/* What all rows of the range say. *rows: how many there are here. -E2BIG: more than `rows_max`, or than RANGE_BYTES_MAX; else
+ * an error of reading. */
 int range_hash(struct store *state, const struct range *range, uint32_t rows_max, uint8_t hash[RANGE_HASH], uint32_t *rows);
 /* The same of its first rows, so many or so many bytes (one at least): range->to becomes the key behind them. 0, or -ENOENT:
  * these were all; range->to is what it was. */

@@ -80,6 +80,7 @@ done
 same_position() { [ "$(status_of a state lsn)" = "$(status_of b state lsn)" ]; }
 ok "both nodes stand at one LSN" wait_until 30 same_position
 ok "both mounts are equal" diff -r --no-dereference "$(mount_of a)" "$(mount_of b)"
+ok "every row is" "$BATON" verify --config "$CONFIG" --node a
 for node in a b; do
     ok "the journal of $node is whole" "$BATON" journal verify --config "$CONFIG" --node $node
     stop_node $node

@@ -44,6 +44,7 @@ ok "and what was done" grep -q "set the size of alone/1 to 10485760" "$T/undone.
 is "$(head -c 4096 "$undone" | head -c 8)" BATONUN1 "it is such a file"
 ok "the data is in it" grep -qa "only here 200" "$undone"
 
+ok "every row is equal on both" "$BATON" verify --config "$CONFIG" --node a
 stop_node a
 stop_node b
 for node in a b; do

@@ -118,6 +118,7 @@ ok "what only b had is kept" bash -c "ls '$(store_of b)'/undone/*.records"
 ok "... and can be got out" "$BATON" journal extract --undone "$(ls "$(store_of b)"/undone/*.records)" "$T/got" --config "$CONFIG" --node b
 is "$(cat "$T/got/files/only-b-2")" "only b had 2" "with its content"
 
+ok "every row is equal on both" "$BATON" verify --config "$CONFIG" --node b
 stop_node b
 stop_node a
 ok "a's store is in order" "$BATON" check --data --config "$CONFIG" --node a

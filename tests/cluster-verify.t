@@ -123,6 +123,16 @@ ok "both are in sync" wait_until 30 in_sync
 finds 1 "three thousand rows more" a
 says "more than 1000 places" "are not all named"
 
+# ---- a row that cannot be read ----
+stop_node b || bail "b does not stop"
+plant rotten "$sub"
+start_node b || bail "node b does not start"
+ok "both are in sync" wait_until 30 in_sync
+finds 2 "a row of the other node fails its checksum" a
+says "could not be compared to the end.*node b: a row of the store cannot be read" "it says whose"
+finds 2 "a row of this node does" b
+says "a row of this node's store cannot be read" "it says so"
+
 # ---- a node that differs is built anew ----
 stop_node b || bail "b does not stop"
 rm -rf "$(store_of b)"

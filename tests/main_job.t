@@ -157,6 +157,7 @@ took "both mounts are equal again" both_equal
 for i in 4 5; do
     ok "writer $i: everything is there on the first node" "$here/main_job/writer" check "$a/work$i" "$T/work$i.journal"
 done
+took "... in every row" "$BATON" verify --config "$CONFIG" --node a
 ok "the journal is good on a" "$BATON" journal verify --config "$CONFIG" --node a
 ok "... and on b" "$BATON" journal verify --config "$CONFIG" --node b
 ok "a stops" stop_node a

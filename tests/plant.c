@@ -1,11 +1,12 @@
 /* Makes a store at rest say something else than its node's history: for tests of what compares copies. Each row that it
- * changes has a right checksum afterwards, as if a program had done it.
+ * changes has a right checksum afterwards, as if a program had done it, but for a rotten one.
  *
  *   plant STORE mode INODE OCTAL            plant STORE name DIRECTORY NAME INODE (the entry names that inode)
  *   plant STORE value INODE ATTRIBUTE TEXT  plant STORE block INODE BLOCK         (another checksum)
  *   plant STORE hole INODE BLOCK            plant STORE drop-name DIRECTORY NAME
  *   plant STORE drop-inode INODE            plant STORE add-name DIRECTORY NAME INODE
  *   plant STORE many FROM COUNT             (inodes that nobody has)
+ *   plant STORE rotten INODE                (its row fails its checksum)
  */
 #include "fs/apply.h"
 #include "fs/extent.h"
@@ -111,6 +112,22 @@ static void make_many(uint64_t from, uint64_t count) {
     }
 }
 
+/* Past table_put_raw, which would make a right checksum. */
+static void make_rotten(uint64_t ino) {
+    struct key key = key_u64(ino);
+    MDB_val k = {key.length, key.bytes}, row;
+    uint8_t copy[4096];
+    int rc = mdb_get(store->txn, store->dbi[TABLE_INODE], &k, &row);
+    if (rc || row.mv_size > sizeof copy)
+        give_up("no such row", -ENOENT);
+    memcpy(copy, row.mv_data, row.mv_size);
+    copy[0] ^= 1;
+    row.mv_data = copy;
+    rc = mdb_put(store->txn, store->dbi[TABLE_INODE], &k, &row, 0);
+    if (rc)
+        give_up("the row cannot be written", -EIO);
+}
+
 static bool work(int argc, char **argv) {
     const char *what = argv[2];
     uint64_t ino = number(argv[3]);
@@ -132,6 +149,8 @@ static bool work(int argc, char **argv) {
     } else if (argc == 4 && strcmp(what, "drop-inode") == 0) {
         key = key_u64(ino);
         drop(TABLE_INODE, &key);
+    } else if (argc == 4 && strcmp(what, "rotten") == 0) {
+        make_rotten(ino);
     } else if (argc == 5 && strcmp(what, "many") == 0) {
         make_many(ino, number(argv[4]));
     } else {
