@@ -526,6 +526,21 @@ static void mend(uint8_t *buffer, size_t length) {
     head->checksum = XXH3_64bits_withSeed(buffer + sizeof *head, length - sizeof *head, sum);
 }
 
+static struct span some_ranges(uint64_t count) {
+    static uint8_t packed[COPY_RANGES_BYTES];
+    struct span ranges = {packed, 0};
+    for (uint64_t i = 0; i < count; i++) {
+        struct range range = {.table = (enum table)(test_random(&seed) % TABLE_SHARED_END)};
+        range.from = test_random(&seed) % 4 ? key_u64_u64(word(), word()) : (struct key){.length = 0};
+        range.to = test_random(&seed) % 4 ? key_u64_u64(word(), word()) : (struct key){.length = 0};
+        uint32_t used = range_valid(&range) ? wire_range_put(packed, ranges.length, &range) : 0;
+        ranges.length = used ? used : ranges.length;
+    }
+    if (ranges.length == 0)
+        ranges.length = wire_range_put(packed, 0, &(struct range){.table = TABLE_INODE});
+    return ranges;
+}
+
 static void fill_hostile(struct wire_ask_copy *ask, const struct state *state) {
     *ask = about(state, (enum copy_kind)(1 + test_random(&seed) % (COPY_KIND_END - 1)));
     if (test_random(&seed) % 4 == 0)
@@ -542,6 +557,10 @@ static void fill_hostile(struct wire_ask_copy *ask, const struct state *state) {
     for (unsigned i = 0; i < ask->place_count; i++)
         ask->places[i] = (struct place){(uint32_t)(test_random(&seed) % 2 ? 1 : word()), (uint32_t)word(),
                                         (uint32_t)(test_random(&seed) % 16 ? 1 + test_random(&seed) % 4 : word())};
+    if (ask->kind == COPY_COMPARED && test_random(&seed) % 8)
+        ask->kind = COPY_HASHES;
+    if (ask->kind == COPY_HASHES || ask->kind == COPY_RANGE)
+        ask->ranges = some_ranges(ask->kind == COPY_RANGE ? 1 : 1 + test_random(&seed) % 20);
     ask->data = test_random(&seed) % 2 ? word() : EPOCH_MAKE(1, 100);
     ask->first = word();
     ask->count = (uint32_t)(test_random(&seed) % 16 ? test_random(&seed) % 20 : word());
@@ -570,6 +589,89 @@ static void hostile(struct asker *asker, struct pair *pair) {
     state = open_newest(asker);
     is_int(0, ask(asker, about(&state, COPY_ROWS))->error, "and afterwards good ones are answered");
     is_int(0, pair_create_file(pair, 0, "after the hostile ones", NULL), "the volume goes on");
+}
+
+/* ---- Comparing ------------------------------------------------------------------------------------------------------- */
+
+static json_int_t compared(struct pair *pair, unsigned node, const char *key) {
+    json_t *status = replicator_status(pair->nodes[node].replicator);
+    json_t *first = json_array_get(json_object_get(status, "compares"), 0);
+    json_int_t value = first ? json_integer_value(json_object_get(first, key)) : -1;
+    json_decref(status);
+    return value;
+}
+
+static struct wire_ask_copy ranges_of(const struct state *state, enum copy_kind kind, const struct range *range) {
+    static uint8_t packed[COPY_RANGES_BYTES];
+    struct wire_ask_copy question = about(state, kind);
+    question.ranges = (struct span){packed, wire_range_put(packed, 0, range)};
+    return question;
+}
+
+static struct wire_copy_hash hash_of(struct asker *asker, const struct state *state, const struct range *range) {
+    const struct wire_copy *copy = ask(asker, ranges_of(state, COPY_HASHES, range));
+    if (copy->error || copy->count != 1)
+        bail("no hash: %s", copy->text);
+    return wire_copy_hash(copy, 0);
+}
+
+static struct state newest_of(struct store *store) {
+    struct position position;
+    struct state state;
+    store_position(store, &position);
+    state.lsn = position.lsn;
+    memcpy(state.chain, position.chain, CHAIN_SIZE);
+    memcpy(state.incarnation, store_incarnation(store), 16);
+    return state;
+}
+
+/* Of the standby, which gives no rows for copying. */
+static void comparing(struct pair *pair) {
+    struct asker of_b = {0};
+    struct store *store = pair->nodes[0].store;
+    const struct range inodes = {.table = TABLE_INODE}, small = range_of(TABLE_INODE, ROOT_INO);
+    uint8_t expected[RANGE_HASH];
+    uint32_t rows;
+    make(store, ROOT_INO, "compared", S_IFREG | 0600);
+    ok(pair_wait_equal(pair, 20), "both are equal");
+    dial(&of_b, pair, 0, 1);
+    struct state state = newest_of(pair->nodes[1].store);
+    refused(&of_b, ranges_of(&state, COPY_HASHES, &inodes), -ESTALE, "hashes of a state that is not kept");
+    struct wire_ask_copy wrong = about(&state, COPY_COMPARE);
+    wrong.lsn += 10;
+    refused(&of_b, wrong, -EAGAIN, "a state that is still to come");
+    wrong = about(&state, COPY_COMPARE);
+    wrong.chain[0] ^= 1;
+    refused(&of_b, wrong, -ESTALE, "one of another history");
+    is_int(0, ask(&of_b, about(&state, COPY_COMPARE))->error, "the standby keeps its newest");
+    is_int((int64_t)state.lsn, compared(pair, 1, "lsn"), "which status shows");
+    store_lock(store);
+    int rc = range_hash(store, &inodes, UINT32_MAX, expected, &rows);
+    store_unlock(store);
+    struct wire_copy_hash hash = hash_of(&of_b, &state, &inodes), root = hash_of(&of_b, &state, &small);
+    ok(rc == 0 && hash.over == 0 && memcmp(hash.hash, expected, RANGE_HASH) == 0, "and hashes it as the primary does");
+
+    make(store, ROOT_INO, "later", S_IFREG | 0600);
+    ok(pair_wait_equal(pair, 20), "a change");
+    struct wire_copy_hash again = hash_of(&of_b, &state, &inodes);
+    is_blob(&hash, &again, sizeof hash, "does not change what was");
+    struct state later = newest_of(pair->nodes[1].store);
+    refused(&of_b, ranges_of(&later, COPY_HASHES, &inodes), -ESTALE, "another state than the one that is kept");
+    is_int(0, ask(&of_b, about(&later, COPY_COMPARE))->error, "which is kept instead, when asked for");
+    again = hash_of(&of_b, &later, &inodes);
+    ok(memcmp(&hash, &again, sizeof hash) != 0, "and has another hash");
+    again = hash_of(&of_b, &later, &small);
+    ok(memcmp(&root, &again, sizeof root) != 0, "in the directory, too");
+    refused(&of_b, ranges_of(&state, COPY_RANGE, &inodes), -ESTALE, "rows of the older one");
+    const struct wire_copy *copy = ask(&of_b, ranges_of(&later, COPY_RANGE, &small));
+    ok(copy->error == 0 && copy->count == 1 && copy->done, "rows of this one: one inode");
+    struct state other = later;
+    other.incarnation[3] ^= 1;
+    refused(&of_b, ranges_of(&other, COPY_HASHES, &inodes), -ESTALE, "hashes of another store");
+    is_int(0, ask(&of_b, about(&later, COPY_COMPARED))->error, "it is given back");
+    is_int(-1, compared(pair, 1, "lsn"), "status shows none");
+    refused(&of_b, ranges_of(&later, COPY_HASHES, &inodes), -ESTALE, "and it is kept no longer");
+    hang_up(&of_b);
 }
 
 /* ---- Restarts and roles ---------------------------------------------------------------------------------------------- */
@@ -657,6 +759,7 @@ static void large_window(void) {
     blocks_by_place(&asker, pair.nodes[0].store);
     hostile(&asker, &pair);
     restart_in_the_middle(&pair, &asker);
+    comparing(&pair);
     standby(&pair, &asker);
     hang_up(&asker);
     pair_stop(&pair, 0);
