@@ -87,12 +87,6 @@ static void take_inode(struct check *check, struct span key, struct span value) 
 
 /* ---- Entries and cookies ---- */
 
-static bool name_is_sound(struct span name) {
-    return name.length > 0 && name.length <= BATON_NAME_MAX && !memchr(name.data, '/', name.length) &&
-           !memchr(name.data, 0, name.length) &&
-           !(name.length <= 2 && name.data[0] == '.' && name.data[name.length - 1] == '.');
-}
-
 static void compare_cookie(struct check *check, uint64_t parent, struct span name, const struct dirent_row *entry) {
     struct key key = key_u64_u64(parent, entry->cookie);
     struct dircookie_row row;
@@ -111,7 +105,7 @@ static void compare_cookie(struct check *check, uint64_t parent, struct span nam
 
 static void take_dirent(struct check *check, struct span key, struct span value) {
     struct dirent_row entry;
-    if (key.length <= 8 || value.length != sizeof entry) {
+    if (key.length <= 8 || key.length - 8 > BATON_NAME_MAX || value.length != sizeof entry) {
         found(check, "an entry of a directory has a row of a wrong length: a name is lost");
         return;
     }
@@ -119,7 +113,7 @@ static void take_dirent(struct check *check, struct span key, struct span value)
     struct span name = {key.data + 8, key.length - 8};
     memcpy(&entry, value.data, sizeof entry);
     struct check_inode *directory = check_inode_find(check, parent), *inode = check_inode_find(check, entry.ino);
-    if (!name_is_sound(name))
+    if (!entry_name_is_valid(name))
         found(check, "directory %llu has an entry with an impossible name, \"%s\"", (ull)parent, printable(name));
     if (!directory || !S_ISDIR(directory->mode) || directory->nlink == 0)
         found(check, "the entry \"%s\" stands in inode %llu, which is no directory: nobody can reach it",

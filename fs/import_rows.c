@@ -1,5 +1,7 @@
 #include "fs/import_internal.h"
 
+#include "fs/row.h"
+
 int import_next_rows(const struct import *import, enum table *table, struct key *after) {
     if (!import->begun || import->row.step == TABLE_SHARED_END)
         return -ENOENT;
@@ -108,7 +110,7 @@ static int extent_import(struct import *import, struct cursor *old, struct span 
 
 static int row_import(struct import *import, enum table table, struct cursor *old, struct span key, struct span value) {
     struct key at = {.length = (uint16_t)key.length};
-    if (key.length == 0 || key.length > KEY_MAX || value.length > BATON_XATTR_VALUE_MAX + 64)
+    if (key.length == 0 || key.length > KEY_MAX || !row_is_possible(table, key, value))
         return -EBADMSG;
     struct span last = {import->row.key, import->row.key_length};
     int compared = memcmp(last.data, key.data, MIN(last.length, key.length));

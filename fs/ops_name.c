@@ -427,7 +427,8 @@ static int give_entry(struct store *store, const struct cursor *cursor, bool wit
                       int (*each)(void *context, const struct directory_entry *entry), void *context) {
     struct dircookie_row row;
     struct attributes attributes;
-    if (cursor->key.length != 16 || cursor->value.length <= sizeof row) {
+    if (cursor->key.length != 16 || cursor->value.length <= sizeof row ||
+        cursor->value.length - sizeof row > BATON_NAME_MAX) {
         log_error("a directory has a row of a wrong length; run baton check on this store");
         return -EIO;
     }

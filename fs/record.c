@@ -87,16 +87,16 @@ uint64_t record_new_inode(const struct record *r) {
 
 /* ---- Checks: the same for what is made here and for what comes from outside ---- */
 
-static bool name_is_valid(const struct span *name) {
-    if (name->length == 0 || name->length > BATON_NAME_MAX)
+bool entry_name_is_valid(struct span name) {
+    if (name.length == 0 || name.length > BATON_NAME_MAX)
         return false;
-    if (memchr(name->data, '/', name->length) || memchr(name->data, 0, name->length))
+    if (memchr(name.data, '/', name.length) || memchr(name.data, 0, name.length))
         return false;
-    return !(name->data[0] == '.' && (name->length == 1 || (name->length == 2 && name->data[1] == '.')));
+    return !(name.data[0] == '.' && (name.length == 1 || (name.length == 2 && name.data[1] == '.')));
 }
 
-static bool xattr_name_is_valid(const struct span *name) {
-    return name->length > 0 && name->length <= BATON_NAME_MAX && !memchr(name->data, 0, name->length);
+bool xattr_name_is_valid(struct span name) {
+    return name.length > 0 && name.length <= BATON_NAME_MAX && !memchr(name.data, 0, name.length);
 }
 
 static bool time_is_valid(const struct file_time *time) {
@@ -115,7 +115,7 @@ static const char *check_create(const struct record *r) {
         kind != S_IFIFO && kind != S_IFSOCK)
         return "an unknown kind of file";
     if (r->parent == 0 ? r->name.length != 0 || r->cookie != 0 || kind == S_IFDIR
-                       : !name_is_valid(&r->name) || r->cookie == 0)
+                       : !entry_name_is_valid(r->name) || r->cookie == 0)
         return "a bad name";
     if (r->new_data != (kind == S_IFREG ? r->head.ino : 0))
         return "a bad data id"; /* a new file's is its inode number: new as that is */
@@ -131,13 +131,13 @@ static const char *check_create(const struct record *r) {
 }
 
 static const char *check_link(const struct record *r) {
-    return r->parent == 0 || r->cookie == 0 || !name_is_valid(&r->name) ? "a bad name" : NULL;
+    return r->parent == 0 || r->cookie == 0 || !entry_name_is_valid(r->name) ? "a bad name" : NULL;
 }
 
 static const char *check_unlink(const struct record *r) {
     if (r->flags & ~UNLINK_RMDIR)
         return "unknown flags";
-    return r->parent == 0 || !name_is_valid(&r->name) ? "a bad name" : NULL;
+    return r->parent == 0 || !entry_name_is_valid(r->name) ? "a bad name" : NULL;
 }
 
 static const char *check_rename(const struct record *r) {
@@ -145,7 +145,7 @@ static const char *check_rename(const struct record *r) {
         return "unknown flags";
     if (!leaves_whiteout(r) && (r->uid || r->gid))
         return "an owner of no whiteout";
-    if (r->parent == 0 || r->new_parent == 0 || !name_is_valid(&r->name) || !name_is_valid(&r->new_name))
+    if (r->parent == 0 || r->new_parent == 0 || !entry_name_is_valid(r->name) || !entry_name_is_valid(r->new_name))
         return "a bad name";
     if (r->cookie == 0 || (r->flags != 0) != (r->old_cookie != 0))
         return "a bad cookie";
@@ -219,7 +219,7 @@ static const char *check_range(const struct record *r) {
 static const char *check_xattr(const struct record *r) {
     if (r->flags & ~(XATTR_REMOVE | XATTR_SET_MODE))
         return "unknown flags";
-    if (!xattr_name_is_valid(&r->name))
+    if (!xattr_name_is_valid(r->name))
         return "a bad attribute name";
     if (r->flags & XATTR_SET_MODE ? r->mode & ~07777u : r->mode != 0)
         return "a bad mode";
@@ -584,7 +584,7 @@ int xattr_unpack(const struct span *packed, uint32_t *at, struct span *name, str
         return -EBADMSG;
     *name = (struct span){packed->data + *at + 6, n};
     *value = (struct span){name->data + n, v};
-    if (!xattr_name_is_valid(name))
+    if (!xattr_name_is_valid(*name))
         return -EBADMSG;
     *at += 6u + n + v;
     return 1;

@@ -175,6 +175,10 @@ uint64_t block_checksum_part(const void *bytes, size_t length); /* the same of a
 /* The inode that comes into being by it (CREATE, RENAME with WHITEOUT), 0 if none does. */
 uint64_t record_new_inode(const struct record *record);
 
+/* May a directory's entry have this name, and an extended attribute? 1..255 bytes, no NUL; an entry's no '/', not "." or "..". */
+bool entry_name_is_valid(struct span name);
+bool xattr_name_is_valid(struct span name);
+
 const char *record_type_name(uint16_t type); /* "create", … ; "unknown" */
 
 /* Inherited attributes: u16 name length, u32 value length, name, value; repeated. */

@@ -2,6 +2,7 @@
 
 #include "fs/apply.h"
 #include "fs/history_undone.h"
+#include "fs/row.h"
 
 #include <fcntl.h>
 
@@ -133,7 +134,7 @@ static int xattr(void *context, uint64_t ino, char name[BATON_NAME_MAX + 1], uin
             error = cursor_next(&cursor);
         if (!error && (cursor.key.length <= 8 || be64_get(cursor.key.data) != ino))
             error = -ENOENT;
-        if (!error && (cursor.key.length > 8 + BATON_NAME_MAX || cursor.value.length > BATON_XATTR_VALUE_MAX))
+        if (!error && !row_is_possible(TABLE_XATTR, cursor.key, cursor.value))
             error = -EIO;
         if (!error) {
             memcpy(name, cursor.key.data + 8, cursor.key.length - 8);

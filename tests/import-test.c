@@ -426,6 +426,93 @@ static int one_row(void *context, struct span *key, struct span *value) {
     return 1;
 }
 
+/* ---- Rows that cannot be ---- */
+
+struct odd {
+    struct key key;
+    uint8_t value[400];
+    uint32_t length;
+    bool given;
+};
+
+static int odd_row(void *context, struct span *key, struct span *value) {
+    struct odd *odd = context;
+    if (odd->given)
+        return 0;
+    odd->given = true;
+    *key = (struct span){odd->key.bytes, odd->key.length};
+    *value = (struct span){odd->value, odd->length};
+    return 1;
+}
+
+static void odd_value(struct odd *odd, const void *value, size_t length, const char *behind, size_t behind_length) {
+    memcpy(odd->value, value, length);
+    memcpy(odd->value + length, behind, behind_length);
+    odd->length = (uint32_t)(length + behind_length);
+}
+
+static const char *make_odd(enum table table, struct odd *odd) {
+    const struct inode_row inode = {.mode = S_IFREG | 0644, .nlink = 1};
+    const struct dirent_row entry = {.ino = 2, .cookie = 2, .type = S_IFREG};
+    const struct dircookie_row cookie = {.ino = 2, .type = S_IFREG};
+    const struct orphan_row orphan = {.ino = 2};
+    *odd = (struct odd){.key = key_u64(2)};
+    switch (table) {
+    case TABLE_INODE:
+        odd_value(odd, &inode, sizeof inode, "x", 1);
+        return "an inode with a byte too many";
+    case TABLE_DIRENT:
+        odd->key = key_u64_name(1, "a/b", 3);
+        odd_value(odd, &entry, sizeof entry, "", 0);
+        return "a name with a slash";
+    case TABLE_DIRCOOKIE:
+        odd->key = key_u64_u64(1, 2);
+        odd_value(odd, &cookie, sizeof cookie, "..", 2);
+        return "a directory that shows \"..\"";
+    case TABLE_XATTR:
+        odd->key = key_u64_name(2, "user.\0x", 7);
+        return "an attribute with a NUL in its name";
+    case TABLE_ORPHAN:
+        odd->key = key_orphan('x', 2);
+        odd_value(odd, &orphan, sizeof orphan, "", 0);
+        return "an orphan of an unknown kind";
+    case TABLE_EPOCH:
+        odd_value(odd, "short", 5, "", 0);
+        return "an epoch that is cut off";
+    default:
+        odd_value(odd, "short", 5, "", 0);
+        return "a row of the map that is cut off";
+    }
+}
+
+static void impossible(void) {
+    struct store *provider = busy_store("impossible-provider"), *old = fixture_store("impossible", 0);
+    work(provider, 200);
+    struct source source = source_at_end(provider);
+    struct import *import = open_import(old);
+    enum table table, last = TABLE_END;
+    struct key after;
+    struct odd odd;
+    int rc = 0;
+    PROMISE(import_begin(import, &source.state) == 0);
+    while (rc == 0 && import_next_rows(import, &table, &after) == 0) {
+        if (table != last) {
+            const char *what = make_odd(table, &odd);
+            is_int(-EBADMSG, import_rows(import, table, &after, odd_row, &odd, false), "%s is refused", what);
+        }
+        last = table;
+        answer_rows(&source, table, &after, &last_answer);
+        rc = import_rows(import, table, &after, answer_next, &last_answer, last_answer.done);
+    }
+    is_int(0, rc, "the rest is taken");
+    is_int(0, import_all(import, &source), "to its end");
+    struct store *new = replace(import, old, "impossible");
+    is_then(new, &source, "with rows that were refused first");
+    source_done(&source);
+    store_close(new);
+    store_close(provider);
+}
+
 static void hostile(void) {
     struct store *provider = busy_store("hostile-provider"), *old = fixture_store("hostile", 0);
     static uint8_t bytes[EXTENT_BLOCKS_MAX * BATON_BLOCK];
@@ -522,6 +609,7 @@ int main(void) {
     reuse();
     killed();
     refused();
+    impossible();
     hostile();
     kept();
     gaps(false);
