@@ -188,7 +188,8 @@ static bool restore(struct check *check, struct checkpoint *checkpoint) {
         return false;
     }
     uint64_t other = checkpoint->txnid - 1, seen = 0;
-    bool as_saved = pread_all(store->meta_fd, page, META_PAGE, (checkpoint->txnid & 1) * META_PAGE) == 0 &&
+    bool as_saved = checkpoint_fits(store, checkpoint) &&
+                    pread_all(store->meta_fd, page, META_PAGE, (checkpoint->txnid & 1) * META_PAGE) == 0 &&
                     memcmp(page, checkpoint->page, META_PAGE) == 0 &&
                     pread_all(store->meta_fd, &seen, 8, (other & 1) * META_PAGE + 144) == 0 && seen == other;
     if (as_saved)
@@ -330,7 +331,13 @@ static void listen_to(struct listening *listening, int in) {
     size_t room = 0;
     FILE *lines = fdopen(in, "r");
     PROMISE(lines != NULL);
-    while (getline(&line, &room, lines) > 0) {
+    for (;;) {
+        if (getline(&line, &room, lines) <= 0) {
+            if (!ferror(lines) || errno != EINTR)
+                break;
+            clearerr(lines); /* a signal that this program handles is not the child's end */
+            continue;
+        }
         line[strcspn(line, "\n")] = 0;
         if (line[0] == '!')
             tell(listening, line + 1);

@@ -115,17 +115,17 @@ int checkpoint_read(struct store *store, struct checkpoint *newest, struct check
     return 0;
 }
 
+bool checkpoint_fits(struct store *store, const struct checkpoint *checkpoint) {
+    struct stat st;
+    return fstat(store->meta_fd, &st) == 0 &&
+           (uint64_t)st.st_size / META_PAGE > page_u64(checkpoint->page, META_LAST_PAGE);
+}
+
 /* Both of LMDB's meta pages become the saved state's: its own slot, and the other one with the transaction before, so
  * that LMDB chooses the first and overwrites the second. */
 int checkpoint_restore_pages(struct store *store, const struct checkpoint *checkpoint, char *why, size_t why_room) {
     uint8_t pages[2][META_PAGE];
-    struct stat st;
-    int rc = 0;
-    if (fstat(store->meta_fd, &st) < 0)
-        rc = -errno;
-    else if ((uint64_t)st.st_size < (page_u64(checkpoint->page, META_LAST_PAGE) + 1) * META_PAGE ||
-             pread_all(store->meta_fd, pages, sizeof pages, 0) != 0)
-        rc = -EIO;
+    int rc = checkpoint_fits(store, checkpoint) && pread_all(store->meta_fd, pages, sizeof pages, 0) == 0 ? 0 : -EIO;
     if (rc) {
         snprintf(why, why_room, "%s/meta/data.mdb is shorter than the checkpoint says: the store is damaged; "
                  "run \"baton check\"", store->base);
