@@ -58,12 +58,13 @@ uint32_t behind_put(struct behind *behind, uint32_t segment, uint32_t position, 
         uint32_t take = MIN(count - done, BEHIND_BLOCKS - index);
         size_t whole = (size_t)take * BATON_BLOCK, given = MIN(whole, length);
         uint8_t *to = window->bytes + (size_t)index * BATON_BLOCK;
-        if (given)
+        if (given) {
             memcpy(to, bytes, given);
+            bytes += given;
+        }
         memset(to + given, 0, whole - given);
         for (uint32_t i = index; i < index + take; i++)
             window->there[i / 64] |= UINT64_C(1) << (i % 64);
-        bytes += given;
         length -= given;
         done += take;
     }

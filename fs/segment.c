@@ -607,7 +607,7 @@ static void write_back(struct segments *segments, struct place place) {
 
 int store_write_blocks(struct store *store, const struct place *places, uint32_t count, const void *payload,
                        size_t length) {
-    const uint8_t *at = payload;
+    const uint8_t *at = payload ? payload : (const uint8_t *)""; /* all zeros: there may be none */
     /* The tail will carry it. (While an open replays the tail nobody is there yet to write it later.) */
     bool later = length <= STORE_INLINE_MAX && !store->replaying &&
                  !atomic_load(&store->segments.unbacked);
