@@ -154,8 +154,6 @@ static int take_row(struct history *history, uint64_t lsn) {
     int rc = table_get_at(history->snapshot, TABLE_JOURNAL, &key, &value);
     if (rc == 0)
         rc = journal_row_parse(value, &row);
-    if (rc == 0 && row.record.length < sizeof head)
-        rc = -EBADMSG;
     if (rc == 0) {
         memcpy(&head, row.record.data, sizeof head);
         while ((rc = undo_next(&row.undo, &at, &image)) == 1) {

@@ -46,14 +46,19 @@ int journal_put(struct store *store, const struct entry *entry, const struct cha
 
 int journal_row_parse(struct span value, struct journal_row *row) {
     struct journal_head head;
+    struct record_head record;
     if (value.length < sizeof head)
         return -EBADMSG;
     memcpy(&head, value.data, sizeof head);
     uint64_t need = (uint64_t)sizeof head + head.record_length + head.undo_length +
                     ((uint64_t)head.place_count + head.dropped_count) * sizeof(struct place);
-    if (need != value.length || head.place_count > STORE_PLACES_MAX)
+    if (need != value.length || head.place_count > STORE_PLACES_MAX || head.record_length < sizeof record ||
+        head.record_length > RECORD_LENGTH_MAX)
         return -EBADMSG;
     const uint8_t *at = value.data + sizeof head;
+    memcpy(&record, at, sizeof record);
+    if (record.length != head.record_length || record.payload > RECORD_PAYLOAD_MAX)
+        return -EBADMSG;
     row->record = (struct span){at, head.record_length};
     at += head.record_length;
     row->undo = (struct span){at, head.undo_length};
@@ -109,8 +114,6 @@ int journal_trim_some(struct store *store, uint64_t horizon, unsigned limit) {
         int rc = table_get(store, TABLE_JOURNAL, &key, &value);
         if (rc == 0)
             rc = journal_row_parse(value, &row);
-        if (rc == 0 && row.record.length < sizeof head)
-            rc = -EBADMSG;
         if (rc)
             return rc == -ENOENT ? -EIO : rc;
         memcpy(&head, row.record.data, sizeof head);

@@ -436,7 +436,8 @@ static int state_open(struct store *store, char *why, size_t why_room) {
     }
     if (rc == 0)
         rc = position_load(store);
-    if (rc == 0 && store->position.lsn != store->last_checkpoint.lsn)
+    if (rc == 0 && (store->position.lsn != store->last_checkpoint.lsn || store->position.first == 0 ||
+                    store->position.first > store->position.lsn + 1))
         rc = -EIO;
     if (rc == 0)
         rc = segments_open(&store->segments, store->directory_fd, store->options.segment_blocks);

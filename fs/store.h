@@ -219,7 +219,8 @@ struct journal_row {
     const struct place *dropped;
     uint32_t dropped_count;
 };
-int journal_row_parse(struct span value, struct journal_row *row); /* 0 or -EBADMSG */
+/* 0 or -EBADMSG. Of the record only its lengths are looked at: a head is there, and no more payload than a record may have. */
+int journal_row_parse(struct span value, struct journal_row *row);
 struct undo_image {
     enum table table;
     struct span key;

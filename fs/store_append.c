@@ -402,7 +402,7 @@ int store_read(struct store *store, uint64_t lsn, struct entry **out) {
         struct journal_row row;
         rc = lsn == 0 || lsn > store->position.lsn ? -ENOENT : table_get(store, TABLE_JOURNAL, &key, &value);
         if (rc == 0)
-            rc = journal_row_parse(value, &row) || row.record.length < sizeof(struct record_head) ? -EIO : 0;
+            rc = journal_row_parse(value, &row) ? -EIO : 0;
         if (rc == 0) {
             *out = entry_make(row.record.data, row.record.length, NULL, 0, row.places, row.place_count);
             rc = *out ? 0 : -ENOMEM;
