@@ -2,6 +2,8 @@
 # The Debian packages that Baton needs; sourced by quickstart and run-tests.
 build_packages=(gcc libc6-dev make autoconf automake pkg-config libfuse3-dev libzmq3-dev liblmdb-dev libxxhash-dev
     libinih-dev libjansson-dev libsystemd-dev liburing-dev)
+# For configure --enable-fuzzing CC=clang, or CC=afl-clang-fast; nothing here installs them by itself.
+fuzz_packages=(clang libclang-rt-14-dev afl++)
 run_packages=(fuse3 iproute2 util-linux)
 test_packages=(acl attr git iputils-ping libacl1-dev perl python3 rsync sqlite3 xz-utils zstd)
 
