@@ -105,6 +105,14 @@ int checkpoint_read(struct store *store, struct checkpoint *newest, struct check
                  store->path, newest->format, STORE_FORMAT);
         return -EPROTONOSUPPORT;
     }
+    uint32_t missing = newest->features & STORE_FEATURES_REQUIRED & ~STORE_FEATURES;
+    if (missing) {
+        snprintf(why, why_room,
+                 "the store %s has features (%#x) that this program does not know: a newer one has used it; "
+                 "upgrade this node, or make the store anew from the peer",
+                 store->path, missing);
+        return -EPROTONOSUPPORT;
+    }
     if (newest->segment_blocks == 0 || newest->segment_blocks > (1u << 24) || newest->tail_size < (1u << 20) ||
         newest->tail_size > (1u << 30) || !page_is_meta(newest->page) ||
         page_u64(newest->page, META_TXNID) != newest->txnid) {

@@ -471,10 +471,12 @@ int record_decode(const void *bytes, size_t length, struct record *record, const
     take_into(&in, &record->head, sizeof record->head);
     if (in.bad || length > RECORD_LENGTH_MAX || record->head.length != length)
         *why = "a length that does not fit";
-    else if (record->head.type == 0 || record->head.type >= RECORD_TYPE_END)
-        *why = "an unknown type";
     if (*why)
         return -EBADMSG;
+    if (record->head.type == 0 || record->head.type >= RECORD_TYPE_END) {
+        *why = "an unknown type";
+        return record->head.type ? -EPROTONOSUPPORT : -EBADMSG;
+    }
     const struct type *type = &types[record->head.type];
     for (unsigned i = 0; i < type->count && !error; i++)
         error = take_field(&in, record, &type->fields[i]);

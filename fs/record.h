@@ -159,7 +159,8 @@ struct record {
 int record_encode(struct record *record, const uint8_t chain[CHAIN_SIZE], uint8_t *buffer, size_t room);
 
 /* Decodes and checks every length, name (no '/', no NUL, not "." or "..", 1..255 bytes), range, type, flag and limit;
- * no trailing bytes. 0 or -EBADMSG. `*why`, if not NULL, gets a static text. Does not look at the chain. */
+ * no trailing bytes. 0, -EBADMSG, or -EPROTONOSUPPORT: a type that this program does not know. `*why`, if not NULL, gets a
+ * static text. Does not look at the chain. */
 int record_decode(const void *bytes, size_t length, struct record *record, const char **why);
 void record_release(struct record *record);
 

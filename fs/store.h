@@ -16,7 +16,12 @@
 #include "fs/record.h"
 #include "fs/table.h"
 
+/* The format is the layout of everything in the directory; it changes when no program could read both. What is added to
+ * a format is a feature: a bit that the store carries from the day on which it is used first. A program that does not know
+ * a required one refuses the store, one that does not know another one leaves that bit, and what it stands for, as it is. */
 #define STORE_FORMAT 1u
+#define STORE_FEATURES 0u /* that this program knows */
+#define STORE_FEATURES_REQUIRED 0xffff0000u
 #define STORE_ID_SIZE 16
 
 struct store;

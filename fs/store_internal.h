@@ -31,7 +31,7 @@ struct checkpoint {
     uint32_t format;
     uint32_t segment_blocks;
     uint32_t tail_size;
-    uint32_t filler;
+    uint32_t features; /* STORE_FEATURES */
     uint64_t number; /* grows by one; slot = number mod 2 */
     uint64_t txnid;
     uint64_t tail_seq; /* the tail file whose records follow this state */

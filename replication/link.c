@@ -388,14 +388,16 @@ int link_receive(struct link *link, void *socket, int expected, bool now, struct
     int rc = receive_parts(socket, expected < 0, now ? ZMQ_DONTWAIT : 0, message);
     if (rc == 0) {
         rc = wire_decode(zmq_msg_data(&message->body), zmq_msg_size(&message->body), &message->frame);
+        int node = rc == -EBADMSG ? -1 : judge_sender(link, message, expected);
+        char why[WIRE_TEXT];
+        if (rc == -EPROTO)
+            wire_why_unfit(&message->frame.head, why, sizeof why);
         if (rc)
-            complain_garbage(link, rc == -EPROTO ? "it speaks another version of the protocol; run the same version of "
-                                                   "Baton on every node" : "it is malformed", message);
-        int node = rc ? -1 : judge_sender(link, message, expected);
-        if (rc == 0 && node < 0)
+            complain_garbage(link, rc == -EPROTO ? why : "it is malformed", message);
+        else if (node < 0)
             complain_garbage(link, "it is of another volume or names a node that the sender is not", message);
         message->node = (unsigned)node;
-        rc = node < 0 ? -EBADMSG : 0;
+        rc = node < 0 ? -EBADMSG : rc;
     } else if (rc == -EBADMSG) {
         complain_garbage(link, "it is no message of Baton's", message);
     }

@@ -52,7 +52,8 @@ void link_hang_up(void *socket);
 struct link_route link_route_of(uint64_t session);
 
 /* 0; -EAGAIN: nothing (within the socket's timeout, or at once with `now`); -ETERM: stopping; -EBADMSG: something came
- * that is no frame of a node of this volume: dropped, counted, logged now and then. expected: index of the node that was
+ * that is no frame of a node of this volume: dropped, counted, logged now and then; -EPROTO, likewise: it is from
+ * message->node, which speaks versions of the protocol that this program does not (wire_why_unfit). expected: index of the node that was
  * dialled; for bound sockets -1. */
 int link_receive(struct link *link, void *socket, int expected, bool now, struct link_message *message);
 void link_message_done(struct link_message *message);

@@ -61,6 +61,8 @@ struct peer {
     bool known;
     struct wire_beat beat; /* what that said */
     uint32_t features;     /* that it offers */
+    uint8_t version;       /* of the protocol, the newest that it speaks */
+    char unfit[WIRE_TEXT]; /* why its words are not understood; empty: they are */
     uint64_t total_at_next; /* bytes of all records up to the last one sent; see `total` */
     void *dealer; /* the talker's */
 };

@@ -311,7 +311,10 @@ static json_t *show_peer(const struct replicator *r, unsigned node, int64_t now)
         json_object_set_new(shown, "lag_records", json_integer((json_int_t)lag));
     }
     if (!fed && !follows)
-        set_text(shown, "why", r->role == ROLE_PRIMARY ? feed->why : r->follow.why);
+        set_text(shown, "why", peer->unfit[0] ? peer->unfit : r->role == ROLE_PRIMARY ? feed->why : r->follow.why);
+    if (peer->version)
+        json_object_set_new(shown, "protocol", json_integer(peer->version));
+    set_text(shown, "program", peer->beat.program);
     return shown;
 }
 
@@ -338,6 +341,7 @@ json_t *replicator_status(struct replicator *r) {
                               "in_set", roles_in_set(r, r->self), "follows", follow_state_name(r->follow.state), "register",
                               show_register(r), "peers", peers, "copies", provide_status(r), "compares",
                               compared_status(r), "verify", verify_status(r));
+    json_object_set_new(shown, "protocol", json_integer(wire_version()));
     json_t *sync = sync_status(r);
     if (sync)
         json_object_set_new(shown, "synchronization", sync);

@@ -107,6 +107,8 @@ static void give_up_session(struct replicator *r, uint64_t session, uint64_t lsn
         const char *what = error == -ESTALE    ? "it does not follow on this store's history"
                            : error == -EBADMSG ? "it is damaged or contradicts this store's state"
                            : error == -ENOSPC  ? "the disk of this store is full"
+                           : error == -EPROTONOSUPPORT
+                               ? "it is of a type that this program does not know: the primary's is newer; upgrade this node"
                                                : strerror(-error);
         snprintf(r->trouble, sizeof r->trouble, "record %" PRIu64 " of the primary was not taken: %s", lsn, what);
         log_warning("%s", r->trouble);

@@ -5,6 +5,8 @@
 #include "fs/front.h"
 #include "replication/parts.h"
 
+#include <config.h>
+
 #include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
@@ -39,6 +41,7 @@ void talk_beat(struct replicator *r, struct frame *frame, uint64_t session) {
     frame->beat.sent = clock_boot();
     frame->beat.value = r->value;
     memcpy(frame->beat.incarnation, r->incarnation, 16);
+    snprintf(frame->beat.program, sizeof frame->beat.program, "%s", PACKAGE_VERSION);
 }
 
 /* Over the connection on which the node was heard last, if it is there, else over our own to it (which may be waiting
@@ -98,6 +101,8 @@ static void hear_beat(struct replicator *r, const struct link_message *message) 
     peer->heard = now;
     peer->beat = *beat;
     peer->features = message->frame.head.features;
+    peer->version = message->frame.head.version_max;
+    peer->unfit[0] = '\0';
     feed_heard(&peer->feed, session, now);
     bool present = follow_heard(&r->follow, message->node, session, now);
     if (present && beat->role == ROLE_PRIMARY && register_compare(&beat->value, &r->value) >= 0)
@@ -137,6 +142,14 @@ static void hear_bye(struct replicator *r, const struct link_message *message) {
     } else if (in_session(&r->follow) && r->follow.session == session && r->follow.primary == message->node) {
         follow_end(&r->follow, clock_boot(), "the primary said: %s", message->frame.bye.text);
     }
+}
+
+static void hear_stranger(struct replicator *r, const struct link_message *message) {
+    struct peer *peer = &r->peers[message->node];
+    repl_lock(r);
+    peer->version = message->frame.head.version_max;
+    wire_why_unfit(&message->frame.head, peer->unfit, sizeof peer->unfit);
+    repl_unlock(r);
 }
 
 static void handle(struct replicator *r, struct link_message *message, bool bound) {
@@ -207,7 +220,9 @@ static void drain(struct replicator *r, void *socket, int expected) {
     for (unsigned i = 0; i < 64; i++) {
         struct link_message message;
         int rc = link_receive(r->link, socket, expected, true, &message);
-        if (rc == -EBADMSG)
+        if (rc == -EPROTO)
+            hear_stranger(r, &message);
+        if (rc == -EBADMSG || rc == -EPROTO)
             continue;
         if (rc)
             break;

@@ -1,6 +1,7 @@
 #include "replication/wire.h"
 #include "fs/config.h"
 
+#include <stdio.h>
 #include <xxhash.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "frames are little-endian, and so is this machine");
@@ -220,6 +221,8 @@ static void put_body(struct cursor_out *out, const struct frame *frame) {
         put_u64(out, frame->beat.hold);
         put_u64(out, (uint64_t)frame->beat.sent);
         put_value(out, &frame->beat.value);
+        if (WIRE_VERSION_MAX >= 2)
+            put_text(out, frame->beat.program, WIRE_PROGRAM);
         break;
     case WIRE_ACK:
         put_u64(out, frame->ack.received);
@@ -336,6 +339,9 @@ static void get_body(struct cursor_in *in, struct frame *frame) {
         frame->beat.hold = get_u64(in);
         frame->beat.sent = (int64_t)get_u64(in);
         get_value(in, &frame->beat.value);
+        frame->beat.program[0] = '\0';
+        if (WIRE_VERSION_MAX >= 2 && frame->head.version_max >= 2)
+            get_text(in, frame->beat.program, WIRE_PROGRAM);
         if (frame->beat.role > 1)
             in->bad = true;
         break;
@@ -369,8 +375,8 @@ static void get_body(struct cursor_in *in, struct frame *frame) {
     default:
         in->bad = true;
     }
-    if (in->left)
-        in->bad = true; /* nothing may follow */
+    if (in->left && frame->head.version_max <= WIRE_VERSION_MAX)
+        in->bad = true; /* nothing may follow but what a newer version has added */
 }
 
 /* ---- Frames -------------------------------------------------------------------------------------------------------- */
@@ -428,6 +434,20 @@ int wire_decode(const void *bytes, size_t length, struct frame *frame) {
     struct cursor_in in = {(const uint8_t *)bytes + sizeof *head, length - sizeof *head, false};
     get_body(&in, frame);
     return in.bad ? -EBADMSG : 0;
+}
+
+/* Here, not where they are used: only this file is compiled with the versions that a test wants. */
+unsigned wire_version(void) {
+    return WIRE_VERSION_MAX;
+}
+
+void wire_why_unfit(const struct wire_head *head, char *why, size_t room) {
+    if (head->version_min > WIRE_VERSION_MAX || head->version_max < WIRE_VERSION_MIN)
+        snprintf(why, room, "it speaks versions %u to %u of the protocol, this program %u to %u; upgrade the node with the older program",
+                 head->version_min, head->version_max, WIRE_VERSION_MIN, WIRE_VERSION_MAX);
+    else
+        snprintf(why, room, "it requires features of the protocol (%#x) that this program does not have; upgrade this node",
+                 head->features & WIRE_REQUIRED_MASK & ~WIRE_FEATURES);
 }
 
 void wire_records_begin(uint8_t *buffer, size_t room, const struct frame *frame, size_t total) {

@@ -9,6 +9,13 @@
  * Sockets (see DESIGN.md: bulk data never delays control): RECORDS go from primary to standby on PORT, ACK back on
  * PORT + 1, ASK_COPY and COPY go over PORT + 3, everything else over PORT + 2.
  *
+ * Versions. Nodes are upgraded one after the other, so programs of neighbouring versions talk to each other, in either
+ * role. Every head says which versions its sender speaks, and a body has the fields of the newest one of these: fields are
+ * only ever added, at the end of a body. Who reads an older node's frame gives the fields that are missing their empty
+ * values; who reads a newer one's leaves out what it does not know at the end. RECORDS, ASK_COPY and COPY end in bulk and stay as
+ * they are. A new type of frame, kind of question or record goes only to nodes that know it: by version, or by a bit of
+ * `features`, as their heads say. Programs whose ranges do not meet refuse each other with a sentence.
+ *
  * Pure functions; any thread.
  */
 #ifndef BATON_REPLICATION_WIRE_H
@@ -17,12 +24,15 @@
 #include "fs/compare.h"
 #include "membership/register.h"
 
+#ifndef WIRE_VERSION_MAX /* tests build programs of other versions */
 #define WIRE_VERSION_MIN 1u /* protocol versions that this program speaks */
-#define WIRE_VERSION_MAX 1u
-#define WIRE_COMPARES 1u    /* feature: answers COPY_COMPARE, COPY_HASHES and COPY_RANGE */
+#define WIRE_VERSION_MAX 2u /* 2: BEAT tells the program */
 #define WIRE_FEATURES WIRE_COMPARES /* optional parts of the protocol that it offers */
+#endif
+#define WIRE_COMPARES 1u /* feature: answers COPY_COMPARE, COPY_HASHES and COPY_RANGE */
 #define WIRE_REQUIRED_MASK 0xffff0000u /* a feature bit up here that we do not know makes a node unfit for us */
 
+#define WIRE_PROGRAM 32u            /* bytes of a program's version, with NUL */
 #define WIRE_TEXT 400u              /* bytes of a sentence, with NUL */
 #define WIRE_CONTROL_MAX 4096u      /* bytes of any frame but RECORDS and COPY */
 #define WIRE_RECORDS_MAX 1024u      /* records in one frame */
@@ -104,6 +114,7 @@ struct wire_beat {
     uint64_t hold; /* from the primary: every node that counts has this much durably */
     int64_t sent;  /* the sender's clock_boot() */
     struct register_value value;
+    char program[WIRE_PROGRAM]; /* its version; empty: from before version 2 */
 };
 struct wire_ack {
     uint64_t received;
@@ -188,9 +199,14 @@ struct frame {
 /* Encodes any type but RECORDS and COPY. head: type, flags, node, volume, session and epoch are the caller's. The length. */
 size_t wire_encode(struct frame *frame, uint8_t buffer[WIRE_CONTROL_MAX]);
 
-/* 0; -EBADMSG; -EPROTO: no common protocol version, or it requires a feature that we do not have. Spans point into
- * `bytes`. */
+/* 0; -EBADMSG; -EPROTO: no common protocol version, or it requires a feature that we do not have: of the frame only
+ * head's volume, node, versions and features mean something then, and nobody has checked them. Spans point into `bytes`. */
 int wire_decode(const void *bytes, size_t length, struct frame *frame);
+
+/* The newest version that this program speaks. */
+unsigned wire_version(void);
+/* After -EPROTO: what does not fit, and what to do. */
+void wire_why_unfit(const struct wire_head *head, char *why, size_t room);
 
 /* RECORDS are made in place, in the message that will be sent: */
 #define WIRE_RECORDS_HEAD (sizeof(struct wire_head) + 20u)

@@ -2,7 +2,7 @@
 # the middle of and after that phase, under a writer that knows what was acknowledged. After each fault the nodes get in
 # sync by themselves, nothing acknowledged is lost, both mounts are equal; in the end both stores are whole.
 #
-# The file defines  prepare  (makes the phase begin, without waiting for its end),  in_phase  (true while it goes on),
+# cluster-upgrade.t uses the cluster alone. The others define  prepare  (makes the phase begin, without waiting for its end),  in_phase  (true while it goes on),
 # finished  (true when its work is done), and calls  scenarios WHAT.
 #
 # BATON_FAULTS: how many faults, chosen at random (3), or "all". BATON_SEED: repeats a run.
@@ -150,6 +150,11 @@ scenarios() { # WHAT
         scenario "${faults[i]}" "$moment" || break
     done
     network_speed 0
+    cluster_end
+}
+
+cluster_end() {
+    local node
     echo stop >"$where.new" && mv "$where.new" "$where"
     wait "$writer"
     is "$?" 0 "everything acknowledged was there each time: $(tail -n 1 "$T/writer.log")" ||

@@ -278,6 +278,10 @@ static void test_noise(void) {
         record_release(&decoded);
     }
     ok(true, "noise is no harm");
+    struct record_head newer = {.length = sizeof newer, .type = RECORD_TYPE_END};
+    struct record decoded;
+    is_int(-EPROTONOSUPPORT, record_decode(&newer, sizeof newer, &decoded, NULL), "a type of a newer program is refused as such");
+    record_release(&decoded);
 }
 
 static void refuses(const char *what, struct record *record) {

@@ -30,7 +30,7 @@ static void test_open_again(void) {
     ok(write_blocks(store, ino, 0, 3, 1) != 0, "a small write");
     ok(write_blocks(store, ino, 1, 200, 5) != 0, "a large write");
     struct store *second = NULL;
-    is_int(-EBUSY, store_open(path, volume, &options, &second, why, sizeof why), "a second open is refused");
+    is_int(-EBUSY, store_open(path, NULL, &options, &second, why, sizeof why), "a second open is refused");
     store_position(store, &before);
     store_close(store);
     store = must_open();
@@ -199,6 +199,33 @@ static void change_slots(size_t field) {
     }
 }
 
+/* What a newer program has used in the store. */
+static void test_features(void) {
+    char said[400] = "";
+    struct store *store = fresh("features");
+    store_start_epoch(store, EPOCH_MAKE(1, 7), "a");
+    store_close(store);
+    change_slots(offsetof(struct checkpoint, features)); /* the lowest bit */
+    for (unsigned i = 0; i < 3; i++) { /* each open makes checkpoints in both slots */
+        store = must_open();
+        create_file(store, "file");
+        store_close(store);
+    }
+    change_slots(offsetof(struct checkpoint, features));
+    struct checkpoint slot;
+    char file[600];
+    snprintf(file, sizeof file, "%s/checkpoint", path);
+    AUTO_CLOSE int fd = open(file, O_RDONLY);
+    is_int(sizeof slot, pread(fd, &slot, sizeof slot, 0), "the checkpoint is read");
+    is_int(0, slot.features, "an optional feature that is not known stays noted");
+    change_slots(offsetof(struct checkpoint, features) + 3);
+    is_int(-EPROTONOSUPPORT, store_open(path, NULL, &options, &store, said, sizeof said), "a required one is refused");
+    ok(strstr(said, "upgrade this node") != NULL, "with what to do: %s", said);
+    change_slots(offsetof(struct checkpoint, features) + 3);
+    store = must_open();
+    store_close(store);
+}
+
 /* In doubt whether a store has all that it acknowledged it is another incarnation. Whoever opens it first notes that,
  * were it a tool that only looks: the next one sees a new incarnation, not an old one in the boot of its last user. */
 static void test_other_life(void) {
@@ -323,7 +350,7 @@ static void test_torn_slot(void) {
             AUTO_CLOSE int fd = open(file, O_RDWR);
             if (pwrite(fd, "xxxx", 4, 200) != 4 || pwrite(fd, "xxxx", 4, 8192 + 200) != 4)
                 bail("pwrite");
-            is_int(-EIO, store_open(path, volume, &options, &store, why, sizeof why), "with both: %s", why);
+            is_int(-EIO, store_open(path, NULL, &options, &store, why, sizeof why), "with both: %s", why);
         }
     }
 }
@@ -437,7 +464,7 @@ static void test_torn_and_damaged(void) {
         close(fd);
         pid_t child = fork();
         if (child == 0)
-            _exit(store_open(path, volume, &options, &store, why, sizeof why) == -EIO ? 1 : 0); /* else it was whole */
+            _exit(store_open(path, NULL, &options, &store, why, sizeof why) == -EIO ? 1 : 0); /* else it was whole */
         int status = -1;
         waitpid(child, &status, 0);
         refused += WIFEXITED(status) && WEXITSTATUS(status) == 1;
@@ -524,6 +551,7 @@ int main(void) {
     test_undo();
     test_incarnation();
     test_other_life();
+    test_features();
     test_places_differ();
     test_torn_slot();
     test_torn_and_damaged();

@@ -374,6 +374,42 @@ static void other_protocols_are_refused(void) {
     is_int(-EPROTO, wire_decode(buffer, length, &frame), "an unknown feature that is required, too");
 }
 
+static void mend(uint8_t *buffer, size_t length);
+
+/* Fields are only ever added at the end of a body: a newer node's are passed over, an older one's are empty. */
+static void neighbours_are_understood(void) {
+    uint8_t buffer[WIRE_CONTROL_MAX];
+    struct wire_head *head = (struct wire_head *)buffer;
+    struct frame frame, back;
+    for (uint8_t type = WIRE_LOGIN; type < WIRE_TYPE_END; type++) {
+        if (type == WIRE_RECORDS || type == WIRE_ASK_COPY || type == WIRE_COPY)
+            continue;
+        fill(&frame, type);
+        size_t length = wire_encode(&frame, buffer);
+        memset(buffer + length, 0x5a, 12);
+        head->length = (uint32_t)length + 12;
+        mend(buffer, length + 12);
+        is_int(-EBADMSG, wire_decode(buffer, length + 12, &back), "%s with more than this version has", wire_type_name(type));
+        head->version_max++;
+        mend(buffer, length + 12);
+        is_int(0, wire_decode(buffer, length + 12, &back), "... is understood from a newer node");
+    }
+    fill(&frame, WIRE_BEAT);
+    strcpy(frame.beat.program, "9.9");
+    size_t length = wire_encode(&frame, buffer), added = sizeof(uint32_t) + strlen("9.9");
+    is_int(0, wire_decode(buffer, length, &back), "a beat is understood");
+    is_string("9.9", back.beat.program, "with the program's version");
+    head->version_max = 1;
+    head->length = (uint32_t)(length - added);
+    mend(buffer, length - added);
+    is_int(0, wire_decode(buffer, length - added, &back), "so is one of version 1");
+    is_string("", back.beat.program, "without it");
+    ok(back.beat.value.version == frame.beat.value.version, "all else is there");
+    head->version_max = WIRE_VERSION_MAX;
+    mend(buffer, length - added);
+    is_int(-EBADMSG, wire_decode(buffer, length - added, &back), "a field may not be missing from a node that has it");
+}
+
 /* Changed bytes with the checksum mended, so that the parsers behind it are reached. */
 static void mend(uint8_t *buffer, size_t length) {
     struct wire_head *head = (struct wire_head *)buffer;
@@ -426,6 +462,7 @@ int main(void) {
     limits_of_ranges();
     hashes_come_back();
     other_protocols_are_refused();
+    neighbours_are_understood();
     noise_is_refused();
     return 0;
 }

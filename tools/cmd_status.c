@@ -157,7 +157,8 @@ static void show_state(const json_t *state) {
     printf("  space     %s free of %s; files hold %s, history %s; %s inodes\n", a, b, c, d, e);
 }
 
-static void show_peer(const json_t *peer) {
+static void show_peer(const json_t *peer, uint64_t protocol) {
+    const char *program = json_string_value(json_object_get(peer, "program"));
     const char *why = json_string_value(json_object_get(peer, "why"));
     bool connected = json_is_true(json_object_get(peer, "connected")), in_set = json_is_true(json_object_get(peer, "in_set"));
     char age[32];
@@ -179,6 +180,10 @@ static void show_peer(const json_t *peer) {
     putchar('\n');
     if (why != NULL)
         printf("            %s\n", why);
+    if (json_object_get(peer, "protocol") != NULL && number_of(peer, "protocol") != protocol)
+        printf("            it runs %s%s, with protocol %" PRIu64 "; this node speaks %" PRIu64 "\n",
+               program != NULL ? "baton " : "another version of baton", program != NULL ? program : "",
+               number_of(peer, "protocol"), protocol);
 }
 
 static void show_copy(const json_t *copy) {
@@ -268,7 +273,7 @@ static void show_replication(const json_t *replication) {
                json_is_true(json_object_get(replication, "in_set")) ? "" : "; this node may not be promoted, it is not in sync");
     putchar('\n');
     json_array_foreach(peers, i, peer)
-        show_peer(peer);
+        show_peer(peer, number_of(replication, "protocol"));
     json_array_foreach(json_object_get(replication, "copies"), i, peer)
         show_copy(peer);
     if (json_object_get(replication, "synchronization") != NULL)
