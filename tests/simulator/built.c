@@ -112,15 +112,16 @@ static void take_position_back(struct store *store, const struct sim_image *imag
 static void take_back(struct store *store) {
     struct sim_builder *b = *store_builder(store);
     struct sim_space handed_out = b->now.space;
+    uint32_t kept = 0;
     sim_trace("a commit is refused");
     world->counts.taken_back++;
     note_lost(b->disk, &b->now, &b->committed);
     image_copy(&b->now, &b->committed);
     b->now.space = handed_out;
     for (uint32_t i = 0; i < handed_out.count; i++)
-        if (handed_out.list[i].adopted && !space_find(&b->committed.space, handed_out.list[i].number))
-            b->now.space.list[i--] = b->now.space.list[--handed_out.count];
-    b->now.space.count = handed_out.count;
+        if (!handed_out.list[i].adopted || space_find(&b->committed.space, handed_out.list[i].number))
+            handed_out.list[kept++] = handed_out.list[i];
+    b->now.space.count = kept;
     take_position_back(store, &b->committed);
     store->mends++;
 }
