@@ -1,12 +1,12 @@
 /* An import: opening, going on or beginning anew, where both histories part, and the change of stores. Rows are in
- * import_rows.c, blocks in import_blocks.c, what makes it complete in import_end.c. */
+ * import_rows.c, blocks in import_blocks.c, what makes it complete in import_end.c, what stays for another state in import_again.c. */
 #include "fs/import_internal.h"
 
 #include "fs/generation.h"
 
 #include <stdio.h>
 
-#define IMPORT_FORMAT 1u
+#define IMPORT_FORMAT 2u
 
 const enum table import_order[TABLE_SHARED_END] = {TABLE_EPOCH, TABLE_INODE,  TABLE_DIRENT, TABLE_DIRCOOKIE,
                                                    TABLE_XATTR, TABLE_EXTENT, TABLE_ORPHAN};
@@ -221,6 +221,8 @@ int import_open(struct store *old, struct import **out, char *why, size_t why_ro
         rc = make_generation(import, why, why_room);
     if (rc == 0 && !import->store)
         rc = open_generation(import, why, why_room);
+    if (rc == 0 && import->begun && import->row.clearing && (rc = import_again(import)) != 0)
+        snprintf(why, why_room, "what has been built beside the store cannot be cleared: %s", strerror(-rc));
     if (rc) {
         import_close(import);
         return rc;
@@ -279,7 +281,8 @@ int import_begin(struct import *import, const struct import_state *state) {
     if (rc == 0 && (import->begun || import->complete))
         rc = -EEXIST;
     if (rc == 0) {
-        import->row = (struct import_row){.format = IMPORT_FORMAT, .reuse = true, .state = *state};
+        import->row = (struct import_row){
+            .format = IMPORT_FORMAT, .reuse = true, .kept = import_has_kept(import), .state = *state};
         rc = import_row_save(import);
         import->begun = rc == 0;
     }
@@ -359,8 +362,11 @@ int import_common_point(struct import *import, uint64_t *lsn) {
 int import_keep_old(struct import *import) {
     store_lock(import->store);
     int rc = import_row_load(import);
+    if (rc == 0 && !import->complete)
+        rc = import_segments_load(import);
     if (rc == 0 && !import->complete) {
-        rc = import->begun && (import->row.step <= 1 || !import->row.reuse) ? 0 : -EBUSY;
+        bool taken = import->segments.count > 0 || (import->row.step > 1 && import->row.reuse);
+        rc = import->begun && !taken ? 0 : -EBUSY;
         import->row.reuse = false;
         rc = rc ? rc : import_row_save(import);
     } else if (rc == 0 && segments_shared(&import->store->segments)) {

@@ -46,6 +46,10 @@ void import_close(struct import *import);
 /* Closes it and removes what has been built. */
 int import_discard(struct import *import);
 
+/* The provider cannot show the state any more: what has been built goes, but for the blocks, which are used for the next
+ * state's where they fit. Then there is no state. -EBUSY: that cannot be, import_discard. */
+int import_again(struct import *import);
+
 enum import_phase import_phase(const struct import *import);
 /* False: nothing has been begun. */
 bool import_state(const struct import *import, struct import_state *state);

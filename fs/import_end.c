@@ -156,6 +156,8 @@ int import_finish(struct import *import) {
     store_unlock(store);
     if (rc == 0)
         rc = free_unused(import);
+    if (rc == 0)
+        rc = import_free_kept(import);
     /* All of it first: what is committed with the position is small then. */
     if (rc == 0)
         rc = store_checkpoint(store);

@@ -11,7 +11,9 @@
 /* Row "import" of table meta, while the import is under way. */
 struct import_row {
     uint32_t format;
-    uint32_t reuse;
+    uint16_t reuse;
+    uint8_t clearing; /* it is to begin anew with another state (import_again.c) */
+    uint8_t kept;     /* blocks of an earlier one are there */
     struct import_state state;
     struct import_progress progress;
     uint64_t live, inodes;
@@ -41,6 +43,7 @@ struct import {
         bool loaded;
         uint64_t mends;
     } segments;
+    uint64_t mends; /* refused commits when the clearing began */
 };
 
 struct key import_meta_key(const char *name);
@@ -51,6 +54,13 @@ int import_row_save(struct import *import);
 int import_segments_load(struct import *import);
 /* The number that a segment of the old store has here; makes it one of ours at the first time. */
 int import_adopt(struct import *import, uint32_t from, uint32_t *to);
+/* import_again.c: blocks that were fetched for a state that is not to be had any more. */
+int import_clear(struct import *import); /* without the lock */
+bool import_has_kept(struct import *import);
+/* How many blocks from extent->first + skip on, *count at most, lie in one place of those: they are used now. Without any
+ * place->segment stays, and *count says for how many that is known. */
+int import_kept(struct import *import, const struct extent *extent, uint32_t skip, uint32_t *count, struct place *place);
+int import_free_kept(struct import *import); /* those that are not used; without the lock */
 /* Waits for room in the batch and on the disk, then looks at the row. */
 int import_admit(struct import *import);
 void import_commit_soon(struct store *store); /* if the batch is full */

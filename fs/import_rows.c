@@ -98,6 +98,12 @@ static int extent_import(struct import *import, struct cursor *old, struct span 
             else
                 part.place.segment = to;
         }
+        if (part.place.segment == IMPORT_WANTED && import->row.kept) {
+            int rc = import_kept(import, &extent, done, &count, &part.place);
+            if (rc)
+                return rc;
+            part.place.count = count;
+        }
         if (part.place.segment == IMPORT_WANTED)
             part.there = (struct place){extent.place.segment, extent.place.position + done, count};
         int rc = part_put(import, &part);
@@ -164,6 +170,8 @@ int import_rows(struct import *import, enum table table, const struct key *after
         rc = row_import(import, table, &old, key, value);
         if (rc)
             import->row = before; /* a part of it may be there; it comes again */
+        if (rc && rc != -EBADMSG && before.kept)
+            store->txn_broken = true; /* kept blocks that the part took are to be kept ones again */
     }
     if (rc == 0 && done) {
         import->row.step++;

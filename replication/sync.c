@@ -158,8 +158,25 @@ static int ask(struct syncing *s, int64_t again, struct link_message *answer) {
 
 /* ---- The beginning --------------------------------------------------------------------------------------------------- */
 
-static int begin_again(struct syncing *s) {
-    int rc = import_discard(s->import);
+static int wait_for_space(struct syncing *s) {
+    repl_lock(s->r);
+    snprintf(s->r->sync.why, sizeof s->r->sync.why, "the disk is full: it goes on when there is space");
+    repl_sleep(s->r, &s->r->sync_work, AFTER_FAILURE);
+    s->r->sync.why[0] = 0;
+    repl_unlock(s->r);
+    return still_wanted(s) ? 0 : -ECANCELED;
+}
+
+/* With what has been fetched, if `keep` and if that can be. */
+static int begin_again(struct syncing *s, bool keep) {
+    int rc = keep ? import_again(s->import) : -EBUSY;
+    while (rc == -ENOSPC || rc == -EAGAIN) {
+        rc = wait_for_space(s);
+        rc = rc ? rc : import_again(s->import);
+    }
+    if (rc == 0 || rc == -ECANCELED)
+        return rc;
+    rc = import_discard(s->import);
     s->import = NULL;
     if (rc)
         return say(s, rc, "what had been built cannot be removed: %s", strerror(-rc));
@@ -227,15 +244,6 @@ struct walk {
 static int next_row(void *context, struct span *key, struct span *value) {
     struct walk *walk = context;
     return wire_copy_row_next(walk->copy, &walk->at, key, value);
-}
-
-static int wait_for_space(struct syncing *s) {
-    repl_lock(s->r);
-    snprintf(s->r->sync.why, sizeof s->r->sync.why, "the disk is full: it goes on when there is space");
-    repl_sleep(s->r, &s->r->sync_work, AFTER_FAILURE);
-    s->r->sync.why[0] = 0;
-    repl_unlock(s->r);
-    return still_wanted(s) ? 0 : -ECANCELED;
 }
 
 static int fetch_rows_once(struct syncing *s) {
@@ -497,7 +505,7 @@ static int build(struct syncing *s) {
         if (rc == -ENOSPC && wait_for_space(s) != 0)
             return -ECANCELED;
         if (rc == -EBUSY && ++busy == 3) /* something is wanted that cannot be found: not to be mended */
-            return 1;
+            return rc;
         if (rc && rc != -ENOSPC && rc != -EAGAIN && rc != -EBUSY)
             return say(s, rc, "the new store cannot be completed: %s", strerror(-rc));
     }
@@ -511,7 +519,7 @@ static int synchronize(struct syncing *s) {
     if (rc)
         return rc;
     show(s, SYNC_ASKING);
-    do { /* 1, -EBUSY: what has been built is of no use, or takes from a store that has to be kept */
+    do { /* 1: of a state that is not to be had any more; -EBUSY: of no use, or it takes from a store that has to be kept */
         rc = open_state(s);
         if (rc == 0)
             rc = build(s);
@@ -522,7 +530,7 @@ static int synchronize(struct syncing *s) {
         if (rc == 0 && aside)
             rc = import_keep_old(s->import);
         if (rc == 1 || rc == -EBUSY) {
-            rc = begin_again(s);
+            rc = begin_again(s, rc == 1);
             rc = rc ? rc : 1;
         }
     } while (rc == 1);

@@ -157,6 +157,46 @@ static void reuse(void) {
     store_close(provider);
 }
 
+/* The provider cannot show the state any more, several times: what was fetched is used for the next one's. */
+static void another_state(void) {
+    struct store *provider = busy_store("another-provider"), *old = fixture_store("another", 0);
+    struct import_progress progress;
+    struct import_state state;
+    uint64_t fetched = 0;
+    work(provider, 1000);
+    PROMISE(fixture_feed(provider, old));
+    work(provider, 2000);
+    struct import *import = open_import(old);
+    for (unsigned round = 0; round < 3; round++) {
+        struct source source = source_at_end(provider);
+        PROMISE(import_begin(import, &source.state) == 0);
+        PROMISE(fetch_rows(import, &source) == 0 && (round == 1 || fetch_blocks(import, &source, 0) == 0));
+        progress = import_progress(import);
+        fetched += progress.fetched;
+        if (round == 1) /* with a look at it from its checkpoint */
+            import_close(import), import = open_import(old);
+        is_int(0, import_again(import), "it is to be built of another state");
+        ok(!import_state(import, &state), "there is no state");
+        source_done(&source);
+        work(provider, 200);
+    }
+    struct source source = source_at_end(provider);
+    PROMISE(import_begin(import, &source.state) == 0);
+    is_int(0, import_all(import, &source), "it is built of that");
+    progress = import_progress(import);
+    ok(progress.fetched * 4 < fetched, "%llu blocks fetched at last, %llu before, %llu used again or the old store's",
+       (unsigned long long)progress.fetched, (unsigned long long)fetched, (unsigned long long)progress.reused);
+    is_int(-EBUSY, import_again(import), "one that is complete is not cleared");
+    struct store *new = replace(import, old, "another");
+    is_then(new, &source, "of the last state");
+    for (int i = 0; i < 3; i++)
+        store_checkpoint(new);
+    ok(fixture_feed(provider, new), "it takes what came after");
+    is_in_order(new, "of the last state");
+    source_done(&source);
+    store_close(provider);
+}
+
 /* Killed at any moment, again and again. */
 static void killed(void) {
     struct store *provider = busy_store("killed-provider"), *old = fixture_store("killed", 0);
@@ -607,6 +647,7 @@ int main(void) {
     churn_prepare(&work_seed);
     empty_and_under_load();
     reuse();
+    another_state();
     killed();
     refused();
     impossible();

@@ -116,8 +116,8 @@ static void show_counts(void) {
     diag("%llu stores begun anew, %llu times gone on with, %llu in an old one's place: %llu rows and %llu blocks fetched, %llu "
          "segments taken over; %llu old ones kept", SHOW(begun), SHOW(resumed), SHOW(rebuilt), SHOW(rows), SHOW(fetched),
          SHOW(adopted), SHOW(aside));
-    diag("%llu commits of theirs refused; %llu other stores put in, %llu of them by a person's decision; %llu blocks mended",
-         SHOW(taken_back), SHOW(replaced), SHOW(decided), SHOW(mended));
+    diag("%llu pieces of one state kept for the next, %llu commits refused; %llu other stores put in, %llu of them by a person's decision; %llu blocks mended",
+         SHOW(kept_blocks), SHOW(taken_back), SHOW(replaced), SHOW(decided), SHOW(mended));
 #undef SHOW
 }
 

@@ -269,6 +269,7 @@ int dead_add(struct store *store, struct place place) {
     be32_put(key.bytes, place.segment);
     be32_put(key.bytes + 4, place.position);
     struct dead_row row = {.count = place.count};
+    store_disk(store)->built.lost_blocks += place.count;
     return table_put_raw(store, TABLE_DEAD, &key, &row, sizeof row);
 }
 

@@ -295,6 +295,9 @@ void check_built(unsigned node, const struct sim_built *built) {
     struct sim_rows used = {0};
     if (rows_get(&image->rows, TABLE_META, "import", 6) || position->lsn == 0)
         sim_fail("node %u's new store is not complete", node);
+    for (unsigned i = rows_seek(&image->rows, TABLE_META, "", 0); i < image->rows.count; i++)
+        if (image->rows.list[i]->table == TABLE_META && image->rows.list[i]->key_length == 17)
+            sim_fail("node %u's new store has rows left of how it was built", node);
     if (!last || memcmp(last->chain, position->chain, CHAIN_SIZE) != 0 || last->time != position->time)
         sim_fail("node %u's new store is at a position that no store was at", node);
     state_at(last, &state);

@@ -315,7 +315,7 @@ void *schedule_run(void *nothing);
 
 struct sim_counts {
     uint64_t schedules, acknowledged, durable, promoted, forced, switched, undone, kills, power_cuts, stops, records, shrunk,
-        grown, excused, frames, unknown, refused, last_resort, virtual_ns, switches, restarts, trimmed, begun, resumed, taken_back,
+        grown, excused, frames, unknown, refused, last_resort, virtual_ns, switches, restarts, trimmed, begun, resumed, taken_back, kept_blocks,
         rebuilt, aside, adopted, fetched, rows, mended, replaced, decided;
 };
 

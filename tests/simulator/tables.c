@@ -2,7 +2,7 @@
  * an inode's row names the record that set it, so that rows of two states never look alike.
  */
 #include "fs/apply.h"
-#include "fs/store_internal.h"
+#include "fs/import_internal.h"
 #include "tests/simulator/sim.h"
 
 /* ---- Lists of rows --------------------------------------------------------------------------------------------------- */
@@ -238,14 +238,23 @@ int table_get(struct store *store, enum table table, const struct key *key, stru
 int table_put_raw(struct store *store, enum table table, const struct key *key, const void *value, size_t length) {
     int rc = built_change(store);
     store_disk(store)->built.rows += table == TABLE_INODE || table == TABLE_EPOCH;
+    world->counts.kept_blocks += table == TABLE_META && key->length == 17 && key->bytes[0] == 'k';
     if (rc == 0)
         rows_put(rows_of(store), table, key->bytes, key->length, value, length);
     return rc;
 }
 
 int table_remove_raw(struct store *store, enum table table, const struct key *key) {
+    struct sim_built *built = &store_disk(store)->built;
+    const struct sim_row *import = table == TABLE_META ? rows_get(rows_of(store), table, "import", 6) : NULL;
+    bool anew = import && key->length == 6 && ((const struct import_row *)import->value)->clearing;
     int rc = built_change(store);
-    return rc ? rc : rows_remove(rows_of(store), table, key->bytes, key->length) ? 0 : -ENOENT;
+    if (rc == 0 && !rows_remove(rows_of(store), table, key->bytes, key->length))
+        return -ENOENT;
+    built->lost_rows += table == TABLE_INODE || table == TABLE_EPOCH;
+    if (rc == 0 && anew)
+        check_begun_anew(store_node(store));
+    return rc;
 }
 
 /* Of changes by records, which are not played. */
