@@ -22,7 +22,7 @@ struct parse {
     int line;
     const struct section *section; /* NULL: none yet */
     struct node_config *node;      /* of [node NAME] and [witness] */
-    unsigned volume_seen, journal_seen, scrub_seen, verify_seen, lease_seen, witness_seen, node_seen[CONFIG_NODES_MAX];
+    unsigned volume_seen, journal_seen, scrub_seen, verify_seen, catchup_seen, lease_seen, witness_seen, node_seen[CONFIG_NODES_MAX];
     unsigned *seen; /* keys of the section that were given, by their place in its table */
     bool failed;
     char *why;
@@ -297,6 +297,27 @@ static bool set_verify_every(struct parse *parse, const char *value) {
     return take_every(parse, value, &parse->config->verify_seconds);
 }
 
+#define SHARE_MAX 90 /* percent: a primary does not stand still for a peer */
+#define FLOOR_MIN (16u << 10)
+
+static bool set_share(struct parse *parse, const char *value) {
+    char *end;
+    errno = 0;
+    unsigned long number = strtoul(value, &end, 10);
+    if (errno != 0 || value[0] < '0' || value[0] > '9' || (strcmp(end, "%") != 0 && strcmp(value, "0") != 0))
+        return complain(parse, "share = \"%s\" is not a share like 50%%, or 0", value);
+    if (number > SHARE_MAX)
+        return complain(parse, "share = %s is out of range; take 0 to %d%%", value, SHARE_MAX);
+    parse->config->catchup_share = (unsigned)number;
+    return true;
+}
+
+static bool set_floor(struct parse *parse, const char *value) {
+    if (parse_size(value, &parse->config->catchup_floor) != 0 || parse->config->catchup_floor < FLOOR_MIN)
+        return complain(parse, "floor = \"%s\" is not a size like 1MiB (a second); at least 16KiB", value);
+    return true;
+}
+
 #define KEY(name, set) {name, set, NULL, 0}
 #define ONE_OF(name, field, ...)                                                                   \
     {name, NULL, (const char *const[]){__VA_ARGS__, NULL}, offsetof(struct config, field)}
@@ -319,6 +340,7 @@ static const struct key_rule journal_keys[] = {KEY("history", set_history), KEY(
                                                KEY("limit", set_limit), KEY(NULL, NULL)};
 static const struct key_rule scrub_keys[] = {KEY("rate", set_scrub_rate), KEY("every", set_scrub_every), KEY(NULL, NULL)};
 static const struct key_rule verify_keys[] = {KEY("rate", set_verify_rate), KEY("every", set_verify_every), KEY(NULL, NULL)};
+static const struct key_rule catchup_keys[] = {KEY("share", set_share), KEY("floor", set_floor), KEY(NULL, NULL)};
 static const struct key_rule lease_keys[] = {KEY("duration", set_duration), KEY(NULL, NULL)};
 
 static const struct section section_volume = {"volume", volume_keys};
@@ -327,6 +349,7 @@ static const struct section section_witness = {"witness", witness_keys};
 static const struct section section_journal = {"journal", journal_keys};
 static const struct section section_scrub = {"scrub", scrub_keys};
 static const struct section section_verify = {"verify", verify_keys};
+static const struct section section_catchup = {"catch-up", catchup_keys};
 static const struct section section_lease = {"lease", lease_keys};
 
 /* ---- lines ----------------------------------------------------------------------------------------------------------- */
@@ -378,6 +401,9 @@ static bool enter_section(struct parse *parse, char *line) {
     } else if (strcmp(name, "journal") == 0) {
         parse->section = &section_journal;
         parse->seen = &parse->journal_seen;
+    } else if (strcmp(name, "catch-up") == 0) {
+        parse->section = &section_catchup;
+        parse->seen = &parse->catchup_seen;
     } else if (strcmp(name, "lease") == 0) {
         parse->section = &section_lease;
         parse->seen = &parse->lease_seen;
@@ -388,8 +414,8 @@ static bool enter_section(struct parse *parse, char *line) {
         memcpy(parse->node->name, "witness", sizeof "witness");
         parse->config->has_witness = true;
     } else {
-        return complain(parse, "unknown section [%s]; there are [volume], [node NAME], [witness], [journal], [scrub], [verify] and "
-                               "[lease]",
+        return complain(parse, "unknown section [%s]; there are [volume], [node NAME], [witness], [journal], [scrub], [verify], "
+                               "[catch-up] and [lease]",
                         name);
     }
     return true;
@@ -532,6 +558,8 @@ static void set_defaults(struct config *config) {
     config->scrub_rate = 32u << 20;
     config->verify_rate = 8u << 20;
     config->limit_bytes = 8ull << 30;
+    config->catchup_share = 50;
+    config->catchup_floor = 1u << 20;
     config->lease_ms = 2000;
 }
 

@@ -44,6 +44,8 @@ struct config {
     uint64_t scrub_seconds;   /* [scrub] every = 7d; 0: only when asked */
     uint64_t verify_rate;     /* [verify] rate = 8MiB: bytes of rows a second */
     uint64_t verify_seconds;  /* [verify] every = 7d; 0: only when asked */
+    unsigned catchup_share;   /* [catch-up] share = 50%: see replication/catchup.h; 0: nothing is slowed */
+    uint64_t catchup_floor;   /* [catch-up] floor = 1MiB: bytes a second */
     uint32_t lease_ms;        /* [lease] duration = 2s */
     unsigned node_count;
     struct node_config nodes[CONFIG_NODES_MAX];

@@ -11,6 +11,7 @@ struct line {
 struct park {
     pthread_mutex_t mutex;
     struct line lines[PARK_LINES];
+    struct parked *paced, *last_paced; /* not due yet; in order of arrival */
     size_t count;
 };
 
@@ -96,6 +97,48 @@ void park_wait(struct park *park, enum park_line line, struct parked *parked) {
     parked->done(parked, 0);
 }
 
+void park_wait_until(struct park *park, enum park_line line, struct parked *parked, int64_t due) {
+    parked->due = due;
+    parked->line = line;
+    parked->next = NULL;
+    park_lock(park);
+    if (park->paced)
+        park->last_paced->next = parked;
+    else
+        park->paced = parked;
+    park->last_paced = parked;
+    park->count++;
+    park_unlock(park);
+}
+
+/* Takes off those of the paced that are due. Locked. */
+static struct parked *take_paced(struct park *park, int64_t now) {
+    struct parked *first = park->paced, *last = NULL;
+
+    for (struct parked *at = first; at && at->due <= now; at = at->next) {
+        last = at;
+        park->count--;
+    }
+    if (!last)
+        return NULL;
+    park->paced = last->next;
+    last->next = NULL;
+    return first;
+}
+
+int64_t park_pass(struct park *park, int64_t now) {
+    park_lock(park);
+    struct parked *due = take_paced(park, now);
+    int64_t next = park->paced ? park->paced->due : INT64_MAX;
+    park_unlock(park);
+    while (due) {
+        struct parked *after = due->next;
+        park_wait(park, due->line, due);
+        due = after;
+    }
+    return next;
+}
+
 void park_advance(struct park *park, enum park_line line, uint64_t lsn) {
     struct line *at = &park->lines[line];
     struct parked *ready = NULL;
@@ -115,6 +158,7 @@ void park_reset(struct park *park, uint64_t lsn) {
     struct parked *waiting[PARK_LINES];
 
     park_lock(park);
+    struct parked *paced = take_paced(park, INT64_MAX);
     for (unsigned line = 0; line < PARK_LINES; line++) {
         waiting[line] = take(park, &park->lines[line], UINT64_MAX);
         atomic_store(&park->lines[line].position, lsn);
@@ -122,9 +166,14 @@ void park_reset(struct park *park, uint64_t lsn) {
     park_unlock(park);
     for (unsigned line = 0; line < PARK_LINES; line++)
         answer(waiting[line], -EIO);
+    answer(paced, -EIO);
 }
 
 void park_give_up(struct park *park, int error) {
+    park_lock(park);
+    struct parked *paced = take_paced(park, INT64_MAX);
+    park_unlock(park);
+    answer(paced, error);
     for (unsigned line = 0; line < PARK_LINES; line++) {
         park_lock(park);
         struct parked *all = take(park, &park->lines[line], UINT64_MAX);

@@ -16,17 +16,24 @@ struct parked { /* embedded in the waiter's own structure, which it owns again w
     uint64_t lsn;
     void (*done)(struct parked *parked, int error); /* error: 0, or a negative errno: the wait was given up */
     struct parked *next;
+    int64_t due;         /* the park's: see park_wait_until */
+    enum park_line line;
 };
 
 struct park *park_create(void);
 void park_free(struct park *park); /* gives up what waits with -EIO */
 void park_wait(struct park *park, enum park_line line, struct parked *parked);
+/* The same, but not before `due` (clock_boot), whatever the line says: park_pass lets it go then. In order of the calls: give
+ * times that do not fall. */
+void park_wait_until(struct park *park, enum park_line line, struct parked *parked, int64_t due);
+/* Those that are due wait for their lines from now on. When the next one is due; INT64_MAX: there is none. */
+int64_t park_pass(struct park *park, int64_t now);
 void park_advance(struct park *park, enum park_line line, uint64_t lsn); /* never goes back but by park_reset */
 void park_reset(struct park *park, uint64_t lsn); /* a new role: both lines stand at lsn; gives up what waits, -EIO */
 void park_give_up(struct park *park, int error);  /* answers all that waits */
 /* Waits in this thread until `lsn` is reached. 0, or -ETIMEDOUT, or the error of a give-up. */
 int park_sync(struct park *park, enum park_line line, uint64_t lsn, int64_t timeout_ns);
 uint64_t park_position(struct park *park, enum park_line line);
-size_t park_count(struct park *park); /* waiting now */
+size_t park_count(struct park *park); /* waiting now, for whatever */
 
 #endif

@@ -39,23 +39,35 @@ static struct need needed(struct volume *volume, enum volume_wait kind, uint64_t
     return all;
 }
 
+/* Not a close: what it waits for has been waited for by those who made it. */
+static bool may_be_slowed(enum volume_wait kind) {
+    return kind != WAIT_CLOSE;
+}
+
 bool volume_settled(struct volume *volume, enum volume_wait kind, uint64_t lsn) {
     struct need need = needed(volume, kind, lsn);
+    struct replicator *replicator = atomic_load(&volume->replicator);
+    if (replicator && may_be_slowed(kind) && replicator_slows(replicator))
+        return false;
     return park_position(need.park, need.line) >= need.lsn;
 }
 
 void volume_wait(struct volume *volume, enum volume_wait kind, uint64_t lsn, struct parked *parked) {
     struct need need = needed(volume, kind, lsn);
+    struct replicator *replicator = atomic_load(&volume->replicator);
 
     parked->lsn = need.lsn;
     if (park_position(need.park, need.line) < need.lsn) {
-        struct replicator *replicator = atomic_load(&volume->replicator);
         if (replicator && need.park == volume->park)
             replicator_need(replicator, need.line, need.lsn);
         else
             store_want_durable(volume->store, need.lsn);
     }
-    park_wait(need.park, need.line, parked);
+    int64_t due = replicator && may_be_slowed(kind) ? replicator_due(replicator) : 0;
+    if (due)
+        park_wait_until(need.park, need.line, parked, due);
+    else
+        park_wait(need.park, need.line, parked);
 }
 
 void volume_applied(void *context, const struct record *record, struct entry *entry) {

@@ -49,7 +49,8 @@ struct volume {
 
 /* When may the reply to an operation that made record `lsn` be sent? By the volume's settings. */
 enum volume_wait { WAIT_CHANGE, WAIT_WRITE, WAIT_CLOSE, WAIT_FSYNC };
-/* Calls parked->done(…, 0) at once or later. Asks the store to sync where the settings need it. */
+/* Calls parked->done(…, 0) at once or later. Asks the store to sync where the settings need it. New work is answered later
+ * while the replicator slows it (replication/catchup.h). */
 void volume_wait(struct volume *volume, enum volume_wait kind, uint64_t lsn, struct parked *parked);
 /* True if volume_wait would answer at once: the caller may then do without it. */
 bool volume_settled(struct volume *volume, enum volume_wait kind, uint64_t lsn);

@@ -65,7 +65,7 @@ bool feed_may_send(const struct feed *feed, uint64_t bytes) {
 void feed_sent(struct feed *feed, uint64_t last, uint64_t bytes) {
     PROMISE(feed->state == FEED_STREAMING && last >= feed->next && feed->sent_count < FEED_WINDOW_FRAMES);
     unsigned slot = (feed->sent_first + feed->sent_count++) % FEED_WINDOW_FRAMES;
-    feed->sent[slot] = (struct feed_sent){.last = last, .bytes = bytes};
+    feed->sent[slot] = (struct feed_sent){.first = feed->next, .last = last, .bytes = bytes};
     feed->in_flight += bytes;
     feed->total_bytes += bytes;
     feed->next = last + 1;
@@ -87,6 +87,14 @@ int feed_ack(struct feed *feed, uint64_t session, const struct wire_ack *ack, in
         feed->sent_count--;
     }
     return 0;
+}
+
+uint64_t feed_taken(const struct feed *feed) {
+    uint64_t taken = feed->total_bytes - feed->in_flight;
+    const struct feed_sent *frame = &feed->sent[feed->sent_first];
+    if (feed->sent_count && feed->received >= frame->first)
+        taken += frame->bytes / (frame->last - frame->first + 1) * (feed->received - frame->first + 1);
+    return taken;
 }
 
 bool feed_heard(struct feed *feed, uint64_t session, int64_t now) {

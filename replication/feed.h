@@ -20,7 +20,7 @@
 enum feed_state { FEED_ABSENT = 0, FEED_REFUSED = 1, FEED_STREAMING = 2 };
 
 struct feed_sent {
-    uint64_t last; /* the frame's last LSN */
+    uint64_t first, last; /* the frame's LSNs */
     uint64_t bytes;
 };
 
@@ -61,6 +61,8 @@ bool feed_may_send(const struct feed *feed, uint64_t bytes);
 void feed_sent(struct feed *feed, uint64_t last, uint64_t bytes);
 /* 0 or -EBADMSG. */
 int feed_ack(struct feed *feed, uint64_t session, const struct wire_ack *ack, int64_t now);
+/* Bytes that it has acknowledged in this session; of a frame that it has not acknowledged whole, in proportion. */
+uint64_t feed_taken(const struct feed *feed);
 /* A heartbeat or another sign of life in `session`: true if that is the present one. */
 bool feed_heard(struct feed *feed, uint64_t session, int64_t now);
 /* It lives but has not acknowledged anything of what was sent, or made nothing durable of what was wanted, for so long.

@@ -49,6 +49,8 @@ void follow_login(struct follow *follow, unsigned node, epoch_t epoch, uint64_t 
     follow->session = session;
     follow->next = next;
     follow->want = 0;
+    follow->taking = false;
+    follow->behind = 0;
     follow->heard = now;
     follow->login_sent = now;
     enter(follow, FOLLOW_LOGIN, now);
@@ -95,11 +97,13 @@ int follow_records(struct follow *follow, uint64_t session, epoch_t epoch, const
     }
     *skip = (uint32_t)MIN(follow->next - MIN(records->first, follow->next), records->count);
     follow->want = MAX(follow->want, records->want);
+    follow->taking = true;
     return 0;
 }
 
-void follow_received(struct follow *follow, uint64_t lsn) {
-    follow->next = lsn + 1;
+void follow_received(struct follow *follow, uint64_t lsn, bool end) {
+    follow->next = MAX(follow->next, lsn + 1);
+    follow->taking = !end;
 }
 
 bool follow_heard(struct follow *follow, unsigned node, uint64_t session, int64_t now) {
@@ -111,13 +115,17 @@ bool follow_heard(struct follow *follow, unsigned node, uint64_t session, int64_
 }
 
 void follow_behind(struct follow *follow, uint64_t lsn, int64_t now) {
-    if (follow->state != FOLLOW_STREAMING || lsn < follow->next) {
+    if (follow->state != FOLLOW_STREAMING || lsn < follow->next || follow->taking) {
         follow->behind = 0;
     } else if (follow->behind != follow->next) {
         follow->behind = follow->next;
         follow->behind_since = now;
-    } else if (now - follow->behind_since > FOLLOW_BEHIND_MAX) {
+        if (follow->behind_in_vain != follow->next)
+            follow->behind_patience = FOLLOW_BEHIND_MAX;
+    } else if (now - follow->behind_since > follow->behind_patience) {
         follow->behind = 0;
+        follow->behind_in_vain = follow->next;
+        follow->behind_patience = MIN(2 * follow->behind_patience, FOLLOW_BEHIND_MOST);
         follow_end(follow, now, "records from LSN %" PRIu64 " do not come", follow->next);
     }
 }

@@ -31,8 +31,11 @@ struct follow {
     int64_t heard;    /* last frame from the primary in this session */
     int64_t login_sent;
     int64_t patience; /* nanoseconds of silence that end a session */
+    bool taking;      /* records are being taken in */
     uint64_t behind;  /* the LSN that has been missing since … */
     int64_t behind_since;
+    int64_t behind_patience; /* FOLLOW_BEHIND_MAX, longer after each time that it was not enough for this LSN */
+    uint64_t behind_in_vain;
     uint32_t verdict; /* REFUSED */
     uint64_t fork;    /* DIVERGED: see wire.h */
     uint8_t fork_chain[CHAIN_SIZE];
@@ -40,7 +43,8 @@ struct follow {
 };
 
 #define FOLLOW_LOGIN_EVERY 100000000ll    /* ns: a login is repeated while it is not answered */
-#define FOLLOW_BEHIND_MAX 2000000000ll  /* ns: so long may a record that the primary has be on its way */
+#define FOLLOW_BEHIND_MAX 2000000000ll  /* ns: so long may a record that the primary has be on its way, at first… */
+#define FOLLOW_BEHIND_MOST 64000000000ll /* …and at last: one of 1 MiB takes its time on a slow line */
 #define FOLLOW_REFUSED_AGAIN 1000000000ll /* ns: a refused login is tried again */
 
 void follow_start(struct follow *follow, int64_t patience, int64_t now); /* → SEARCHING */
@@ -54,12 +58,12 @@ void follow_login(struct follow *follow, unsigned node, epoch_t epoch, uint64_t 
 /* Its answer. -ESTALE: not of this session. */
 int follow_answer(struct follow *follow, unsigned node, uint64_t session, const struct wire_answer *answer, int64_t now);
 
-/* Records. 0: use them (`*skip` of them are here already); -ESTALE: not of this session, drop the frame; -EPIPE: a gap
- * or another epoch, the session has ended. */
+/* Records. 0: use them (`*skip` of them are here already), and tell follow_received in between and at the end;
+ * -ESTALE: not of this session, drop the frame; -EPIPE: a gap or another epoch, the session has ended. */
 int follow_records(struct follow *follow, uint64_t session, epoch_t epoch, const struct wire_records *records,
                    uint32_t *skip, int64_t now);
-/* The store has them up to here. */
-void follow_received(struct follow *follow, uint64_t lsn);
+/* The store has them up to here; `end`: it was the last one of the frame. */
+void follow_received(struct follow *follow, uint64_t lsn, bool end);
 
 bool follow_heard(struct follow *follow, unsigned node, uint64_t session, int64_t now);
 /* In the present session the primary said that its last record is `lsn`. Frames that were lost with a connection are

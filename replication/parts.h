@@ -12,6 +12,7 @@
  *   synchronizer      builds this node's store anew from such                                         (sync.c)
  *   mender            has single blocks that are bad here from such                                   (mender.c)
  *   verifier          compares this node's copy with another one's                                    (verify.c)
+ *   pacer             gives answers that are due, while new work is slowed                            (slow.c)
  *
  * `lock` guards everything below it in struct replicator, the records socket too; it is held for microseconds, and never
  * while the store's engine lock is being asked for (whoever applies holds that one and then takes this one). `role_lock`
@@ -25,6 +26,7 @@
 #include "membership/register.h"
 #include "replication/acks.h"
 #include "replication/awake.h"
+#include "replication/catchup.h"
 #include "replication/feed.h"
 #include "replication/follow.h"
 #include "replication/link.h"
@@ -37,7 +39,8 @@
 #define RING_BYTES (16u << 20)    /* …and bytes; who is further behind is fed from the journal */
 #define SEND_NOW_BYTES (64u << 10) /* frames made under the lock are closed at this size */
 #define FRAMES_AT_ONCE 1u /* with so many on their way a frame waits until it is full or one is acknowledged */
-#define JOIN_LAG_RECORDS 4096u    /* a peer is proposed for the set when it is no further behind than this */
+#define JOIN_LAG_RECORDS 4096u    /* a peer is proposed for the set when it is no further behind than this… */
+#define JOIN_LAG_BYTES (1u << 20) /* …and this, or what it takes in the lease time */
 #define JOIN_PATIENCE (5000 * MS)
 #define STUCK_LEASES 10 /* lease times without any progress end a session, too; a large record on a slow line takes its time */
 #define OUTBOX 16u
@@ -63,7 +66,7 @@ struct peer {
     uint32_t features;     /* that it offers */
     uint8_t version;       /* of the protocol, the newest that it speaks */
     char unfit[WIRE_TEXT]; /* why its words are not understood; empty: they are */
-    uint64_t total_at_next; /* bytes of all records up to the last one sent; see `total` */
+    struct catchup catchup; /* of a session in which it is not in the set */
     void *dealer; /* the talker's */
 };
 
@@ -120,14 +123,15 @@ struct replicator {
     struct link *link;
     struct awake awake; /* the talker's */
     int wake; /* eventfd: the talker has something to send */
-    pthread_t feeder, acknowledger, receiver, talker, keeper, provider, synchronizer, mender, verifier;
+    pthread_t feeder, acknowledger, receiver, talker, keeper, provider, synchronizer, mender, verifier, pacer;
     unsigned threads;
     atomic_bool stopping;
     pthread_mutex_t role_lock;
     uint8_t incarnation[16];
 
     pthread_mutex_t lock;
-    pthread_cond_t feed_work, keep_work, receive_work, sync_work, mend_work, verify_work, open_work;
+    pthread_cond_t feed_work, keep_work, receive_work, sync_work, mend_work, verify_work, open_work,
+        pace_work;
     pthread_cond_t news; /* broadcast: something that somebody may be waiting for has changed */
     struct peer peers[CONFIG_NODES_MAX];
     enum role role;
@@ -138,7 +142,14 @@ struct replicator {
     struct register_value value; /* the register as this node knows it */
     bool set_heard; /* …and its set is what a primary said to this process in a session, or what it had as primary */
     struct wire_position position;
-    uint64_t total; /* bytes of all records applied since the start */
+    uint64_t total; /* bytes of all records applied since the start, as a frame has them */
+    uint64_t join_records, join_bytes; /* JOIN_LAG_RECORDS, JOIN_LAG_BYTES; tests have others */
+    struct pace pace;
+    atomic_bool slowing; /* pace.rate is not 0 */
+    unsigned slow_for;   /* the peer for whose sake */
+    int64_t slow_since, slow_until; /* until: it ended, after that */
+    int64_t slow_told;   /* the log */
+    uint64_t slowed;     /* answers that waited, since then */
     struct acks acks;
     struct register_value proposal; /* while acks.pending */
     bool writing; /* …and it has been handed to the register: its outcome is unknown until that has answered */
@@ -244,6 +255,17 @@ void *sync_thread(void *replicator);
 void sync_want(struct replicator *r, unsigned node);
 void sync_unwant(struct replicator *r); /* it feeds it, or somebody else does, or nobody; lock held */
 json_t *sync_status(const struct replicator *r); /* lock held; NULL: there is none */
+
+/* slow.c */
+void slow_begin(struct replicator *r, unsigned node, uint64_t average); /* a session begins; lock held */
+uint64_t slow_average(struct replicator *r, uint64_t from, uint64_t to); /* bytes of a record of these; without the lock */
+void slow_consider(struct replicator *r, int64_t now); /* the talker's, lock held */
+/* New work is slowed no more, and whoever waits is let go. Without the lock. */
+void slow_end(struct replicator *r);
+bool slow_may_join(const struct replicator *r, unsigned node); /* what it lacks is soon there; lock held */
+json_t *slow_status(const struct replicator *r); /* lock held; NULL: nothing is slowed */
+json_t *slow_status_peer(const struct replicator *r, unsigned node); /* lock held; NULL: it does not catch up */
+void *slow_thread(void *replicator);
 
 /* mender.c */
 void *mend_thread(void *replicator);

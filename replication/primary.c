@@ -108,8 +108,10 @@ static bool send_from_ring(struct replicator *r, struct peer *peer, uint64_t fir
     }
     send_body(r, &message);
     peer->feed.want_sent = peer->feed.want;
-    if (count)
+    if (count) {
         feed_sent(&peer->feed, first + count - 1, total);
+        catchup_sent(&peer->catchup, first, first + count - 1, total - WIRE_RECORDS_HEAD);
+    }
     return true;
 }
 
@@ -168,7 +170,7 @@ void replicator_applied(struct replicator *r, struct entry *entry) {
     r->position.lsn = head.lsn;
     r->position.epoch = head.epoch;
     memcpy(r->position.chain, head.chain, CHAIN_SIZE);
-    r->total += head.length + head.payload;
+    r->total += room_for(entry);
     if (r->role == ROLE_PRIMARY) {
         acks_own_received(&r->acks, head.lsn);
         primary_pump(r);
@@ -277,6 +279,7 @@ static void feed_one(struct replicator *r, unsigned node, struct batch *batch) {
         send_body(r, &message);
         peer->feed.want_sent = peer->feed.want;
         feed_sent(&peer->feed, first + batch->count - 1, batch->total);
+        catchup_sent(&peer->catchup, first, first + batch->count - 1, batch->total - WIRE_RECORDS_HEAD);
     } else if (rc == 0) {
         zmq_msg_close(&message);
     }
@@ -363,6 +366,7 @@ void primary_end_session(struct replicator *r, unsigned node, const char *format
     if (peer->feed.state == FEED_STREAMING)
         log_info("node %s is no longer fed: %s", peer->node->name, why);
     feed_end(&peer->feed, "%s", why);
+    catchup_end(&peer->catchup);
     acks_forget(&r->acks, node);
     if (peer->joining) /* what it had of the log counts in its session only */
         set_withdraw(r);
@@ -448,6 +452,7 @@ void primary_login(struct replicator *r, struct link_message *message) {
 
     uint8_t fork_chain[CHAIN_SIZE];
     uint64_t fork = find_fork(r, login->position.epoch, fork_chain);
+    uint64_t average = known ? slow_average(r, login->position.lsn + 1, own.lsn) : 0;
 
     repl_lock(r);
     struct peer *peer = &r->peers[message->node];
@@ -470,6 +475,7 @@ void primary_login(struct replicator *r, struct link_message *message) {
         peer->blocked = false;
         if (peer->feed.state == FEED_STREAMING && session != peer->feed.session) {
             roles_count_ack(r, message->node);
+            slow_begin(r, message->node, average);
             log_info("node %s is fed from LSN %" PRIu64, peer->node->name, peer->feed.next);
         } else if (peer->feed.state == FEED_REFUSED && before != FEED_REFUSED) {
             log_warning("node %s cannot be fed: %s", peer->node->name, peer->feed.why);

@@ -62,6 +62,8 @@ static struct replicator *make(struct volume *volume) {
     r->lease = (int64_t)r->config->lease_ms * MS;
     r->beat_every = MIN(MAX(r->lease / 8, 20 * MS), 500 * MS);
     r->wake = -1;
+    r->join_records = JOIN_LAG_RECORDS;
+    r->join_bytes = JOIN_LAG_BYTES;
     r->copy_idle = PROVIDE_IDLE;
     r->copy_bytes = PROVIDE_BYTES;
     r->compare_rows = COMPARE_ROWS;
@@ -82,6 +84,7 @@ static struct replicator *make(struct volume *volume) {
     make_condition(&r->sync_work);
     make_condition(&r->mend_work);
     make_condition(&r->open_work);
+    make_condition(&r->pace_work);
     make_condition(&r->mend_news);
     make_condition(&r->verify_work);
     make_condition(&r->news);
@@ -169,7 +172,8 @@ static void start_threads(struct replicator *r) {
                {&r->provider, provide_thread, "repl-provide"},
                {&r->synchronizer, sync_thread, "repl-sync"},
                {&r->mender, mend_thread, "repl-mend"},
-               {&r->verifier, verify_thread, "repl-verify"}};
+               {&r->verifier, verify_thread, "repl-verify"},
+               {&r->pacer, slow_thread, "repl-pace"}};
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++) {
         PROMISE(pthread_create(all[i].thread, NULL, all[i].run, r) == 0);
         pthread_setname_np(*all[i].thread, all[i].name);
@@ -231,6 +235,7 @@ static void say_goodbye(struct replicator *r) {
 void replicator_stop(struct replicator *r) {
     if (!r)
         return;
+    slow_end(r);
     say_goodbye(r);
     atomic_store(&r->stopping, true);
     repl_lock(r);
@@ -241,6 +246,7 @@ void replicator_stop(struct replicator *r) {
     pthread_cond_broadcast(&r->sync_work);
     pthread_cond_broadcast(&r->mend_work);
     pthread_cond_broadcast(&r->open_work);
+    pthread_cond_broadcast(&r->pace_work);
     pthread_cond_broadcast(&r->mend_news);
     pthread_cond_broadcast(&r->verify_work);
     pthread_cond_broadcast(&r->news);
@@ -248,7 +254,7 @@ void replicator_stop(struct replicator *r) {
     talk_kick(r);
     link_shutdown(r->link);
     pthread_t all[] = {r->feeder, r->acknowledger, r->receiver, r->talker, r->keeper, r->provider, r->synchronizer, r->mender,
-                       r->verifier};
+                       r->verifier, r->pacer};
     for (unsigned i = 0; i < r->threads; i++)
         pthread_join(all[i], NULL);
     if (r->volume->reg) {
@@ -293,8 +299,10 @@ static json_t *show_peer(const struct replicator *r, unsigned node, int64_t now)
     bool fed = feed->state == FEED_STREAMING;
     bool follows = r->follow.state == FOLLOW_STREAMING && r->follow.primary == node;
     uint64_t received = fed ? feed->received : peer->beat.position.lsn;
+    json_t *catchup = slow_status_peer(r, node);
     json_t *shown = json_pack("{s:s, s:b, s:b, s:s}", "node", peer->node->name, "connected", fed || follows, "in_set",
-                              roles_in_set(r, node), "state", fed ? "fed" : follows ? "feeds" : feed_state_name(feed->state));
+                              roles_in_set(r, node), "state",
+                              catchup ? "catching up" : fed ? "fed" : follows ? "feeds" : feed_state_name(feed->state));
     if (peer->known) {
         json_object_set_new(shown, "role", json_string(peer->beat.role == ROLE_PRIMARY ? "primary" : "standby"));
         json_object_set_new(shown, "received", json_integer((json_int_t)received));
@@ -310,6 +318,8 @@ static json_t *show_peer(const struct replicator *r, unsigned node, int64_t now)
         uint64_t lag = peer->beat.position.lsn - MIN(r->position.lsn, peer->beat.position.lsn);
         json_object_set_new(shown, "lag_records", json_integer((json_int_t)lag));
     }
+    if (catchup)
+        json_object_set_new(shown, "catch_up", catchup);
     if (!fed && !follows)
         set_text(shown, "why", peer->unfit[0] ? peer->unfit : r->role == ROLE_PRIMARY ? feed->why : r->follow.why);
     if (peer->version)
@@ -345,6 +355,9 @@ json_t *replicator_status(struct replicator *r) {
     json_t *sync = sync_status(r);
     if (sync)
         json_object_set_new(shown, "synchronization", sync);
+    json_t *slowing = slow_status(r);
+    if (slowing)
+        json_object_set_new(shown, "slowing", slowing);
     set_text(shown, "trouble", r->trouble);
     repl_unlock(r);
     return shown;

@@ -28,6 +28,12 @@ void replicator_durable(struct replicator *replicator);
  * volume_wait for every operation that waits, just before park_wait. Quick, never blocks, no locks held. */
 void replicator_need(struct replicator *replicator, enum park_line line, uint64_t lsn);
 
+/* New work is being slowed, because a peer would not catch up with it (replication/catchup.h). Quick, without locks. */
+bool replicator_slows(struct replicator *replicator);
+/* When the answer to whoever has just made a record may go; 0: now. The replicator calls park_pass of both parks then. Quick,
+ * no locks held. */
+int64_t replicator_due(struct replicator *replicator);
+
 /* A block that is bad here, from another node: the store's `fetch` (fs/store.h). Waits up to the lease time. Any thread, no
  * locks held. */
 int replicator_fetch(struct replicator *replicator, uint64_t data, uint64_t block, uint64_t checksum,

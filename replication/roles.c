@@ -234,6 +234,7 @@ static void step_down(struct replicator *r) {
     acks_stop(&r->acks);
     repl_unlock(r);
     log_warning("a higher epoch exists: this node is no longer primary");
+    slow_end(r);
     store_stop_epoch(r->store);
     repl_lock(r);
     close_epoch(r);
@@ -455,6 +456,7 @@ static int switchover(struct replicator *r, unsigned node, char *why, size_t roo
         return -ENOTCONN;
     if (r->volume->front)
         front_hold(r->volume->front);
+    slow_end(r);
     int rc = drain(r, node, clock_boot() + DRAIN_PATIENCE);
     if (rc) {
         snprintf(why, room, "node %s did not get everything onto its disk: %s; this node goes on as primary", name,

@@ -4,7 +4,7 @@
  * incarnation). Both sets count from the proposal on; everything acknowledged so far is made durable here; then the
  * register is written; then this node goes on without it.
  *
- * Growing: a streaming peer that is nearly up to date is proposed: from that moment every acknowledgement needs it too.
+ * Growing: a streaming peer that is nearly up to date, in records and in the time that it will take, is proposed: from that moment every acknowledgement needs it too.
  * When its durable position has reached what the log was then, the register is written. So nothing acknowledged is
  * missing on it, whatever keeps arriving meanwhile. If it does not get there, or its session ends, the proposal, which
  * nobody has written, is withdrawn.
@@ -215,7 +215,7 @@ static bool grow(struct replicator *r, int64_t now) {
     for (unsigned i = 0; i < r->count && !r->acks.pending; i++) {
         const struct peer *peer = &r->peers[i];
         if (i != r->self && peer->feed.state == FEED_STREAMING && !member_named(&r->value, peer->node->name) &&
-            peer->feed.received + JOIN_LAG_RECORDS >= r->position.lsn)
+            peer->feed.received + r->join_records >= r->position.lsn && slow_may_join(r, i))
             begin_join(r, i, now);
     }
     node = joining_node(r);

@@ -1,5 +1,6 @@
 /* The standby's side: takes records in, hands them to the store, acknowledges. One acknowledgement for all frames that
- * are there already, at once when there are no more.
+ * are there already, at once when there are no more, or when the records take long: the primary measures by it how fast this
+ * node is, and that it is not stuck.
  */
 #include "replication/parts.h"
 
@@ -8,6 +9,7 @@
 
 #define FRAMES_PER_ACK 16u
 #define RECEIVE_TIMEOUT_MS 20
+#define ACK_EVERY (50 * MS)
 
 /* ---- Acknowledging --------------------------------------------------------------------------------------------------- */
 
@@ -119,8 +121,30 @@ static void give_up_session(struct replicator *r, uint64_t session, uint64_t lsn
     repl_unlock(r);
 }
 
+/* Since the last acknowledgement, and what there is to be said in the next one. */
+struct taken {
+    int64_t told;
+    uint64_t received, want;
+};
+
+static void tell_taken(struct replicator *r, struct taken *taken) {
+    if (taken->want && MIN(taken->want, MAX(taken->received, r->ack_received)) > atomic_load(&r->durable))
+        store_want_durable(r->store, MIN(taken->want, MAX(taken->received, r->ack_received)));
+    ack_received(r, taken->received, taken->want);
+    taken->told = clock_boot();
+}
+
+static void tell_follower(struct replicator *r, uint64_t session, uint64_t lsn, bool end, bool news) {
+    repl_lock(r);
+    if (r->follow.session == session)
+        follow_received(&r->follow, lsn, end);
+    if (news)
+        r->trouble[0] = 0;
+    repl_unlock(r);
+}
+
 /* 0, or an error that ended the session. */
-static int take_records(struct replicator *r, const struct frame *frame, uint64_t *received, uint64_t *want) {
+static int take_records(struct replicator *r, const struct frame *frame, struct taken *taken) {
     const struct wire_records *records = &frame->records;
     uint32_t skip = 0;
     repl_lock(r);
@@ -130,7 +154,7 @@ static int take_records(struct replicator *r, const struct frame *frame, uint64_
         rc = -EPIPE;
     }
     if (rc == 0)
-        *want = MAX(*want, r->follow.want);
+        taken->want = MAX(taken->want, r->follow.want);
     repl_unlock(r);
     if (rc)
         return rc;
@@ -144,21 +168,19 @@ static int take_records(struct replicator *r, const struct frame *frame, uint64_
             give_up_session(r, frame->head.session, records->first + index - 1, rc);
             return rc;
         }
-        *received = MAX(*received, records->first + index - 1);
+        taken->received = MAX(taken->received, records->first + index - 1);
+        if (clock_boot() - taken->told > ACK_EVERY) {
+            tell_follower(r, frame->head.session, taken->received, false, true);
+            tell_taken(r, taken);
+        }
     }
-    if (index > skip) {
-        repl_lock(r);
-        if (r->follow.session == frame->head.session)
-            follow_received(&r->follow, records->first + index - 1);
-        r->trouble[0] = 0;
-        repl_unlock(r);
-    }
+    tell_follower(r, frame->head.session, records->first + index - 1, true, index > skip);
     return 0;
 }
 
 /* Takes in what is there, then acknowledges it. -ETERM: stopping. */
 static int receive_some(struct replicator *r, struct reception *reception) {
-    uint64_t received = 0, want = 0;
+    struct taken taken = {.told = clock_boot()};
     int rc = 0;
     for (unsigned frames = 0; frames < FRAMES_PER_ACK && rc == 0; frames++) {
         struct link_message message;
@@ -166,14 +188,11 @@ static int receive_some(struct replicator *r, struct reception *reception) {
         if (rc)
             break;
         if (message.frame.head.type == WIRE_RECORDS)
-            rc = take_records(r, &message.frame, &received, &want);
+            rc = take_records(r, &message.frame, &taken);
         link_message_done(&message);
     }
-    if (received || want) {
-        if (want && MIN(want, MAX(received, r->ack_received)) > atomic_load(&r->durable))
-            store_want_durable(r->store, MIN(want, MAX(received, r->ack_received)));
-        ack_received(r, received, want);
-    }
+    if (taken.received || taken.want)
+        tell_taken(r, &taken);
     return rc;
 }
 

@@ -263,6 +263,7 @@ static void check_feeds(struct replicator *r, int64_t now) { /* lock held */
                                 (now - peer->feed.progress) / (1000 * MS));
         peer->blocked = false; /* tried again */
     }
+    slow_consider(r, now);
     primary_pump(r);
 }
 

@@ -47,6 +47,8 @@ static void good(void) {
     is_int(0, config.scrub_seconds, "when asked");
     is_int(8 << 20, config.verify_rate, "a comparison reads 8 MiB a second");
     is_int(0, config.verify_seconds, "when asked");
+    is_int(50, config.catchup_share, "half of what a peer takes is its backlog's");
+    is_int(1 << 20, config.catchup_floor, "new work may always make 1 MiB a second");
     is_string("/srv/b", config_node(&config, "b")->store, "a slash at the end goes");
     is_string("", config_node(&config, "a")->mount, "no mount");
     ok(config_node(&config, "c") == NULL, "no node c");
@@ -56,12 +58,13 @@ static void good(void) {
                 "mount-options = dev,suid\n\n[node a]\naddress = tcp://[fd00::1]:7400\nstore=/srv/a\n"
                 "  ; indented comment\n[witness]\naddress = tcp://10.0.0.3:7400\n[journal]\nhistory = 7d\nsize = 64MiB\n"
                 "[scrub]\nrate = 1GiB\nevery = 7d\n[verify]\nrate = 2MiB\nevery = 1d\n"
-                "[lease]\nduration = 500ms"),
+                "[catch-up]\nshare = 25%\nfloor = 64KiB\n[lease]\nduration = 500ms"),
            "everything set") || (diag("%s", why), 0);
     ok(config.acknowledge == ACKNOWLEDGE_NEVER && config.fsync == FSYNC_MEMORY && config.transport == TRANSPORT_CLEAR &&
            config.has_witness && config.history_seconds == 604800 && config.history_bytes == 64 << 20 &&
            config.scrub_rate == 1 << 30 && config.scrub_seconds == 604800 && config.verify_rate == 2 << 20 &&
-           config.verify_seconds == 86400 && config.lease_ms == 500 && strcmp(config.options, "dev,suid") == 0,
+           config.verify_seconds == 86400 && config.catchup_share == 25 && config.catchup_floor == 64 << 10 &&
+            config.lease_ms == 500 && strcmp(config.options, "dev,suid") == 0,
        "... and read");
 }
 
@@ -92,6 +95,10 @@ static void bad(void) {
     refused(HEAD NODE_A "[witness]\naddress = tcp://10.0.0.1:7403\npublic-key = " KEY_A "\n", "collide");
     refused(HEAD NODE_A "[journal]\nhistory = long\n", ":10: history = \"long\"");
     refused(HEAD NODE_A "[journal]\nsize =\n", ":10: size has no value");
+    refused(HEAD NODE_A "[catch-up]\nshare = half\n", ":10: share = \"half\" is not a share");
+    refused(HEAD NODE_A "[catch-up]\nshare = 50\n", ":10: share = \"50\" is not a share");
+    refused(HEAD NODE_A "[catch-up]\nshare = 91%\n", ":10: share = 91% is out of range");
+    refused(HEAD NODE_A "[catch-up]\nfloor = 1KiB\n", ":10: floor = \"1KiB\"");
     refused(HEAD NODE_A "[scrub]\nrate = fast\n", ":10: rate = \"fast\"");
     refused(HEAD NODE_A "[scrub]\nrate = 1KiB\n", ":10: rate = \"1KiB\"");
     refused(HEAD NODE_A "[scrub]\nevery = 5s\n", ":10: every = 5s is too short");

@@ -21,6 +21,41 @@ static void answered(struct parked *parked, int error) {
     waiter->order = ++order;
 }
 
+static void wait_until_due(struct park *park, struct waiter *waiter, uint64_t lsn, int64_t due) {
+    *waiter = (struct waiter){.parked = {.lsn = lsn, .done = answered}};
+    park_wait_until(park, PARK_RECEIVED, &waiter->parked, due);
+}
+
+static void test_due(void) {
+    struct park *park = park_create();
+    struct waiter a, b, c, d;
+
+    park_advance(park, PARK_RECEIVED, 5);
+    wait_until_due(park, &a, 5, 100);
+    wait_until_due(park, &b, 9, 200);
+    wait_until_due(park, &c, 5, 300);
+    wait_until_due(park, &d, 5, 400);
+    is_int(4, park_count(park), "four wait for their time");
+    is_int(100, park_pass(park, 99), "the first one's comes next");
+    is_int(0, a.answers, "not before it is due");
+    is_int(300, park_pass(park, 200), "two are due");
+    ok(a.answers == 1 && a.error == 0, "one is answered");
+    is_int(0, b.answers, "the other one waits for its LSN now");
+    park_advance(park, PARK_RECEIVED, 9);
+    ok(b.answers == 1 && b.error == 0, "and is answered with it");
+    is_int(0, c.answers, "a line does not let go what is not due");
+    is_int(INT64_MAX, park_pass(park, INT64_MAX), "all can be let go");
+    ok(c.answers == 1 && d.answers == 1 && park_count(park) == 0, "and are answered");
+    wait_until_due(park, &a, 5, 500);
+    park_give_up(park, -EROFS);
+    is_int(-EROFS, a.error, "giving up answers what is not due");
+    wait_until_due(park, &a, 5, 500);
+    wait_until_due(park, &b, 5, 500);
+    park_reset(park, 3);
+    ok(a.error == -EIO && b.error == -EIO, "so does a reset");
+    park_free(park);
+}
+
 static void wait_for(struct park *park, enum park_line line, struct waiter *waiter, uint64_t lsn) {
     *waiter = (struct waiter){.parked = {.lsn = lsn, .done = answered}};
     park_wait(park, line, &waiter->parked);
@@ -136,6 +171,7 @@ static void test_threads(void) {
 int main(void) {
     plan_lazy();
     test_order();
+    test_due();
     test_reset();
     test_sync();
     test_threads();

@@ -109,8 +109,9 @@ static void show_counts(void) {
          SHOW(acknowledged), SHOW(durable), SHOW(excused));
     diag("%llu starts (%llu refused), %llu kills, %llu power cuts, %llu stops", SHOW(restarts), SHOW(refused), SHOW(kills),
          SHOW(power_cuts), SHOW(stops));
-    diag("%llu promotions, %llu by force, %llu switchovers, %llu records undone, set grown %llu and shrunk %llu times",
-         SHOW(promoted), SHOW(forced), SHOW(switched), SHOW(undone), SHOW(grown), SHOW(shrunk));
+    diag("%llu promotions, %llu by force, %llu switchovers, %llu records undone, set grown %llu and shrunk %llu times; "
+         "new work slowed in %llu schedules",
+         SHOW(promoted), SHOW(forced), SHOW(switched), SHOW(undone), SHOW(grown), SHOW(shrunk), SHOW(slowed));
     diag("%llu answers of the register stayed away, journals trimmed %llu times; %llu schedules needed force at the end",
          SHOW(unknown), SHOW(trimmed), SHOW(last_resort));
     diag("%llu stores begun anew, %llu times gone on with, %llu in an old one's place: %llu rows and %llu blocks fetched, %llu "
@@ -144,8 +145,8 @@ static void run_many(uint64_t seed, uint64_t most, int64_t deadline) {
     show_counts();
     is_int(0, failures, "random schedules");
     ok(total.acknowledged > 0 && total.undone > 0 && total.grown > 0 && total.shrunk > 0 && total.promoted > 0 &&
-           total.switched > 0,
-       "they had acknowledgements, changes of the set and of roles, and undone records");
+           total.switched > 0 && total.slowed > 0,
+       "they had acknowledgements, changes of the set and of roles, undone records, and slowed work");
     ok(total.rebuilt > 0 && total.resumed > 0 && total.fetched > 0 && total.adopted > 0,
        "stores were built anew, in several attempts, with blocks of the old one and of others");
 }

@@ -100,7 +100,7 @@ static void standby_hears(struct world *world, const struct letter *letter) {
         world->broken = true; /* a gap, or the same again */
     world->received += letter->count - skip;
     world->highest = MAX(world->highest, world->received);
-    follow_received(&world->follow, world->received);
+    follow_received(&world->follow, world->received, true);
     standby_acks(world);
 }
 
@@ -228,9 +228,13 @@ static void records_of_another_epoch(void) {
     is_int(-ESTALE, follow_records(&follow, 4, EPOCH, &records, &skip, 0), "records of an older session are dropped");
     is_int(0, follow_records(&follow, 5, EPOCH, &records, &skip, 0), "those of this one are used");
     follow_behind(&follow, 14, 1 * MS);
+    follow_behind(&follow, 14, 9000 * MS);
+    is_int(FOLLOW_STREAMING, follow.state, "while some are being taken in none is missing");
+    follow_received(&follow, 10, true);
+    follow_behind(&follow, 14, 1 * MS);
     follow_behind(&follow, 14, 1900 * MS);
     is_int(FOLLOW_STREAMING, follow.state, "records may be on their way for a while");
-    follow_received(&follow, 12);
+    follow_received(&follow, 12, true);
     follow_behind(&follow, 14, 2100 * MS);
     follow_behind(&follow, 14, 4000 * MS);
     is_int(FOLLOW_STREAMING, follow.state, "as long as some come");
@@ -238,6 +242,14 @@ static void records_of_another_epoch(void) {
     is_int(FOLLOW_SEARCHING, follow.state, "if none come, they were lost: the session ends");
     follow_login(&follow, 1, EPOCH, 5, 13, 0);
     is_int(0, follow_records(&follow, 5, EPOCH, &records, &skip, 0), "and another one begins");
+    follow_received(&follow, 12, true);
+    follow_behind(&follow, 14, 1 * MS);
+    follow_behind(&follow, 14, 3900 * MS);
+    is_int(FOLLOW_STREAMING, follow.state, "in which the same record gets more time: it may be a large one");
+    follow_behind(&follow, 14, 4100 * MS);
+    is_int(FOLLOW_SEARCHING, follow.state, "but not for ever");
+    follow_login(&follow, 1, EPOCH, 5, 13, 0);
+    is_int(0, follow_records(&follow, 5, EPOCH, &records, &skip, 0), "and so on");
     is_int(-EPIPE, follow_records(&follow, 5, EPOCH_MAKE(1, 8), &records, &skip, 0), "another epoch ends the session");
     is_int(FOLLOW_SEARCHING, follow.state, "and it searches again");
 }

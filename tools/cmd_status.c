@@ -157,6 +157,35 @@ static void show_state(const json_t *state) {
     printf("  space     %s free of %s; files hold %s, history %s; %s inodes\n", a, b, c, d, e);
 }
 
+static void show_catch_up(const json_t *catch_up) {
+    char left[32], rate[32], more[32], time[32];
+    if (catch_up == NULL)
+        return;
+    size_text(number_of(catch_up, "bytes_left"), left, sizeof left);
+    size_text(number_of(catch_up, "bytes_per_second"), rate, sizeof rate);
+    size_text(number_of(catch_up, "new_bytes_per_second"), more, sizeof more);
+    printf("            lacks %" PRIu64 " records, about %s; takes %s a second, %s a second are added",
+           number_of(catch_up, "records_left"), left, rate, more);
+    if (json_object_get(catch_up, "seconds_left") != NULL) {
+        age_text((int64_t)number_of(catch_up, "seconds_left") * 1000000000, time, sizeof time);
+        printf("; %s left", time);
+    } else if (json_is_true(json_object_get(catch_up, "loses_ground"))) {
+        fputs("; it does not get nearer", stdout);
+    }
+    putchar('\n');
+}
+
+static void show_slowing(const json_t *slowing) {
+    char rate[32], since[32];
+    if (slowing == NULL)
+        return;
+    size_text(number_of(slowing, "bytes_per_second"), rate, sizeof rate);
+    age_text((int64_t)number_of(slowing, "since_ms") * 1000000, since, sizeof since);
+    printf("  slowing   new work to %s a second, for %s now, because node %s would never catch up otherwise ([catch-up] in "
+           "the config file)\n",
+           rate, since, text_of(slowing, "for"));
+}
+
 static void show_peer(const json_t *peer, uint64_t protocol) {
     const char *program = json_string_value(json_object_get(peer, "program"));
     const char *why = json_string_value(json_object_get(peer, "why"));
@@ -164,12 +193,15 @@ static void show_peer(const json_t *peer, uint64_t protocol) {
     char age[32];
 
     printf("  peer %-4s %s", text_of(peer, "node"),
-           connected ? in_set ? "in sync" : "connected, not in sync" : in_set ? "away, though in the in-sync set" : "away");
+           connected ? in_set                                     ? "in sync"
+                       : json_object_get(peer, "catch_up") != NULL ? "catching up"
+                                                                   : "connected, not in sync"
+           : in_set ? "away, though in the in-sync set" : "away");
     if (json_object_get(peer, "role") != NULL)
         printf("; %s", text_of(peer, "role"));
     if (json_object_get(peer, "received") != NULL)
         printf("; has %" PRIu64 ", on disk %" PRIu64, number_of(peer, "received"), number_of(peer, "durable"));
-    if (number_of(peer, "lag_records") > 0) {
+    if (number_of(peer, "lag_records") > 0 && json_object_get(peer, "catch_up") == NULL) {
         size_text(number_of(peer, "in_flight_bytes"), age, sizeof age);
         printf("; %" PRIu64 " records (%s) on the way", number_of(peer, "lag_records"), age);
     }
@@ -178,6 +210,7 @@ static void show_peer(const json_t *peer, uint64_t protocol) {
         printf("; heard %s ago", age);
     }
     putchar('\n');
+    show_catch_up(json_object_get(peer, "catch_up"));
     if (why != NULL)
         printf("            %s\n", why);
     if (json_object_get(peer, "protocol") != NULL && number_of(peer, "protocol") != protocol)
@@ -279,6 +312,7 @@ static void show_replication(const json_t *replication) {
     if (json_object_get(replication, "synchronization") != NULL)
         show_synchronization(json_object_get(replication, "synchronization"));
     show_verify(replication);
+    show_slowing(json_object_get(replication, "slowing"));
     if (trouble != NULL)
         printf("  trouble   %s\n", trouble);
 }

@@ -225,6 +225,10 @@ static void start_service(struct sim_node *node) {
     r->copy_bytes = world->copy_bytes;
     r->copy_idle = world->copy_idle;
     r->sync_blocks = world->sync_blocks;
+    if (world->join_records) {
+        r->join_records = world->join_records;
+        r->join_bytes = world->join_bytes;
+    }
 }
 
 /* As batond.c does it. */

@@ -379,6 +379,12 @@ static void draw_world(void) {
     config->acknowledge = sim_chance(2) ? ACKNOWLEDGE_WRITE : ACKNOWLEDGE_CLOSE;
     config->fsync = sim_chance(4) ? FSYNC_MEMORY : FSYNC_DISK;
     config->cpu_idle = CPU_IDLE_SLEEP;
+    config->catchup_share = 30 + (unsigned)sim_below(61);
+    config->catchup_floor = 1024;
+    if (sim_chance(2)) { /* else everybody is near: few records are made here, and they are small */
+        world->join_records = 1 + sim_below(64);
+        world->join_bytes = 100u << sim_below(8);
+    }
     config->lease_ms = 200u << sim_below(4);
     config->node_count = world->node_count;
     for (unsigned i = 0; i < world->node_count; i++) {
@@ -532,6 +538,55 @@ static void hand_over_well(void) {
         sim_fail("node %u took over and is not primary", to);
 }
 
+static void show_catch_up(unsigned primary, unsigned node, char *text, size_t room) {
+    json_t *status = replicator_status(atomic_load(&world->nodes[primary].volume->replicator));
+    json_t *peer = json_array_get(json_object_get(status, "peers"), node < primary ? node : node - 1);
+    char *catch_up = json_dumps(json_object_get(peer, "catch_up"), 0);
+    char *slowing = json_dumps(json_object_get(status, "slowing"), 0);
+    snprintf(text, room, "%s %s", catch_up ? catch_up : "not fed", slowing ? slowing : "not slowed");
+    free(catch_up);
+    free(slowing);
+    json_decref(status);
+}
+
+#define CATCH_UP (120000 * SIM_MS)
+#define CATCH_UP_ONE_IN 32 /* it takes long */
+
+/* When all is well, a node that takes less than is made gets there all the same. */
+static void catch_up_well(void) {
+    unsigned primary = (unsigned)a_primary(), slow = another_than(primary);
+    char why[1200] = "";
+    world->idle = false;
+    world->join_records = 16;
+    world->join_bytes = 1000;
+    world->think_low = sim_between(2 * SIM_MS, 20 * SIM_MS);
+    world->think_high = 2 * world->think_low;
+    node_stop(slow);
+    sim_sleep(2000 * SIM_MS); /* long enough for the set to shrink */
+    uint64_t lsn = world->nodes[primary].disk.lsn;
+    sim_sleep(3000 * SIM_MS);
+    uint64_t made = world->nodes[primary].disk.lsn - lsn;
+    if (world->nodes[slow].state != NODE_DOWN || !node_is_primary(primary) || made < 30)
+        return;
+    world->takes[slow] = 3000 * SIM_MS / (int64_t)made * (int64_t)(110 + sim_below(90)) / 100;
+    sim_trace("node %u takes a record in %lld us, %llu are made in 3 s", slow, (long long)(world->takes[slow] / US),
+              (unsigned long long)made);
+    node_start(slow);
+    bool slowed = false;
+    int64_t start = sim_now();
+    do {
+        sim_sleep(20 * SIM_MS);
+        slowed = slowed || replicator_slows(atomic_load(&world->nodes[primary].volume->replicator));
+        look_around();
+        if (sim_now() - start > CATCH_UP) {
+            show_catch_up(primary, slow, why, sizeof why);
+            sim_fail("node %u never catches up with what is being done: %.500s", slow, why);
+        }
+    } while (world->nodes[slow].state != NODE_UP || !node_works(primary, why, sizeof why));
+    world->counts.slowed += slowed;
+    world->takes[slow] = 0;
+}
+
 void *schedule_run(void *nothing) {
     draw_world();
     trouble();
@@ -540,6 +595,10 @@ void *schedule_run(void *nothing) {
     come_to_rest();
     hand_over_well();
     come_to_rest();
+    if (sim_chance(CATCH_UP_ONE_IN)) {
+        catch_up_well();
+        come_to_rest();
+    }
     world->counts.virtual_ns = (uint64_t)sim_now();
     world->over = true;
     return nothing;

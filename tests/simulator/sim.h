@@ -315,7 +315,7 @@ void *schedule_run(void *nothing);
 
 struct sim_counts {
     uint64_t schedules, acknowledged, durable, promoted, forced, switched, undone, kills, power_cuts, stops, records, shrunk,
-        grown, excused, frames, unknown, refused, last_resort, virtual_ns, switches, restarts, trimmed, begun, resumed, taken_back, kept_blocks,
+        grown, slowed, excused, frames, unknown, refused, last_resort, virtual_ns, switches, restarts, trimmed, begun, resumed, taken_back, kept_blocks,
         rebuilt, aside, adopted, fetched, rows, mended, replaced, decided;
 };
 
@@ -342,6 +342,8 @@ struct world {
     bool reclaims;  /* records are made that no user waits for, and that a mount's gate does not hold up */
     bool calm;      /* the end: no faults … */
     bool idle;      /* … and no users */
+    int64_t takes[SIM_NODES]; /* so long does a standby need for each record */
+    uint64_t join_records, join_bytes; /* 0: as they are */
     int64_t quiet;  /* nothing has been wrong with lines or processors since */
     int64_t think_low, think_high; /* of the users, between two operations */
     unsigned users;

@@ -367,6 +367,8 @@ int store_receive(struct store *store, const void *bytes, size_t length, const v
         rc = payload_length == record.head.payload ? record_check_payload(&record, payload, payload_length) : -EBADMSG;
     if (rc)
         sim_fail("node %u receives a record that cannot be", played(store)->node);
+    if (world->takes[played(store)->node])
+        sim_sleep(world->takes[played(store)->node]);
     store_lock(store);
     rc = played(store)->disk->full ? -ENOSPC : receive_check(store, &record.head, bytes, length);
     if (rc == 0) {
