@@ -131,6 +131,8 @@ static int say_whose(struct comparing *c, const struct side *side) {
         difference->ino = prefix;
         difference->entry = key_u64_name(prefix, key.data + 8, key.length - 8);
         if (c->other.there && difference->differs != DIFFERS_HERE) {
+            if (c->other.value.length != sizeof entry)
+                return -EBADMSG;
             memcpy(&entry, c->other.value.data, sizeof entry);
             difference->there = entry.ino;
         }
