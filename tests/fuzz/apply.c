@@ -247,8 +247,8 @@ static int offer(struct script *script, bool *new_state) {
     }
     uint8_t *copy = fuzz_copy(bytes, (size_t)length), *payload = fuzz_copy(made.payload, made.record.head.payload);
     int rc = store_receive(store, copy, (size_t)length, payload, made.record.head.payload);
-    free(copy);
-    free(payload);
+    fuzz_free(copy, (size_t)length);
+    fuzz_free(payload, made.record.head.payload);
     FUZZ_MUST(rc == 0 || rc == -EBADMSG || rc == -ESTALE || rc == -ENOSPC);
     *new_state = *new_state || rc == 0;
     return rc;

@@ -8,6 +8,7 @@
 #include "fs/tree_wire.h"
 #include "fs/volume.h"
 #include "replication/replicator.h"
+#include "replication/verify.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <poll.h>
@@ -44,6 +45,7 @@ static void start(void) {
     control_history();
     control_scrub();
     replicator_control();
+    verify_control();
     PROMISE(control_start(&volume, &control, why, sizeof why) == 0);
 }
 

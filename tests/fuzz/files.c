@@ -175,11 +175,7 @@ static bool take_undone(uint8_t *bytes, size_t length, bool right) {
     return rc == 0;
 }
 
-static bool one(const uint8_t *input, size_t length) {
-    if (length == 0)
-        return false;
-    uint8_t which = input[0];
-    AUTO_FREE uint8_t *bytes = fuzz_copy(input + 1, --length);
+static bool take(uint8_t which, uint8_t *bytes, size_t length) {
     bool right = which & RIGHT;
     switch ((which & 7) % FILE_END) {
     case FILE_REGISTER:
@@ -195,6 +191,15 @@ static bool one(const uint8_t *input, size_t length) {
     default:
         return take_undone(bytes, length, right);
     }
+}
+
+static bool one(const uint8_t *input, size_t length) {
+    if (length == 0)
+        return false;
+    uint8_t *bytes = fuzz_copy(input + 1, --length);
+    bool good = take(input[0], bytes, length);
+    fuzz_free(bytes, length);
+    return good;
 }
 
 /* ---- Seeds ---- */

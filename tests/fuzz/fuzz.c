@@ -69,6 +69,15 @@ uint64_t script_number(struct script *script) {
     return choice < 26 ? script_u8(script) : choice < 30 ? script_u16(script) : script_u64(script);
 }
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define SANITIZED
+#endif
+
+#ifdef SANITIZED
 uint8_t *fuzz_copy(const void *bytes, size_t length) {
     uint8_t *copy = malloc(length ? length : 1);
     PROMISE(copy);
@@ -76,6 +85,34 @@ uint8_t *fuzz_copy(const void *bytes, size_t length) {
         memcpy(copy, bytes, length);
     return copy;
 }
+
+void fuzz_free(const uint8_t *copy, size_t length) {
+    (void)length;
+    free((void *)copy);
+}
+#else
+/* Without the sanitizer: it ends where a page begins that nobody may touch. */
+#define PAGE 4096u
+
+static size_t whole_pages(size_t length) {
+    return (length + PAGE - 1) / PAGE * PAGE;
+}
+
+uint8_t *fuzz_copy(const void *bytes, size_t length) {
+    size_t size = whole_pages(length);
+    uint8_t *region = mmap(NULL, size + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    PROMISE(region != MAP_FAILED && mprotect(region + size, PAGE, PROT_NONE) == 0);
+    uint8_t *copy = region + size - length;
+    if (length)
+        memcpy(copy, bytes, length);
+    return copy;
+}
+
+void fuzz_free(const uint8_t *copy, size_t length) {
+    if (copy)
+        munmap((uint8_t *)copy + length - whole_pages(length), whole_pages(length) + PAGE);
+}
+#endif
 
 /* ---- What the product says, and how its disk behaves ---- */
 

@@ -22,7 +22,7 @@ struct fuzz_harness {
 };
 
 extern const struct fuzz_harness fuzz_wire, fuzz_record, fuzz_apply, fuzz_config, fuzz_files, fuzz_store, fuzz_import,
-    fuzz_control, fuzz_peer;
+    fuzz_control, fuzz_peer, fuzz_compare;
 
 /* For `seeds`: one of them. */
 void fuzz_give(const char *name, const void *bytes, size_t length);
@@ -50,8 +50,9 @@ struct span script_bytes(struct script *script, size_t length); /* fewer, if the
 /* Numbers at the edges of what is allowed, as often as not. */
 uint64_t script_number(struct script *script);
 
-/* A copy in memory of its own, so that reading beyond its end is noticed. Free it. */
+/* A copy in memory of its own, so that reading beyond its end is noticed, with sanitizers and without. */
 uint8_t *fuzz_copy(const void *bytes, size_t length);
+void fuzz_free(const uint8_t *copy, size_t length);
 
 /* ---- Inputs that may end the process: run in a child ---------------------------------------------------------------- */
 

@@ -18,40 +18,10 @@
 #define BAD_BLOCKS 2u
 #define PASTS 4u
 #define UNFIT_ORDER 8u /* rows come in the order in which they are kept, edited keys or not */
-#define EDITS_MAX 8u
-#define ROWS_MAX 4000u
 
-struct given_row {
-    enum table table;
-    struct key key;
-    uint8_t *value;
-    uint32_t length;
-};
-
-static struct given_row rows[ROWS_MAX + EDITS_MAX]; /* of the provider */
-static unsigned row_count;
+static struct given_rows given; /* of the provider; edits are a child's, so they need not be taken back */
 static struct import_state state;
 static char folder[600], provider[600];
-
-static void load_rows(struct store *store) {
-    struct key first = {.length = 0};
-    store_lock(store);
-    for (enum table table = 0; table < TABLE_SHARED_END; table++) {
-        struct cursor cursor;
-        PROMISE(cursor_open(&cursor, store, NULL, table) == 0);
-        for (int rc = cursor_seek(&cursor, &first); rc == 0; rc = cursor_next(&cursor)) {
-            struct given_row *row = &rows[row_count++];
-            PROMISE(row_count < ROWS_MAX && cursor.key.length <= KEY_MAX);
-            row->table = table;
-            row->key.length = (uint16_t)cursor.key.length;
-            memcpy(row->key.bytes, cursor.key.data, cursor.key.length);
-            row->length = cursor.value.length;
-            row->value = fuzz_copy(cursor.value.data, cursor.value.length);
-        }
-        cursor_close(&cursor);
-    }
-    store_unlock(store);
-}
 
 static struct store *provider_store; /* open as long as the harness runs, for its blocks; a child only reads files */
 
@@ -64,48 +34,11 @@ static void start(void) {
     image_write(fuzz_template(), provider);
     fuzz_empty();
     PROMISE(store_open(provider, fuzz_volume, &options, &provider_store, why, sizeof why) == 0);
-    load_rows(provider_store);
+    given_load(&given, provider_store);
     store_position(provider_store, &position);
     state = (struct import_state){.lsn = position.lsn, .epoch = position.epoch, .time = position.time};
     memcpy(state.chain, position.chain, CHAIN_SIZE);
     memcpy(state.incarnation, store_incarnation(provider_store), STORE_ID_SIZE);
-}
-
-/* ---- Edits; in the child, so they need not be taken back ---- */
-
-static void edit(struct script *script) {
-    static struct edited_row edited;
-    uint32_t table = script_below(script, TABLE_SHARED_END), nth = script_u8(script), seen = 0;
-    struct given_row *row = NULL;
-    for (unsigned round = 0; !row && round < 300; round++)
-        for (unsigned i = 0; i < row_count && !row; i++)
-            if (rows[i].table == table && seen++ == nth)
-                row = &rows[i];
-    if (!row)
-        row = &rows[nth % row_count];
-    edited.table = row->table;
-    edited.key = row->key;
-    edited.length = row->length;
-    memcpy(edited.value, row->value, row->length);
-    enum edit_effect effect = edit_row(script, &edited);
-    if (effect == EDIT_REMOVE) {
-        row->table = TABLE_END;
-        return;
-    }
-    if (effect == EDIT_ADD)
-        row = &rows[row_count++];
-    row->table = edited.table;
-    row->key = edited.key;
-    row->value = fuzz_copy(edited.value, edited.length);
-    row->length = (uint32_t)edited.length;
-}
-
-static int by_key(const void *a, const void *b) {
-    const struct given_row *x = a, *y = b;
-    if (x->table != y->table)
-        return x->table < y->table ? -1 : 1;
-    int order = memcmp(x->key.bytes, y->key.bytes, MIN(x->key.length, y->key.length));
-    return order ? order : (int)x->key.length - (int)y->key.length;
 }
 
 /* ---- Importing ---- */
@@ -125,8 +58,8 @@ static bool is_behind(const struct given_row *row, const struct key *after) {
 
 static int next_row(void *context, struct span *key, struct span *value) {
     struct answer *answer = context;
-    for (; answer->at < row_count; answer->at++) {
-        const struct given_row *row = &rows[answer->at];
+    for (; answer->at < given.count; answer->at++) {
+        const struct given_row *row = &given.rows[answer->at];
         if (row->table != answer->table || !is_behind(row, &answer->after))
             continue;
         *key = (struct span){row->key.bytes, row->key.length};
@@ -226,10 +159,10 @@ static bool run(struct script *script) {
     struct store *old;
     struct import *import;
     char why[600] = "";
-    for (unsigned i = 0; i < EDITS_MAX && script_u8(script) != 0; i++)
-        edit(script);
+    for (unsigned i = 0; i < GIVEN_EDITS_MAX && script_u8(script) != 0; i++)
+        given_edit(&given, script, i);
     if (!(flags & UNFIT_ORDER))
-        qsort(rows, row_count, sizeof *rows, by_key);
+        given_sort(&given);
     image_write(flags & SAME_OLD ? fuzz_template() : fuzz_empty(), folder);
     PROMISE(store_open(folder, fuzz_volume, &options, &old, why, sizeof why) == 0);
     PROMISE(import_open(old, &import, why, sizeof why) == 0);

@@ -10,6 +10,7 @@
 #include "fs/import.h"
 #include "fs/ops.h"
 #include "replication/parts.h"
+#include "replication/verify.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <arpa/inet.h>
@@ -36,6 +37,7 @@ static struct {
     uint64_t login;    /* session of its login */
     uint64_t session;  /* of the liar's own login */
     struct wire_ask_copy ask;
+    uint8_t ranges[COPY_RANGES_BYTES]; /* of it */
     struct link_route control, copy;
     uint64_t beats;
     uint8_t incarnation[16];
@@ -142,6 +144,9 @@ static void hear(const struct link_message *message, bool bound, enum link_port 
         break;
     case WIRE_ASK_COPY:
         heard.ask = frame->ask;
+        if (frame->ask.ranges.length)
+            memcpy(heard.ranges, frame->ask.ranges.data, frame->ask.ranges.length);
+        heard.ask.ranges.data = heard.ranges;
         break;
     default:
         break;
@@ -232,6 +237,7 @@ static void text_of(struct script *script, char text[WIRE_TEXT]) {
 }
 
 static void ask_of(struct script *script, struct wire_ask_copy *ask) {
+    static uint8_t ranges[COPY_RANGES_BYTES];
     *ask = (struct wire_ask_copy){.number = script_u8(script), .kind = 1 + script_below(script, COPY_KIND_END - 1),
                                   .lsn = script_below(script, 2) ? lsn_of(script) : 0};
     memcpy(ask->chain, heard.position.chain, CHAIN_SIZE);
@@ -248,6 +254,13 @@ static void ask_of(struct script *script, struct wire_ask_copy *ask) {
     ask->data = script_below(script, 2) ? (1ull << 40) + script_u8(script) : script_number(script);
     ask->first = script_number(script);
     ask->count = 1 + script_below(script, COPY_BLOCKS_MAX);
+    ask->ranges = (struct span){ranges, 0};
+    for (unsigned i = ask->kind == COPY_RANGE ? 1 : ask->kind == COPY_HASHES ? 1 + script_below(script, 8) : 0; i > 0; i--) {
+        struct range range = range_of(script_below(script, TABLE_SHARED_END), (1ull << 40) + script_u8(script));
+        if (script_below(script, 2))
+            range.from.length = range.to.length = 0;
+        ask->ranges.length = wire_range_put(ranges, ask->ranges.length, &range);
+    }
 }
 
 /* A control frame of any type. */
@@ -339,6 +352,35 @@ static void say_records(struct script *script) {
 }
 
 /* Rows of its own, from where it has asked; one of them changed, perhaps. All of the table: *done. */
+struct putting {
+    uint8_t *at;
+    uint32_t count, damaged;
+    struct script *script;
+};
+
+static int put_row(void *context, struct span key, struct span value) {
+    struct putting *putting = context;
+    uint8_t *row = putting->at;
+    putting->at = wire_copy_put_row(row, key, value);
+    if (putting->count++ == putting->damaged)
+        row[WIRE_COPY_ROW_HEAD + script_u16(putting->script) % (key.length + value.length)] ^= script_u8(putting->script);
+    return putting->count >= 40;
+}
+
+/* The rows of the range that it has asked for, one of them changed, perhaps. */
+static uint8_t *range_answer(struct script *script, uint8_t *to, uint32_t *count, bool *done) {
+    struct putting putting = {to, 0, script_below(script, 4) == 3 ? script_below(script, 30) : UINT32_MAX, script};
+    struct range range;
+    uint32_t at = 0;
+    if (wire_range_next(&heard.ask.ranges, &at, &range) != 1)
+        return to;
+    store_lock(volume.store);
+    *done = range_rows(volume.store, &range, put_row, &putting) == 0;
+    store_unlock(volume.store);
+    *count = putting.count;
+    return putting.at;
+}
+
 static uint8_t *own_rows(struct script *script, uint8_t *at, uint32_t *count, bool *done) {
     struct cursor cursor;
     struct key from = heard.ask.after;
@@ -398,6 +440,21 @@ static void say_copy(struct script *script) {
             struct span value = script_bytes(script, script_below(script, 130));
             at = wire_copy_put_row(at, (struct span){key.bytes, key.length}, value);
         }
+    } else if (copy->kind == COPY_RANGE) {
+        at = range_answer(script, at, &copy->count, &copy->done);
+    } else if (copy->kind == COPY_HASHES) {
+        uint32_t where = 0;
+        struct range range;
+        for (; copy->count < 100 && wire_range_next(&heard.ask.ranges, &where, &range) == 1; copy->count++) {
+            struct wire_copy_hash hash = {.over = script_below(script, 8) == 7};
+            uint32_t rows;
+            store_lock(volume.store);
+            range_hash(volume.store, &range, 100000, hash.hash, &rows);
+            store_unlock(volume.store);
+            hash.hash[0] ^= script_below(script, 3) == 2; /* they differ: rows are asked for */
+            memcpy(at, &hash, sizeof hash);
+            at += sizeof hash;
+        }
     } else if (copy->kind == COPY_PLACES || copy->kind == COPY_DATA) {
         for (copy->count = 0; copy->count < 8 && script_below(script, 3); copy->count++) {
             bool error = script_below(script, 2);
@@ -408,6 +465,10 @@ static void say_copy(struct script *script) {
     }
     copy->bulk = (struct span){bytes + WIRE_COPY_HEAD, (uint32_t)(at - bytes - WIRE_COPY_HEAD)};
     link_fill_head(liar, &frame.head);
+    if (copy->kind == COPY_COMPARE) { /* of the state that is there, with its chain */
+        copy->lsn = heard.ask.lsn;
+        memcpy(copy->chain, heard.ask.chain, CHAIN_SIZE);
+    }
     size_t length = wire_copy_finish(bytes, &frame);
     pass(LINK_COPY, script_below(script, 8) != 7, 0, bytes, length);
 }
@@ -474,6 +535,11 @@ static void work(struct script *script) {
         if (script_below(script, 2))
             replicator_promote(volume.replicator, true, why, sizeof why);
         return;
+    }
+    if (script_below(script, 4) == 3) {
+        struct verify_request request = {.node = 1};
+        uint64_t ticket;
+        verify_start(volume.replicator, &request, &ticket, why, sizeof why);
     }
     snprintf(name, sizeof name, "made %u", script_u8(script));
     op_create(volume.store, &root, ROOT_INO, name, S_IFREG | 0600, 0, NULL, &out, &lsn);

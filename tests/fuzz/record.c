@@ -27,7 +27,7 @@ static void walk_xattrs(const struct record *record) {
         acl_mode(acl, value.length, &mode);
         acl_chmod(acl, value.length, 0777);
         acl_inherit(acl, value.length, &mode);
-        free(acl);
+        fuzz_free(acl, value.length);
     }
 }
 
@@ -100,7 +100,7 @@ static bool row(const uint8_t *bytes, size_t length) {
         places += row.dropped[i].count;
     uint8_t *record = fuzz_copy(row.record.data, row.record.length);
     bool good = decode(record, row.record.length, false) && rc == 0;
-    free(record);
+    fuzz_free(record, row.record.length);
     return good && places < UINT32_MAX;
 }
 
@@ -110,7 +110,7 @@ static bool one(const uint8_t *input, size_t length) {
     uint8_t flags = input[0];
     uint8_t *bytes = fuzz_copy(input + 1, --length);
     bool good = flags & ROW ? row(bytes, length) : decode(bytes, length, flags & RIGHT);
-    free(bytes);
+    fuzz_free(bytes, length);
     return good;
 }
 

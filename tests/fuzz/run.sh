@@ -21,7 +21,7 @@ for name; do
     case $name in
     config) options=(-dict="$BATON_SRC/tests/fuzz/config.dict") ;;
     control) options=(-dict="$BATON_SRC/tests/fuzz/json.dict") ;;
-    apply | store | import | peer) # scripts: any bytes are one
+    apply | store | import | compare | peer) # scripts: any bytes are one
         options=(-len_control=0 -max_len=600)
         for i in {1..20}; do head -c $((i * 8)) /dev/urandom >"$own/random-$i"; done
         ;;

@@ -54,11 +54,16 @@ static void walk_copy(const struct wire_copy *copy) {
     struct span key, value;
     uint32_t at = 0, count = 0;
     int rc = 0, error;
-    if (copy->error || copy->kind == COPY_OPEN || copy->kind == COPY_CLOSE)
+    bool rows = copy->kind == COPY_ROWS || copy->kind == COPY_RANGE;
+    if (copy->error)
         return;
-    while ((rc = copy->kind == COPY_ROWS ? wire_copy_row_next(copy, &at, &key, &value)
-                                         : wire_copy_blocks_next(copy, &at, &error, &value)) == 1) {
-        if (copy->kind == COPY_ROWS) {
+    if (copy->kind == COPY_HASHES)
+        for (; count < copy->count; count++)
+            FUZZ_MUST(wire_copy_hash(copy, count).over <= UINT32_MAX);
+    if (!rows && copy->kind != COPY_PLACES && copy->kind != COPY_DATA)
+        return;
+    while ((rc = rows ? wire_copy_row_next(copy, &at, &key, &value) : wire_copy_blocks_next(copy, &at, &error, &value)) == 1) {
+        if (rows) {
             touch(key);
             FUZZ_MUST(key.length <= KEY_MAX);
         } else {
@@ -68,6 +73,15 @@ static void walk_copy(const struct wire_copy *copy) {
         count++;
     }
     FUZZ_MUST(rc == 0 && count == copy->count);
+}
+
+static void walk_ranges(const struct wire_ask_copy *ask) {
+    struct range range;
+    uint32_t at = 0;
+    int rc;
+    while ((rc = wire_range_next(&ask->ranges, &at, &range)) == 1)
+        FUZZ_MUST(range_valid(&range) && range.from.length <= KEY_MAX && range.to.length <= KEY_MAX);
+    FUZZ_MUST(rc == 0);
 }
 
 /* What was let in can be said again, and means the same. */
@@ -96,9 +110,11 @@ static bool one(const uint8_t *input, size_t length) {
             walk_copy(&frame.copy);
         else
             say_again(&frame);
+        if (frame.head.type == WIRE_ASK_COPY)
+            walk_ranges(&frame.ask);
         FUZZ_MUST(wire_type_name(frame.head.type));
     }
-    free(bytes);
+    fuzz_free(bytes, length);
     return rc == 0;
 }
 
@@ -126,6 +142,18 @@ static void give_control(enum wire_type type, struct frame frame) {
     memcpy(frame.head.volume, "the pair's volume", 16);
     seed[0] = RIGHT;
     fuzz_give(wire_type_name((uint8_t)type), seed, 1 + wire_encode(&frame, seed + 1));
+}
+
+static void give_ranges(void) {
+    uint8_t bytes[COPY_RANGES_BYTES];
+    struct range range = {.table = TABLE_EXTENT, .from = key_u64_u64(9, 0), .to = key_u64_u64(9, 70)};
+    uint32_t used = wire_range_put(bytes, 0, &range);
+    give_control(WIRE_ASK_COPY, (struct frame){.ask = {.number = 6, .kind = COPY_COMPARE, .lsn = 70}});
+    give_control(WIRE_ASK_COPY, (struct frame){.ask = {.number = 7, .kind = COPY_RANGE, .lsn = 70, .ranges = {bytes, used}}});
+    range = range_of(TABLE_DIRENT, 1);
+    used = wire_range_put(bytes, used, &range);
+    give_control(WIRE_ASK_COPY, (struct frame){.ask = {.number = 8, .kind = COPY_HASHES, .lsn = 70, .ranges = {bytes, used}}});
+    give_control(WIRE_ASK_COPY, (struct frame){.ask = {.number = 9, .kind = COPY_COMPARED, .lsn = 70}});
 }
 
 static void give_records(void) {
@@ -165,6 +193,9 @@ static void give_copies(void) {
     at = wire_copy_put_blocks(begin + WIRE_COPY_BLOCKS_HEAD + BATON_BLOCK, -EIO, 0);
     frame.copy.bulk = (struct span){begin, (uint32_t)(at - begin)};
     fuzz_give("copy-blocks", seed, 1 + wire_copy_finish(seed + 1, &frame));
+    frame.copy = (struct wire_copy){.number = 5, .kind = COPY_HASHES, .lsn = 70, .count = 2, .bulk = {begin, 2 * sizeof(struct wire_copy_hash)}};
+    memset(begin, 0, 2 * sizeof(struct wire_copy_hash));
+    fuzz_give("copy-hashes", seed, 1 + wire_copy_finish(seed + 1, &frame));
     frame.copy = (struct wire_copy){.number = 4, .kind = COPY_OPEN, .error = ENOENT, .text = "no such state"};
     fuzz_give("copy-error", seed, 1 + wire_copy_finish(seed + 1, &frame));
 }
@@ -186,6 +217,7 @@ static void seeds(void) {
                                                        .places = {{1, 2, 3}, {1, 9, 1}}}});
     give_control(WIRE_ASK_COPY, (struct frame){.ask = {.number = 4, .kind = COPY_DATA, .data = 9, .first = 3, .count = 1}});
     give_control(WIRE_ASK_COPY, (struct frame){.ask = {.number = 5, .kind = COPY_CLOSE, .lsn = 70}});
+    give_ranges();
     give_records();
     give_copies();
 }
