@@ -5,6 +5,8 @@
 #include "fs/import_internal.h"
 #include "tests/simulator/sim.h"
 
+#include <sys/stat.h>
+
 /* ---- Lists of rows --------------------------------------------------------------------------------------------------- */
 
 static int compare(const struct sim_row *row, unsigned table, const void *key, size_t length) {
@@ -90,8 +92,13 @@ static void put_inodes(const struct sim_state *state, struct sim_rows *rows) {
     for (unsigned i = 0; i < SIM_INODES; i++) {
         const struct sim_record *record = state->slots[i];
         struct key key = key_u64(i + 1);
-        if (record)
-            rows_put(rows, TABLE_INODE, key.bytes, key.length, record->chain, CHAIN_SIZE);
+        struct inode_row row = {.mode = S_IFREG | 0600};
+        if (!record)
+            continue;
+        _Static_assert(sizeof row.data + sizeof row.parent == CHAIN_SIZE, "the record's name fits");
+        memcpy(&row.data, record->chain, sizeof row.data);
+        memcpy(&row.parent, record->chain + sizeof row.data, sizeof row.parent);
+        rows_put(rows, TABLE_INODE, key.bytes, key.length, &row, sizeof row);
     }
 }
 
