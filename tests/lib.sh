@@ -186,8 +186,9 @@ trap 'echo "Bail out! interrupted"; tap_ended=1; exit 129' HUP
 trap 'echo "Bail out! interrupted"; tap_ended=1; exit 130' INT
 trap 'echo "Bail out! interrupted, or out of time (BATON_TEST_TIMEOUT)"; tap_ended=1; exit 143' TERM
 
-# ---- network: namespaces a, b and witness on one bridge ----
-declare -A address=([a]=10.77.0.1 [b]=10.77.0.2 [witness]=10.77.0.3)
+# ---- network: namespaces of the nodes and witness on one bridge ----
+nodes=(a b) # a test of three sets nodes=(a b c) before anything else
+declare -A address=([a]=10.77.0.1 [b]=10.77.0.2 [witness]=10.77.0.3 [c]=10.77.0.4)
 
 need_root() {
     [ "$(id -u)" = 0 ] || skip_all "needs root"
@@ -197,14 +198,14 @@ need_root() {
 network_up() {
     need_root
     local node hub=$ID-hub
-    namespaces=("$hub" "$ID-a" "$ID-b" "$ID-witness")
+    namespaces=("$hub" "${nodes[@]/#/$ID-}" "$ID-witness")
     for node in "${namespaces[@]}"; do
         ip netns add "$node" || bail "no network namespace could be made"
         ip -n "$node" link set lo up
     done
     ip -n "$hub" link add bridge type bridge stp_state 0 forward_delay 0 || bail "no bridge could be made"
     ip -n "$hub" link set bridge up
-    for node in a b witness; do
+    for node in "${nodes[@]}" witness; do
         ip -n "$hub" link add "to-$node" type veth peer name eth0 netns "$ID-$node" || bail "no veth could be made"
         ip -n "$hub" link set "to-$node" master bridge up
         ip -n "$ID-$node" address add "${address[$node]}/24" dev eth0
@@ -233,16 +234,18 @@ network_mend_between() {
     ip -n "$ID-$2" route del blackhole "${address[$1]}/32"
 }
 
-# ---- a volume on nodes a and b ----
+# ---- a volume on these nodes ----
 store_of() { echo "$T/$1/store"; }
 mount_of() { echo "$T/$1/mount"; }
 
 # volume_create [OPTION…]: config and keys at $CONFIG; options go to `baton create`.
 volume_create() {
-    mkdir -p "$T/a/mount" "$T/b/mount"
-    "$BATON" create --config "$CONFIG" --volume "$ID" \
-        --node "a=tcp://${address[a]}:7400,store=$(store_of a),mount=$(mount_of a)" \
-        --node "b=tcp://${address[b]}:7400,store=$(store_of b),mount=$(mount_of b)" "$@" >"$T/.out" 2>&1 ||
+    local node all=()
+    for node in "${nodes[@]}"; do
+        mkdir -p "$T/$node/mount"
+        all+=(--node "$node=tcp://${address[$node]}:7400,store=$(store_of "$node"),mount=$(mount_of "$node")")
+    done
+    "$BATON" create --config "$CONFIG" --volume "$ID" "${all[@]}" "$@" >"$T/.out" 2>&1 ||
         bail "baton create failed: $(cat "$T/.out")"
 }
 
@@ -260,7 +263,7 @@ volume_set() {
 volume_format() {
     local node
     local first=--first # a starts as primary
-    for node in a b; do
+    for node in "${nodes[@]}"; do
         "$BATON" format --config "$CONFIG" --node "$node" $first >"$T/.out" 2>&1 ||
             bail "baton format failed: $(cat "$T/.out")"
         first=
@@ -308,13 +311,15 @@ kill_node() {
     return 0
 }
 
-# network, config, stores, both daemons; a is primary
+# network, config, stores, daemons; a is primary
 volume_up() {
+    local node
     network_up
     volume_create "$@"
     volume_format
-    start_node a || bail "node a does not start"
-    start_node b || bail "node b does not start"
+    for node in "${nodes[@]}"; do
+        start_node "$node" || bail "node $node does not start"
+    done
 }
 
 # status_of NODE KEY…: a value from `baton status --json`, e.g.  status_of a volume role
