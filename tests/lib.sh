@@ -150,7 +150,7 @@ is_child() { [ "$(awk '/^PPid:/ { print $2 }' "/proc/$1/status" 2>/dev/null)" = 
 
 cleanup() {
     local status=$? node pid mount hook
-    trap '' INT TERM HUP
+    trap '' INT TERM HUP PIPE
     trap - EXIT
     cd /
     [ $tap_failed = 0 ] || show_logs
@@ -182,6 +182,7 @@ cleanup() {
 }
 trap cleanup EXIT
 # A plan would make what was interrupted look whole.
+trap 'tap_ended=1; exit 141' PIPE # nobody reads what it prints
 trap 'echo "Bail out! interrupted"; tap_ended=1; exit 129' HUP
 trap 'echo "Bail out! interrupted"; tap_ended=1; exit 130' INT
 trap 'echo "Bail out! interrupted, or out of time (BATON_TEST_TIMEOUT)"; tap_ended=1; exit 143' TERM

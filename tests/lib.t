@@ -45,3 +45,8 @@ is "$(grep -c 'not reached' <<<"$out")" 0 "an interrupt ends the test"
 like "$out" "Bail out! interrupted" "... which says so"
 is "$(left_behind "$out")" "" "... and leaves nothing behind"
 ok "... no process either" process_gone "$(sed -n 's/^# pid //p' <<<"$out")"
+
+run_child 'echo "# ID $ID"; echo "# pid $$"; network_up; for ((i = 0; i < 1000; i++)); do ok "more" true; sleep 0.01; done' | head -n 20 >"$T/cut"
+ended() { process_gone "$(sed -n 's/^# pid //p' "$T/cut")"; }
+ok "when nobody reads any more it ends" wait_until 10 ended
+is "$(left_behind "$(cat "$T/cut")")" "" "... and leaves nothing behind"
