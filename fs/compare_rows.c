@@ -198,6 +198,7 @@ static int report(struct comparing *c, enum differs differs) {
         rc = say_both(c);
     else
         say(difference, "%sonly on %s", difference->text[0] ? " is " : "", side->source->node);
+    text_mend(difference->text); /* a name may have been cut */
     return rc ? rc : c->found(c->context, difference);
 }
 

@@ -345,3 +345,14 @@ size_t text_escape(const void *bytes, size_t length, char *text, size_t room) {
     text[used] = '\0';
     return used;
 }
+
+void text_mend(char *text) {
+    size_t left = strlen(text);
+    while (left > 0) {
+        unsigned length = utf8_length((const uint8_t *)text, left);
+        if (length == 0)
+            *text = '?';
+        text += MAX(length, 1);
+        left -= MAX(length, 1);
+    }
+}

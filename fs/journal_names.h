@@ -29,5 +29,7 @@ bool names_path_in(struct names *names, uint64_t directory, struct span name, ch
 /* Bytes as UTF-8 text for people and JSON: a backslash is doubled; control characters and what is not UTF-8 become \xHH.
  * Cut to fit. Returns the length. */
 size_t text_escape(const void *bytes, size_t length, char *text, size_t room);
+/* In text that was cut somewhere, or came from elsewhere: what is not UTF-8 becomes '?'. JSON takes nothing else. */
+void text_mend(char *text);
 
 #endif

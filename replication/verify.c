@@ -1,6 +1,7 @@
 #include "replication/verify_internal.h"
 
 #include "fs/history.h"
+#include "fs/journal_names.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -92,6 +93,7 @@ int verify_say(struct verifying *v, int error, const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(v->result.why, sizeof v->result.why, format, arguments);
     va_end(arguments);
+    text_mend(v->result.why);
     return error;
 }
 

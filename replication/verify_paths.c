@@ -10,6 +10,7 @@
 
 #define DIRECTORIES_MAX (4u << 20) /* that wait for their turn */
 #define CHILDREN 512u              /* looked at in one portion */
+#define BATCH_BYTES (1u << 20)     /* at the slowest rate less than COMPARE_IDLE, for which the other node keeps its state */
 
 struct batch { /* small ranges, compared together */
     unsigned count;
@@ -50,7 +51,7 @@ static int add(struct tree_walk *walk, const struct range *range) {
     struct range part = *range;
     uint32_t bytes;
     store_lock(v->past);
-    int rc = range_cut(v->past, &part, COMPARE_ROWS, 1u << 20, batch->hashes[batch->count], &batch->rows[batch->count], &bytes);
+    int rc = range_cut(v->past, &part, COMPARE_ROWS, BATCH_BYTES, batch->hashes[batch->count], &batch->rows[batch->count], &bytes);
     store_unlock(v->past);
     if (rc == 0) /* too large for here */
         return verify_range(v, range);
@@ -60,7 +61,7 @@ static int add(struct tree_walk *walk, const struct range *range) {
     v->result.bytes += bytes;
     batch->bytes += bytes;
     batch->ranges[batch->count++] = part;
-    return batch->count == COPY_RANGES_MAX ? flush(walk) : 0;
+    return batch->count == COPY_RANGES_MAX || batch->bytes >= BATCH_BYTES ? flush(walk) : 0;
 }
 
 static int add_inode(struct tree_walk *walk, uint64_t ino) {

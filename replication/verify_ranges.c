@@ -59,19 +59,20 @@ static int next_row(void *packed, struct span *key, struct span *value) {
     return wire_copy_row_next(&rows->copy, &rows->at, key, value);
 }
 
-/* Where the other one's rows of this answer end. */
-static int end_of(const struct wire_copy *copy, struct range *range) {
+/* Where the other one's rows of this answer end: further than they began, and not beyond what was asked for, or the next
+ * question would be none. */
+static int end_of(const struct wire_copy *copy, const struct range *leaf, struct range *range) {
     struct packed_rows rows = {.copy = *copy};
     struct span key = {0}, value = {0};
-    struct key begin = range->from;
     while (next_row(&rows, &key, &value) == 1)
         ;
     if (copy->done)
         return 0;
     int rc = copy->count ? range_behind(range->table, key, value, &range->to) : -EBADMSG;
-    size_t length = MIN(begin.length, range->to.length);
-    if (rc == 0 && memcmp(begin.bytes, range->to.bytes, length) >= 0 && begin.length >= range->to.length)
-        rc = -EBADMSG; /* it would never end */
+    struct range rest = {.table = range->table, .from = range->to, .to = leaf->to};
+    bool stays = range->to.length == range->from.length && memcmp(range->to.bytes, range->from.bytes, range->to.length) == 0;
+    if (rc == 0 && (stays || !range_valid(range) || !range_valid(&rest)))
+        rc = -EBADMSG;
     return rc;
 }
 
@@ -107,7 +108,7 @@ static int compare_leaf(struct verifying *v, const struct range *leaf) {
             return rc;
         const struct wire_copy *copy = &answer.frame.copy;
         done = copy->done;
-        rc = end_of(copy, &range);
+        rc = end_of(copy, leaf, &range);
         if (rc)
             verify_say(v, rc, "node %s answers something else than was asked", v->r->config->nodes[v->request.node].name);
         else

@@ -1,12 +1,12 @@
 /* Two nodes compare their copies (replication/verify.c) over real sockets, in ranges of few rows, so that there are many:
  * equal while one works; then rows of one are changed at random, and just those are found; a copy that lacks much, or has
- * much more; who asks wrongly.
+ * much more; a node that gives other rows than were asked for; who asks wrongly.
  */
 #include "fs/compare.h"
 #include "fs/extent.h"
 #include "fs/store_internal.h"
 #include "replication/parts.h"
-#include "replication/verify.h"
+#include "replication/verify_internal.h"
 #include "tests/churn.h"
 #include "tests/pair.h"
 
@@ -325,6 +325,125 @@ static void below_paths(struct pair *pair) {
     json_decref(line);
 }
 
+/* One row of the other node is another one: compared from here. */
+static void plant_group(struct store *store, uint64_t ino, uint32_t group) {
+    struct inode_row row = row_of(store, ino);
+    struct key key = key_u64(ino);
+    row.gid = group;
+    store_lock(store);
+    put(store, TABLE_INODE, &key, &row, sizeof row);
+    store->unsaved = true;
+    store_unlock(store);
+    store_checkpoint(store);
+}
+
+static void plant_attribute(struct store *store, const struct key *key, const void *value, size_t length) {
+    store_lock(store);
+    put(store, TABLE_XATTR, key, value, length);
+    store->unsaved = true;
+    store_unlock(store);
+    store_checkpoint(store);
+}
+
+/* How much is read between two words to the other node, which keeps its state for COMPARE_IDLE without one. */
+static _Atomic uint64_t most_paced;
+
+void __real_verify_pace(struct verifying *v, uint64_t bytes);
+void __wrap_verify_pace(struct verifying *v, uint64_t bytes);
+void __wrap_verify_pace(struct verifying *v, uint64_t bytes) {
+    if (bytes > atomic_load(&most_paced))
+        atomic_store(&most_paced, bytes);
+    __real_verify_pace(v, bytes);
+}
+
+static void large_rows_below_a_path(struct pair *pair) {
+    static uint8_t value[60000];
+    struct store *store = pair->nodes[0].store;
+    uint64_t directory = make(store, ROOT_INO, "attributes", S_IFDIR | 0755), lsn;
+    for (unsigned i = 0; i < 80; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "file-%u", i);
+        uint64_t ino = make(store, directory, name, S_IFREG | 0644);
+        if (op_setxattr(store, &root_caller, ino, "user.large", value, sizeof value, 0, false, &lsn))
+            bail("no attribute");
+    }
+    if (!pair_wait_equal(pair, 20))
+        bail("not equal");
+    atomic_store(&most_paced, 0);
+    path_is(pair, "attributes", "equal");
+    uint64_t most = atomic_load(&most_paced);
+    ok(most > 100000 && most <= 2u << 20, "%llu bytes are read at most between two questions", (unsigned long long)most);
+}
+
+/* ---- What is said ---------------------------------------------------------------------------------------------------- */
+
+static void texts_are_cut(struct pair *pair) {
+    struct store *store = pair->nodes[1].store;
+    char name[256] = "user.x", path[512];
+    uint8_t one = 1;
+    struct key key;
+    while (strlen(name) < 250)
+        strcat(name, "\xe2\x82\xac"); /* three bytes: 200 and 300 are within one */
+    key = key_u64_name(ROOT_INO, name, strlen(name));
+    plant_attribute(store, &key, &one, 1);
+    json_t *line = verify(pair, 0, NULL);
+    is_int(1, json_array_size(of(line, "found")), "a difference in an attribute with a long name is named");
+    json_decref(line);
+    plant_attribute(store, &key, NULL, 0);
+    strcpy(path, "a");
+    while (strlen(path) < 400)
+        strcat(path, strlen(path) == 181 ? "/" : "\xe2\x82\xac");
+    line = verify(pair, 0, path);
+    outcome_is(line, "failed", "a long path that is not there");
+    ok(json_string_value(of(line, "why")), "and why");
+    json_decref(line);
+}
+
+/* ---- A node that lies ------------------------------------------------------------------------------------------------ */
+
+static _Atomic int lie; /* the provider gives one row with this at each of its key's bytes, and says that more follow; 0: it does not */
+int __real_range_rows(struct store *state, const struct range *range,
+                      int (*row)(void *context, struct span key, struct span value), void *context);
+int __wrap_range_rows(struct store *state, const struct range *range,
+                      int (*row)(void *context, struct span key, struct span value), void *context);
+int __wrap_range_rows(struct store *state, const struct range *range,
+                      int (*row)(void *context, struct span key, struct span value), void *context) {
+    char thread[16] = "";
+    pthread_getname_np(pthread_self(), thread, sizeof thread);
+    if (!atomic_load(&lie) || strcmp(thread, "repl-provide") != 0)
+        return __real_range_rows(state, range, row, context);
+    uint8_t bytes[8];
+    struct inode_row value = {.nlink = 1};
+    memset(bytes, atomic_load(&lie), sizeof bytes);
+    int rc = row(context, (struct span){bytes, sizeof bytes}, (struct span){(const uint8_t *)&value, sizeof value});
+    return rc ? rc : 1;
+}
+
+static void rows_out_of_range(struct pair *pair) {
+    struct store *other = pair->nodes[1].store;
+    uint64_t ino = 0;
+    char name[32];
+    for (unsigned i = 0; i < 30; i++) {
+        snprintf(name, sizeof name, "lie-%u", i);
+        uint64_t made = make(pair->nodes[0].store, ROOT_INO, name, S_IFREG | 0644);
+        ino = i == 15 ? made : ino;
+    }
+    if (!pair_wait_equal(pair, 20))
+        bail("not equal");
+    set_rows(pair, 1000);
+    plant_group(other, ino, 99);
+    for (int i = 0; i < 2; i++) {
+        atomic_store(&lie, i ? 0xff : 1);
+        json_t *line = verify(pair, 0, NULL);
+        outcome_is(line, "failed", i ? "rows behind those asked for" : "rows before those asked for");
+        json_decref(line);
+    }
+    atomic_store(&lie, 0);
+    expect(pair, 0, "different", "the truth");
+    plant_group(other, ino, 0);
+    expect(pair, 0, "equal", "put back");
+}
+
 /* ---- Wrong, or at the wrong time ------------------------------------------------------------------------------------- */
 
 static void refusals(struct pair *pair) {
@@ -387,7 +506,10 @@ int main(void) {
         bail("not equal");
     changed_rows_are_found(&pair, 40);
     much_differs(&pair);
+    texts_are_cut(&pair);
+    rows_out_of_range(&pair);
     below_paths(&pair);
+    large_rows_below_a_path(&pair);
     refusals(&pair);
     pair_stop(&pair, 1);
     pair_stop(&pair, 0);
