@@ -1,8 +1,8 @@
 /* What differs between the rows of two nodes, in words. */
 #include "fs/compare.h"
 #include "fs/extent.h"
-#include "fs/journal_names.h"
 #include "fs/journal_text.h"
+#include "fs/text.h"
 
 #include <inttypes.h>
 #include <stdarg.h>

@@ -7,6 +7,7 @@
 #define BATON_FS_JOURNAL_NAMES_H
 
 #include "fs/store.h"
+#include "fs/text.h"
 
 struct names;
 /* Without a store (NULL) only what the records tell. NULL: no memory. */
@@ -25,11 +26,5 @@ void names_search(struct names *names, const uint64_t *inos, size_t count);
  * text_escape() shows bytes. Returns false, and writes "inode N" or "(directory N)/name", if it is not known. */
 bool names_path(struct names *names, uint64_t ino, char *path, size_t room);
 bool names_path_in(struct names *names, uint64_t directory, struct span name, char *path, size_t room);
-
-/* Bytes as UTF-8 text for people and JSON: a backslash is doubled; control characters and what is not UTF-8 become \xHH.
- * Cut to fit. Returns the length. */
-size_t text_escape(const void *bytes, size_t length, char *text, size_t room);
-/* In text that was cut somewhere, or came from elsewhere: what is not UTF-8 becomes '?'. JSON takes nothing else. */
-void text_mend(char *text);
 
 #endif

@@ -1,8 +1,8 @@
 #include "fs/paths.h"
 
 #include "fs/apply.h"
-#include "fs/journal_names.h"
 #include "fs/ops.h"
+#include "fs/text.h"
 
 #include <inttypes.h>
 #include <stdio.h>

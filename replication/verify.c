@@ -1,7 +1,7 @@
 #include "replication/verify_internal.h"
 
 #include "fs/history.h"
-#include "fs/journal_names.h"
+#include "fs/text.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
