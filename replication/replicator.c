@@ -67,6 +67,7 @@ static struct replicator *make(struct volume *volume) {
     r->copy_idle = PROVIDE_IDLE;
     r->copy_bytes = PROVIDE_BYTES;
     r->compare_rows = COMPARE_ROWS;
+    r->verify_renew = VERIFY_RENEW;
     r->sync_blocks = COPY_BLOCKS_MAX;
     r->ring_first = 1; /* empty, until the position is known: unmake may come before */
     memcpy(r->incarnation, store_incarnation(r->store), sizeof r->incarnation);

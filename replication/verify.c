@@ -14,7 +14,6 @@
 #define ANSWER_PATIENCE (15000 * MS) /* then the other node has gone */
 #define OPEN_PATIENCE (60000 * MS)   /* until it has the record */
 #define OPEN_AGAIN (200 * MS)
-#define RENEW_AFTER (300000 * MS) /* a state is not held longer, if a range ends */
 #define BEHIND_MAX (500 * MS)     /* what could not be read in time is not made good by reading faster */
 #define LOOK_EVERY (1000 * MS)
 #define FAILED_AGAIN (600000 * MS) /* of those that nobody asked for */
@@ -114,6 +113,13 @@ void verify_pace(struct verifying *v, uint64_t bytes) {
     repl_unlock(r);
 }
 
+void verify_portion(struct verifying *v, uint32_t *rows, uint32_t *bytes) {
+    repl_lock(v->r);
+    *rows = v->r->compare_rows;
+    *bytes = (uint32_t)MIN(v->r->verify->rate / 4, UINT32_MAX);
+    repl_unlock(v->r);
+}
+
 int verify_found(void *verifying, const struct difference *difference) {
     struct verifying *v = verifying;
     if (v->result.differences == v->found_room) {
@@ -211,7 +217,9 @@ static int open_own(struct verifying *v) {
     uint64_t lsn = common_lsn(v);
     int rc = history_open(v->r->store, lsn, NULL, opens_in_vain, v, &v->past, why, sizeof why);
     if (rc)
-        return rc == -ECANCELED ? rc : verify_say(v, rc, "this node's state at record %" PRIu64 " cannot be read: %.300s", lsn, why);
+        return rc == -ECANCELED
+                   ? rc
+                   : verify_say(v, rc, "this node's state at record %" PRIu64 " cannot be read: %.300s", lsn, why);
     history_position(v->past, &v->state);
     v->opened = clock_boot();
     return 0;
@@ -266,7 +274,10 @@ static int open_states(struct verifying *v) {
 }
 
 int verify_renew(struct verifying *v) {
-    if (clock_boot() - v->opened < RENEW_AFTER)
+    repl_lock(v->r);
+    bool due = clock_boot() - v->opened >= v->r->verify_renew;
+    repl_unlock(v->r);
+    if (!due)
         return 0;
     close_states(v);
     return open_states(v);
@@ -330,19 +341,21 @@ static void run(struct replicator *r, struct verifying *v) {
     v->result.outcome = (uint8_t)outcome_of(v, rc);
     if (rc == -ECANCELED)
         verify_say(v, rc, "it was stopped");
+    /* What was found equal below some paths says nothing of the rest. */
+    bool noted = v->result.outcome == VERIFY_DIFFERENT || (v->result.outcome != VERIFY_STOPPED && !v->result.paths);
     json_t *report = verify_report(v);
     close_states(v);
     link_hang_up(v->socket);
     tell(v);
     repl_lock(r);
-    if (v->result.outcome != VERIFY_STOPPED)
+    if (noted)
         *slot_of(r->verify, v->result.node) = v->result;
     json_decref(r->verify->report);
     r->verify->report = report;
     r->verify->reported = r->verify->ticket;
     r->verify->running = false;
     repl_unlock(r);
-    if (v->result.outcome != VERIFY_STOPPED)
+    if (noted)
         save(r);
 }
 

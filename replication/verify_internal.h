@@ -34,6 +34,8 @@ int verify_say(struct verifying *v, int error, const char *format, ...) __attrib
 /* What is wrong with reading this node's state, in words. */
 int verify_own_error(struct verifying *v, int error);
 void verify_pace(struct verifying *v, uint64_t bytes);
+/* How many rows to compare by one hash, and how many bytes are read in a quarter of a second. */
+void verify_portion(struct verifying *v, uint32_t *rows, uint32_t *bytes);
 /* Counts; 1: there are too many. */
 int verify_found(void *verifying, const struct difference *difference);
 /* Opens both states anew at a newer record if they have been open for long; between ranges. */

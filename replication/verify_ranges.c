@@ -3,7 +3,8 @@
 
 #include <stdio.h>
 
-#define BYTES_AT_ONCE (1u << 20)
+#define BYTES_AT_ONCE (1u << 20) /* in a range, and no more than for a quarter of a second */
+#define BYTES_AT_LEAST (16u << 10)
 #define PARTS 8u
 
 /* ---- Hashes ---------------------------------------------------------------------------------------------------------- */
@@ -24,7 +25,8 @@ int verify_hashes(struct verifying *v, const struct range *ranges, uint8_t (*has
             return rc;
         const struct wire_copy *copy = &answer.frame.copy;
         if (copy->count == 0 || copy->count > asked)
-            rc = verify_say(v, -EBADMSG, "node %s answers something else than was asked", v->r->config->nodes[v->request.node].name);
+            rc = verify_say(v, -EBADMSG, "node %s answers something else than was asked",
+                            v->r->config->nodes[v->request.node].name);
         for (unsigned i = 0; rc == 0 && i < copy->count; i++) {
             struct wire_copy_hash hash = wire_copy_hash(copy, i);
             seen[done + i] = hash.over                                                 ? HASH_UNKNOWN
@@ -157,14 +159,13 @@ int verify_range(struct verifying *v, const struct range *range) {
     int rc = 0;
     for (bool more = true; rc == 0 && more;) {
         uint8_t hash[1][RANGE_HASH];
-        uint32_t rows, bytes, at_once;
+        uint32_t rows, bytes, at_once, bytes_at_once;
         enum verify_hash seen;
-        repl_lock(v->r);
-        at_once = v->r->compare_rows;
-        repl_unlock(v->r);
+        verify_portion(v, &at_once, &bytes_at_once);
+        bytes_at_once = MAX(MIN(bytes_at_once, BYTES_AT_ONCE), BYTES_AT_LEAST);
         part.to = range->to;
         store_lock(v->past);
-        rc = range_cut(v->past, &part, at_once, BYTES_AT_ONCE, hash[0], &rows, &bytes);
+        rc = range_cut(v->past, &part, at_once, bytes_at_once, hash[0], &rows, &bytes);
         store_unlock(v->past);
         more = rc == 0;
         if (rc && rc != -ENOENT)

@@ -61,8 +61,13 @@ finds 0 "slowly" a --rate 128KiB
 says "are equal at record" "still at one record"
 is "$(status_of a replication verify results 0 outcome)" equal "status knows"
 like "$("$BATON" status --config "$CONFIG" --node a)" "compared +with node b: equal at record [0-9]+" "and says so to people"
+script -qec "'$BATON' verify --config '$CONFIG' --node a --rate 64KiB" "$T/typescript" </dev/null >/dev/null 2>&1
+like "$(cat "$T/typescript")" "of about [0-9,]+ rows, [0-9.]+ [KM]?i?B/s, about .* left, 0 differences" "on a terminal it shows how far it is"
+finds 0 "in a pipe" a
+is "$(wc -l <"$T/verify.out")" 1 "only the result"
 finds 0 "one directory only" a "$a/tree/sub"
 says "equal below these paths" "which it says"
+is "$(status_of a replication verify results 0 paths_only)" false "and which is not what status says of the whole"
 finds 2 "a path that is on neither node" a tree/nothing/at/all
 says "there is no \"tree/nothing/at/all\" on either node" "in words"
 kill "$load" && wait "$load" 2>/dev/null

@@ -64,8 +64,9 @@ static void expect(struct pair *pair, unsigned node, const char *expected, const
     json_decref(line);
 }
 
-static void set_rows(struct pair *pair, uint32_t rows) {
+static void set_rows(struct pair *pair, uint32_t rows, int64_t renew) {
     for (unsigned node = 0; node < 2; node++) {
+        pair->nodes[node].replicator->verify_renew = renew; /* none runs now */
         repl_lock(pair->nodes[node].replicator);
         pair->nodes[node].replicator->compare_rows = rows;
         pair->nodes[node].replicator->copy_bytes = 700; /* of rows in an answer */
@@ -104,13 +105,15 @@ static void equal_while_busy(struct pair *pair) {
         usleep(1000);
     unsigned meanwhile = 0;
     for (unsigned i = 0; i < 8; i++) {
-        set_rows(pair, i % 2 ? 7 : 300);
+        set_rows(pair, i % 2 ? 7 : 300, i % 4 == 3 ? 20 * MS : VERIFY_RENEW);
         unsigned before = atomic_load(&busy.changes);
         json_t *line = verify_slowly(pair, i / 2 % 2, NULL, 1 << 20);
         outcome_is(line, "equal", "while one works");
         ok(json_integer_value(of(line, "rows")) > 300, "%lld rows were compared",
            (long long)json_integer_value(of(line, "rows")));
         meanwhile += atomic_load(&busy.changes) - before;
+        bool renewed = json_integer_value(of(line, "first_lsn")) < json_integer_value(of(line, "lsn"));
+        is_int(i % 4 == 3, renewed, i % 4 == 3 ? "it went on at newer records" : "all at one record");
         json_decref(line);
     }
     ok(meanwhile > 20, "%u changes were made meanwhile", meanwhile);
@@ -237,7 +240,7 @@ static void changed_rows_are_found(struct pair *pair, unsigned rounds) {
         store->unsaved = true;
         store_unlock(store);
         store_checkpoint(store);
-        set_rows(pair, round % 3 ? 20 : 5000);
+        set_rows(pair, round % 3 ? 20 : 5000, round % 5 ? VERIFY_RENEW : 5 * MS);
         json_t *line = verify(pair, round % 2, NULL), *found = of(line, "found");
         for (size_t i = 0; i < json_array_size(found); i++)
             wrong += !is_planted(json_array_get(found, i), seen);
@@ -261,7 +264,7 @@ static void much_differs(struct pair *pair) {
     struct store *store = pair->nodes[1].store;
     struct inode_row row = row_of(store, ROOT_INO);
     const uint64_t first = 1ull << 60;
-    set_rows(pair, 20);
+    set_rows(pair, 20, VERIFY_RENEW);
     for (unsigned add = 0; add < 2; add++) {
         store_lock(store);
         for (uint64_t ino = first; ino < first + 1200; ino++) {
@@ -302,7 +305,7 @@ static void below_paths(struct pair *pair) {
     }
     if (!pair_wait_equal(pair, 20))
         bail("not equal");
-    set_rows(pair, 1000);
+    set_rows(pair, 1000, VERIFY_RENEW);
     path_is(pair, "/", "equal");
     struct inode_row row = row_of(other, ino);
     struct key key = key_u64(ino);

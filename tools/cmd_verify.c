@@ -59,7 +59,8 @@ static void show_result(const json_t *result, const char *node) {
 
     count_text(number_of(result, "rows"), rows, sizeof rows);
     if (strcmp(outcome, "equal") == 0)
-        printf("Nodes %s and %s are equal%s ", node, peer, json_is_true(json_object_get(result, "paths_only")) ? " below these paths" : "");
+        printf("Nodes %s and %s are equal%s ", node, peer,
+               json_is_true(json_object_get(result, "paths_only")) ? " below these paths" : "");
     else if (strcmp(outcome, "different") == 0)
         printf("Nodes %s and %s differ in %s%" PRIu64 " place%s ", node, peer,
                found && !json_is_true(json_object_get(result, "found_all")) ? "more than " : "", differences,
@@ -79,10 +80,11 @@ static void show_result(const json_t *result, const char *node) {
         puts("  See \"The copies differ\" in FAILURES.md for which side to keep, and how.");
 }
 
-static void show_progress(const json_t *now, uint64_t before) {
+static void show_progress(const json_t *now) {
     char rows[32], of[32], rate[32], left[32];
     uint64_t done = number_of(now, "rows"), total = number_of(now, "rows_of"), bytes = number_of(now, "bytes");
-    uint64_t speed = (bytes - MIN(before, bytes)) * 2; /* two lines a second */
+    int64_t spent = clock_now() - (int64_t)number_of(now, "begun");
+    uint64_t speed = spent > 0 ? (uint64_t)((double)bytes * 1e9 / (double)spent) : 0;
 
     count_text(done, rows, sizeof rows);
     count_text(total, of, sizeof of);
@@ -138,7 +140,6 @@ static int exit_of(const json_t *result) {
 /* Until its last line. An exit status; *answer: that line. */
 static int follow(const struct tool *tool, int fd, json_t **answer) {
     bool terminal = isatty(STDOUT_FILENO) && !tool->json, shown = false;
-    uint64_t before = 0;
     int rc;
 
     while ((rc = control_receive(fd, answer, ANSWER_MS)) == 0) {
@@ -146,8 +147,7 @@ static int follow(const struct tool *tool, int fd, json_t **answer) {
         if (!now)
             break;
         if (terminal)
-            show_progress(now, shown ? before : number_of(now, "bytes"));
-        before = number_of(now, "bytes");
+            show_progress(now);
         shown = true;
         json_decref(*answer);
     }
@@ -167,8 +167,8 @@ static int follow(const struct tool *tool, int fd, json_t **answer) {
 }
 
 static int verify_with(const struct tool *tool, const char *peer, const json_t *paths, uint64_t rate, json_t *reports) {
-    json_t *answer, *request = json_pack("{s:s, s:s, s:s, s:I, s:O}", "command", "verify", "action", "start", "peer", peer, "rate",
-                                         (json_int_t)rate, "paths", paths);
+    json_t *answer, *request = json_pack("{s:s, s:s, s:s, s:I, s:O}", "command", "verify", "action", "start", "peer", peer,
+                                         "rate", (json_int_t)rate, "paths", paths);
     int fd, rc = control_connect(tool_store(tool), &fd);
     if (rc == 0) {
         rc = control_request(fd, request);
