@@ -196,8 +196,8 @@ says "was stopped" "it says so"
 begin
 ok "one is running" wait_until 20 running
 { kill -KILL "$verifier" && wait "$verifier"; } 2>/dev/null
-stopped() { [ "$(status_of a replication verify running)" = false ]; }
-ok "when who asked has gone, it ends" wait_until 10 stopped
+stopped_again() { [ "$(grep -c 'verify: stopped' "$T/a.log")" = 2 ]; }
+ok "when who asked has gone, it ends" wait_until 10 stopped_again
 nothing_kept() { [ "$(status_of b replication compares)" = "[]" ]; }
 ok "and b keeps nothing for it" wait_until 10 nothing_kept
 begin
