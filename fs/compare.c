@@ -1,7 +1,7 @@
 #include "fs/compare.h"
 
 #include "fs/extent.h"
-#include "fs/store.h"
+#include "fs/history.h"
 
 #include <xxhash.h>
 
@@ -17,6 +17,7 @@ static struct span span_of(const struct key *key) {
 /* ---- Walking ---- */
 
 struct walk {
+    struct store *state;
     const struct range *range;
     struct cursor cursor;
     struct span key, value; /* of the present row, cut to the range */
@@ -71,9 +72,15 @@ static int cut_row(struct walk *walk) {
     return 0;
 }
 
+/* A state of the past that is over says -ENOENT, too: that is no end of a table. */
+static int end_or_error(const struct store *state, int rc) {
+    char why[8];
+    return rc == -ENOENT && history_error(state, why, sizeof why) ? -ESTALE : rc;
+}
+
 static int take(struct walk *walk, int rc) {
     if (rc)
-        return rc;
+        return end_or_error(walk->state, rc);
     if (walk->range->to.length && compare(walk->cursor.key, span_of(&walk->range->to)) >= 0)
         return -ENOENT;
     if (walk->range->table == TABLE_EXTENT)
@@ -85,10 +92,11 @@ static int take(struct walk *walk, int rc) {
 
 /* 0, -ENOENT at the end, or an error. To be closed if it is not an error. */
 static int walk_open(struct walk *walk, struct store *state, const struct range *range) {
+    walk->state = state;
     walk->range = range;
     int rc = cursor_open(&walk->cursor, state, NULL, range->table);
     if (rc)
-        return rc;
+        return end_or_error(state, rc);
     rc = take(walk, range->table == TABLE_EXTENT ? seek_map(walk) : cursor_seek(&walk->cursor, &range->from));
     if (rc && rc != -ENOENT)
         cursor_close(&walk->cursor);

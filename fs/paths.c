@@ -1,6 +1,7 @@
 #include "fs/paths.h"
 
 #include "fs/apply.h"
+#include "fs/history.h"
 #include "fs/ops.h"
 #include "fs/text.h"
 
@@ -104,6 +105,7 @@ static int scan(struct paths *paths, enum table table, struct key at, const stru
                 int (*row)(struct paths *paths, void *context, const struct cursor *cursor), void *context,
                 paths_pause *pause, void *pause_context) {
     struct cursor cursor;
+    char why[8];
     int rc = 0;
     while (rc == 0) {
         store_lock(paths->state);
@@ -125,6 +127,8 @@ static int scan(struct paths *paths, enum table table, struct key at, const stru
         }
         if (opened)
             cursor_close(&cursor);
+        if (history_error(paths->state, why, sizeof why))
+            rc = -ESTALE;
         store_unlock(paths->state);
         if (rc == 0 && pause && pause(pause_context))
             rc = -ECANCELED;

@@ -2,6 +2,7 @@
 #include "replication/verify_internal.h"
 
 #include "fs/apply.h"
+#include "fs/history.h"
 #include "fs/ops.h"
 
 #include <inttypes.h>
@@ -64,14 +65,30 @@ static int add(struct tree_walk *walk, const struct range *range) {
     return batch->count == COPY_RANGES_MAX || batch->bytes >= BATCH_BYTES ? flush(walk) : 0;
 }
 
+/* What single rows said: -ENOENT is no error, but that the state is over is. */
+static int looked(struct verifying *v, int rc) {
+    char why[8];
+    if (rc == 0 || (rc == -ENOENT && !history_error(v->past, why, sizeof why)))
+        return 0;
+    return verify_own_error(v, rc == -ENOENT ? -ESTALE : rc);
+}
+
+static int look_inode(struct verifying *v, uint64_t ino, struct inode_row *row, bool *there) {
+    *row = (struct inode_row){0};
+    store_lock(v->past);
+    int rc = inode_get(v->past, ino, row);
+    store_unlock(v->past);
+    *there = rc == 0;
+    return looked(v, rc);
+}
+
 static int add_inode(struct tree_walk *walk, uint64_t ino) {
     struct verifying *v = walk->v;
-    struct inode_row row = {0};
-    store_lock(v->past);
-    int rc = inode_get(v->past, ino, &row);
-    store_unlock(v->past);
-    if (rc && rc != -ENOENT)
-        return verify_own_error(v, rc);
+    struct inode_row row;
+    bool there;
+    int rc = look_inode(v, ino, &row, &there);
+    if (rc)
+        return rc;
     const struct range ranges[] = {range_of(TABLE_INODE, ino), range_of(TABLE_XATTR, ino), range_of(TABLE_EXTENT, row.data),
                                    range_of(TABLE_DIRENT, ino), range_of(TABLE_DIRCOOKIE, ino)};
     rc = add(walk, &ranges[0]);
@@ -148,8 +165,9 @@ static int step_down(struct tree_walk *walk, uint64_t *ino, const char *name, si
     store_lock(v->past);
     rc = dirent_get(v->past, *ino, name, length, &row);
     store_unlock(v->past);
-    if (rc && rc != -ENOENT)
-        return verify_own_error(v, rc);
+    int error = looked(v, rc);
+    if (error)
+        return error;
     if (rc == 0)
         *ino = row.ino;
     return rc ? NOT_HERE : 0;
@@ -159,6 +177,7 @@ static int add_path(struct tree_walk *walk, const char *path) {
     struct verifying *v = walk->v;
     uint64_t ino = ROOT_INO;
     struct inode_row row;
+    bool there;
     int rc = 0;
     for (const char *at = path; rc == 0;) {
         at += strspn(at, "/");
@@ -177,12 +196,9 @@ static int add_path(struct tree_walk *walk, const char *path) {
     }
     if (rc == 0)
         rc = add_inode(walk, ino);
-    store_lock(v->past);
-    int looked = rc == 0 ? inode_get(v->past, ino, &row) : -ENOENT;
-    store_unlock(v->past);
-    if (looked && looked != -ENOENT)
-        return verify_own_error(v, looked);
-    return looked == 0 && S_ISDIR(row.mode) ? queue(walk, ino) : rc;
+    if (rc == 0)
+        rc = look_inode(v, ino, &row, &there);
+    return rc == 0 && S_ISDIR(row.mode) ? queue(walk, ino) : rc;
 }
 
 int verify_paths(struct verifying *v) {

@@ -4,7 +4,7 @@
 #include "fs/apply.h"
 #include "fs/compare.h"
 #include "fs/extent.h"
-#include "fs/store_internal.h"
+#include "fs/history_internal.h"
 #include "tests/churn.h"
 
 #include <fcntl.h>
@@ -335,6 +335,29 @@ static void cuts_do_not_differ(struct store *a, struct store *b, uint64_t ino) {
     is_int(0, compare(a, b, &range), "as rows, too");
 }
 
+/* What is over is not empty. */
+static void past_is_over(struct store *store) {
+    struct range range = whole(TABLE_INODE), part[2];
+    struct store *past;
+    struct position position;
+    uint8_t hash[RANGE_HASH];
+    uint32_t rows, bytes;
+    char why[300];
+    store_checkpoint(store);
+    store_position(store, &position);
+    if (history_open(store, position.lsn, NULL, NULL, NULL, &past, why, sizeof why))
+        bail("no past: %s", why);
+    ok(hash_of(past, &range, hash) > 100, "a past has rows");
+    history_fail(past->history, -ENOENT, "the history was given up meanwhile");
+    store_lock(past);
+    is_int(-ESTALE, range_hash(past, &range, UINT32_MAX, hash, &rows), "one that is over is not empty");
+    is_int(-ESTALE, range_cut(past, &range, 10, 1000, hash, &rows, &bytes), "has no first rows");
+    is_int(-ESTALE, range_rows(past, &range, pack, &here), "and no others");
+    is_int(-ESTALE, range_split(past, &range, 5, part, 2), "and no parts");
+    store_unlock(past);
+    history_close(past);
+}
+
 static void store_end(struct store *store) {
     store_checkpoint(store);
     store_close(store);
@@ -369,6 +392,7 @@ int main(void) {
     names_differ(a, b, ino);
     maps_differ(a, b, ino);
     cuts_do_not_differ(a, b, ino);
+    past_is_over(a);
     store_end(a);
     store_end(b);
     return 0;
