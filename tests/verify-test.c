@@ -433,7 +433,7 @@ static void rows_out_of_range(struct pair *pair) {
     }
     if (!pair_wait_equal(pair, 20))
         bail("not equal");
-    set_rows(pair, 1000);
+    set_rows(pair, 1000, VERIFY_RENEW);
     plant_group(other, ino, 99);
     for (int i = 0; i < 2; i++) {
         atomic_store(&lie, i ? 0xff : 1);
