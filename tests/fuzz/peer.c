@@ -70,6 +70,7 @@ static void configure(void) {
     config.cpu_idle = CPU_IDLE_SLEEP;
     config.history_bytes = 1ull << 30;
     config.lease_ms = 500;
+    config.verify_rate = 1u << 30;
     config.node_count = 2;
     for (unsigned i = 0; i < 2; i++, port += NODE_PORTS) {
         struct node_config *node = &config.nodes[i];
@@ -504,7 +505,7 @@ static void lead(struct script *script) {
     beat.beat.position = heard.position;
     beat.beat.position.lsn += script_u8(script);
     send_frame(LINK_CONTROL, false, &beat);
-    if (!hear_until_new(&heard.login, before, 300))
+    if (!hear_until_new(&heard.login, before, 100))
         return;
     struct frame answer = {.head = {.type = WIRE_ANSWER, .session = heard.login, .epoch = value->epoch}};
     answer.answer.verdict = 1 + script_below(script, VERDICT_END - 1);
@@ -519,7 +520,7 @@ static void lead(struct script *script) {
 static void provide(struct script *script) {
     for (unsigned i = script_below(script, 16); i > 0; i--) {
         uint64_t before = heard.ask.number;
-        hear_until_new(&heard.ask.number, before, 30);
+        hear_until_new(&heard.ask.number, before, 10);
         say_copy(script);
     }
 }
@@ -555,7 +556,7 @@ static void step(struct script *script) {
     else if (what == 17)
         provide(script);
     else if (what == 1)
-        usleep(script_below(script, 30) * 1000u);
+        usleep(script_below(script, 10) * 1000u);
     else if (what < 5)
         say_records(script);
     else if (what < 8)

@@ -19,6 +19,7 @@
 #define WORK 1u     /* the store becomes primary, and is changed */
 #define UNDO 2u     /* its history is taken back */
 #define PASTS 4u    /* its history is read */
+#define TRIM 8u     /* its journal is trimmed first: what the undone tail takes for granted is no longer known */
 #define EDITS_MAX 12u
 #define CHECKPOINT_SLOT 8192u
 
@@ -238,14 +239,17 @@ static int check(void) {
     return findings;
 }
 
-static struct store *open_store(void) {
+static struct store *open_store(bool trim) {
     struct store_options options = fuzz_options();
     struct store *store = NULL;
     char why[1400] = "";
+    options.no_history = trim;
     int rc = store_open(folder, fuzz_volume, &options, &store, why, sizeof why);
     FUZZ_MUST(rc == 0 || rc == -ENOMEM || why[0]);
     if (rc && getenv("FUZZ_LOG"))
         fprintf(stderr, "open: %d: %s\n", rc, why);
+    for (unsigned i = 0; rc == 0 && trim && i < 3; i++) /* a pass follows each */
+        store_checkpoint(store);
     return rc ? NULL : store;
 }
 
@@ -316,7 +320,7 @@ static bool run(struct script *script) {
     int findings = check();
     if (findings == 0)
         fuzz_must_live(); /* what check finds whole can be used */
-    struct store *store = open_store();
+    struct store *store = open_store(flags & TRIM);
     if (!store) {
         FUZZ_MUST(findings != 0); /* what cannot be opened is not whole */
         return false;
@@ -333,7 +337,7 @@ static bool run(struct script *script) {
         return findings == 0 && errors == 0;
     int again = check();
     FUZZ_MUST(findings != 0 || again == 0); /* and stays whole */
-    store = open_store();
+    store = open_store(false);
     FUZZ_MUST(findings != 0 || store);
     if (store) {
         fuzz_read_all(store, false);
@@ -350,12 +354,13 @@ static bool one(const uint8_t *input, size_t length) {
     return result;
 }
 
-/* ---- Seeds: a store as it is; and in `edit`s of each kind, which are not good, but where a fuzzer begins ---- */
+/* ---- Seeds: the store as it is ---- */
 
 static void seeds(void) {
-    static const uint8_t plain[] = {0}, all[] = {WORK | UNDO | PASTS};
+    static const uint8_t plain[] = {0}, all[] = {WORK | UNDO | PASTS}, trimmed[] = {TRIM | PASTS};
     fuzz_give("whole", plain, sizeof plain);
     fuzz_give("whole-and-work", all, sizeof all);
+    fuzz_give("trimmed", trimmed, sizeof trimmed);
 }
 
 const struct fuzz_harness fuzz_store = {.name = "store", .start = start, .one = one, .seeds = seeds};
