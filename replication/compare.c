@@ -59,9 +59,16 @@ static bool is_state(const struct kept *kept, const struct wire_ask_copy *ask) {
     return kept->past && kept->state.lsn == ask->lsn && memcmp(kept->state.chain, ask->chain, CHAIN_SIZE) == 0;
 }
 
-static bool opens_in_vain(void *replicator, uint64_t done, uint64_t of) {
+struct patience {
+    struct replicator *r;
+    int64_t until;
+};
+
+/* Others wait for this thread meanwhile, among them readers of a block that is to be mended. */
+static bool opens_in_vain(void *context, uint64_t done, uint64_t of) {
+    const struct patience *patience = context;
     (void)done, (void)of;
-    return atomic_load(&((struct replicator *)replicator)->stopping);
+    return atomic_load(&patience->r->stopping) || clock_boot() >= patience->until;
 }
 
 static void answer_open(struct compared *compared, unsigned node, const struct wire_ask_copy *ask, struct wire_copy *answer) {
@@ -76,11 +83,17 @@ static void answer_open(struct compared *compared, unsigned node, const struct w
     }
     if (!is_state(kept, ask)) {
         close_past(compared, node);
-        int rc = history_open(r->store, ask->lsn, ask->chain, opens_in_vain, r, &kept->past, why, sizeof why);
-        if (rc) {
+        repl_lock(r);
+        struct patience patience = {r, clock_boot() + r->compare_opens};
+        repl_unlock(r);
+        int rc = history_open(r->store, ask->lsn, ask->chain, opens_in_vain, &patience, &kept->past, why, sizeof why);
+        if (rc == -ECANCELED)
+            provide_refuse(answer, -ETIME, "it is %" PRIu64 " records further, too many to read back; verify again when both "
+                           "are in sync", own.lsn - ask->lsn);
+        else if (rc)
             provide_refuse(answer, rc, "%s", why);
+        if (rc)
             return;
-        }
         history_position(kept->past, &kept->state);
         log_debug("node %s compares its copy with this one as it was at record %" PRIu64, name_of(compared, node), ask->lsn);
     }

@@ -48,6 +48,7 @@
 #define COMPARE_IDLE (60000 * MS) /* likewise, for comparing */
 #define COMPARE_ROWS 4096u /* compared by one hash at first */
 #define VERIFY_RENEW (300000 * MS) /* a comparison goes on at a newer record after so long */
+#define COMPARE_OPENS (1000 * MS) /* a state that takes longer to open is not compared: another thread would have to */
 #define PROVIDE_BYTES (256u << 10) /* of rows in an answer, or one row */
 
 struct peer {
@@ -181,8 +182,8 @@ struct replicator {
     int64_t copy_idle;  /* PROVIDE_IDLE, PROVIDE_BYTES; tests have others */
     uint32_t copy_bytes;
     struct compare_note compares[CONFIG_NODES_MAX];
-    uint32_t compare_rows; /* COMPARE_ROWS, VERIFY_RENEW; tests have others */
-    int64_t verify_renew;
+    uint32_t compare_rows; /* COMPARE_ROWS, COMPARE_OPENS, VERIFY_RENEW; tests have others */
+    int64_t compare_opens, verify_renew;
     struct verify *verify;
     struct sync sync;
     uint32_t sync_blocks; /* COPY_BLOCKS_MAX; tests have fewer in a question */

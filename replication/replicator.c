@@ -68,6 +68,7 @@ static struct replicator *make(struct volume *volume) {
     r->copy_bytes = PROVIDE_BYTES;
     r->compare_rows = COMPARE_ROWS;
     r->verify_renew = VERIFY_RENEW;
+    r->compare_opens = COMPARE_OPENS;
     r->sync_blocks = COPY_BLOCKS_MAX;
     r->ring_first = 1; /* empty, until the position is known: unmake may come before */
     memcpy(r->incarnation, store_incarnation(r->store), sizeof r->incarnation);

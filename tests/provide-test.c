@@ -625,6 +625,29 @@ static struct state newest_of(struct store *store) {
     return state;
 }
 
+/* The provider's thread does it, for which others wait. */
+static void state_of_long_ago(struct asker *of_b, struct pair *pair, const struct state *then) {
+    struct replicator *r = pair->nodes[1].replicator;
+    char name[32];
+    for (unsigned i = 0; i < 9000; i++) { /* more than are read back at once */
+        snprintf(name, sizeof name, "since-%u", i);
+        make(pair->nodes[0].store, ROOT_INO, name, S_IFREG | 0600);
+    }
+    ok(pair_wait_equal(pair, 20), "many changes");
+    struct state now = newest_of(pair->nodes[1].store);
+    repl_lock(r);
+    r->compare_opens = 0;
+    repl_unlock(r);
+    refused(of_b, about(then, COPY_COMPARE), -ETIME, "a state that takes too long to open");
+    is_int(-1, compared(pair, 1, "lsn"), "is not kept");
+    is_int(0, ask(of_b, about(&now, COPY_COMPARE))->error, "the newest one always can be");
+    repl_lock(r);
+    r->compare_opens = COMPARE_OPENS;
+    repl_unlock(r);
+    is_int(0, ask(of_b, about(then, COPY_COMPARE))->error, "the other one with more time");
+    is_int(0, ask(of_b, about(then, COPY_COMPARED))->error, "it is given back");
+}
+
 /* Of the standby, which gives no rows for copying. */
 static void comparing(struct pair *pair) {
     struct asker of_b = {0};
@@ -671,6 +694,7 @@ static void comparing(struct pair *pair) {
     is_int(0, ask(&of_b, about(&later, COPY_COMPARED))->error, "it is given back");
     is_int(-1, compared(pair, 1, "lsn"), "status shows none");
     refused(&of_b, ranges_of(&later, COPY_HASHES, &inodes), -ESTALE, "and it is kept no longer");
+    state_of_long_ago(&of_b, pair, &later);
     hang_up(&of_b);
 }
 
