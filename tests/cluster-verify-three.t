@@ -3,14 +3,8 @@
 . "$(dirname "$0")/lib.sh"
 [ -x "$BATON_BUILD/tests/plant" ] || bail "make tests/plant first"
 
-network_up
-mkdir -p "$T/witness"
-volume_create --node "witness=tcp://${address[witness]}:7400,store=$(store_of witness)" # a third copy, where others have a witness
-volume_format
-ok "the third one is formatted" "$BATON" format --config "$CONFIG" --node witness
-for node in a b witness; do
-    start_node $node || bail "node $node does not start"
-done
+nodes=(a b c)
+volume_up
 a=$(mount_of a)
 in_sync() { [ "$(status_of a replication link)" = working ]; }
 ok "all are in sync" wait_until 60 in_sync
@@ -22,15 +16,15 @@ verify() { # NODE ARGUMENT…
 }
 ok "the primary compares its copy with all others'" verify a
 is "$(grep -c "are equal at record" "$T/verify.out")" 2 "and finds both equal"
-ok "a standby compares its own with another standby's" verify b --with witness
+ok "a standby compares its own with another standby's" verify b --with c
 is "$(cat "$T/verify.out" | wc -l)" 1 "with that one only"
-stop_node witness
-"$BATON_BUILD/tests/plant" "$(store_of witness)" mode "$(stat -c %i "$a/file-7")" 0700 || bail "nothing is planted"
-start_node witness || bail "the third node does not start again"
+stop_node c
+"$BATON_BUILD/tests/plant" "$(store_of c)" mode "$(stat -c %i "$a/file-7")" 0700 || bail "nothing is planted"
+start_node c || bail "the third node does not start again"
 ok "all are in sync" wait_until 60 in_sync
 verify a
 is $? 1 "one of them differs"
-like "$(cat "$T/verify.out")" "a and b are equal.*a and witness differ in 1 place .*file-7: mode 100644 on a, 100700 on witness" \
+like "$(cat "$T/verify.out")" "a and b are equal.*a and c differ in 1 place .*file-7: mode 100644 on a, 100700 on c" \
     "the output says which"
 verify b
 is $? 1 "which the standby finds, too"
@@ -40,4 +34,4 @@ for i in $(seq 10); do echo "$i" >"$a/later-$i"; done
 verify a
 is $? 2 "one is away: that is not known"
 like "$(cat "$T/verify.out")" "node b is not heard|node b does not answer" "it says so"
-like "$(cat "$T/verify.out")" "a and witness differ in 1 place" "and compares the other one all the same"
+like "$(cat "$T/verify.out")" "a and c differ in 1 place" "and compares the other one all the same"

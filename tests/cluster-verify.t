@@ -75,7 +75,7 @@ kill "$load" && wait "$load" 2>/dev/null
 # ---- what one node has otherwise ----
 inode_of() { stat -c %i "$a/$1"; }
 tree=$(inode_of tree) data=$(inode_of tree/sub/data) sub=$(inode_of tree/sub)
-one=$(inode_of tree/file-1) seven=$(inode_of tree/file-7) nine=$(inode_of tree/file-9) eleven=$(inode_of tree/file-11)
+one=$(inode_of tree/file-1) seven=$(inode_of tree/file-7) nine=$(inode_of tree/file-9)
 appended=$(inode_of tree/sub/appended)
 stop_node b || bail "b does not stop"
 plant mode "$one" 0751
