@@ -547,14 +547,46 @@ static void work(struct script *script) {
     store_sync(volume.store, lsn);
 }
 
+static void ask_beat(unsigned ms) {
+    uint64_t before = heard.beats;
+    struct frame frame = {.head = {.type = WIRE_BEAT, .flags = WIRE_ASK}, .beat = {.position = {.first = 1}}};
+    send_frame(LINK_CONTROL, false, &frame);
+    hear_until_new(&heard.beats, before, ms);
+}
+
+/* Logs in where the other one's history ends, as primary, is fed, and acknowledges what the script says. */
+static void log_in(struct script *script) {
+    char why[WIRE_TEXT];
+    if (atomic_load(&volume.role) != ROLE_PRIMARY)
+        replicator_promote(volume.replicator, true, why, sizeof why);
+    ask_beat(50);
+    struct frame login = {.head = {.type = WIRE_LOGIN, .epoch = heard.value.epoch},
+                          .login = {.position = heard.position, .window = 1u << 20}};
+    login.login.incarnation[0] = 1 + script_u8(script);
+    heard.session = login.head.session = 1 + script_u16(script);
+    send_frame(LINK_CONTROL, false, &login);
+    for (unsigned i = script_below(script, 6); i > 0; i--) {
+        work(script);
+        ask_beat(20);
+        struct frame ack = {.head = {.type = WIRE_ACK, .session = heard.session, .epoch = heard.value.epoch},
+                            .ack = {.received = heard.position.lsn}};
+        if (script_below(script, 4) == 3)
+            ack.ack.received = lsn_of(script);
+        ack.ack.durable = script_below(script, 2) ? ack.ack.received : 0;
+        send_frame(LINK_ACKS, false, &ack);
+    }
+}
+
 static void step(struct script *script) {
-    uint32_t what = script_below(script, 18);
+    uint32_t what = script_below(script, 20);
     if (what == 0)
         work(script);
     else if (what == 16)
         lead(script);
     else if (what == 17)
         provide(script);
+    else if (what > 17)
+        log_in(script);
     else if (what == 1)
         usleep(script_below(script, 10) * 1000u);
     else if (what < 5)
@@ -596,11 +628,12 @@ static bool one(const uint8_t *bytes, size_t length) {
 static void seeds(void) {
     static const uint8_t nothing[] = {1, 1}, promote[] = {0, 1, 0, 3};
     static const uint8_t copy[] = {16, 200, VERDICT_TRIMMED - 1, 17, 15}, stream[] = {16, 0, VERDICT_STREAM - 1, 2, 0, 0, 0, 0, 1},
-                         rollback[] = {0, 1, 0, 3, 16, 0, VERDICT_DIVERGED - 1, 1};
+                         rollback[] = {0, 1, 0, 3, 16, 0, VERDICT_DIVERGED - 1, 1}, fed[] = {18, 1, 5, 0, 5, 1, 2, 0, 1, 1, 3, 0, 1};
     fuzz_give("nothing", nothing, sizeof nothing);
     fuzz_give("copy", copy, sizeof copy);
     fuzz_give("stream", stream, sizeof stream);
     fuzz_give("rollback", rollback, sizeof rollback);
+    fuzz_give("fed", fed, sizeof fed);
     fuzz_give("promote", promote, sizeof promote);
 }
 
