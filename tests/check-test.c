@@ -6,8 +6,10 @@
 #include "tests/fixture.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <time.h>
 
 static uint64_t seed, dir_ino, file_ino, link_ino, orphan_ino, lsn;
 static char last[2000], wanted[200];
@@ -389,6 +391,27 @@ static void test_cut(void) {
     }
 }
 
+static void nothing(int number) {
+    (void)number;
+}
+
+/* Signals that this program handles interrupt its waiting for the child. */
+static void test_signals(void) {
+    struct sigaction action = {.sa_handler = nothing};
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+    const struct itimerspec often = {.it_value.tv_nsec = 200000, .it_interval.tv_nsec = 200000}, never = {0};
+    timer_t timer;
+    int findings = 0;
+    sigaction(SIGUSR1, &action, NULL);
+    if (timer_create(CLOCK_MONOTONIC, &event, &timer) != 0 || timer_settime(timer, 0, &often, NULL) != 0)
+        bail("timer");
+    for (int i = 0; i < 10; i++)
+        findings += check_it("base", "");
+    timer_settime(timer, 0, &never, NULL);
+    timer_delete(timer);
+    is_int(0, findings, "signals are not taken for the end of the child") || (diag("%s", last), 0);
+}
+
 int main(void) {
     plan_lazy();
     seed = test_seed();
@@ -400,6 +423,7 @@ int main(void) {
     is_int(-EBUSY, check_it("base", ""), "a store in use is refused");
     store_close(store);
     is_int(-ENOENT, check_it("none", ""), "what is not there too");
+    test_signals();
     test_planted();
     test_damaged();
     test_cut();
