@@ -198,7 +198,7 @@ static void opening_lsn(struct provider *p, unsigned node, uint64_t number, uint
     repl_unlock(p->r);
 }
 
-#define OPEN_AT_ONCE (50 * MS) /* who asks, and all others, wait so long; most states are opened in less */
+#define OPEN_AT_ONCE (50 * MS) /* who asks first, and all others, wait so long; most states are opened in less */
 
 /* -EBUSY: it takes longer, or that for another node does. */
 static int open_past(struct provider *p, unsigned node, uint64_t number, uint64_t lsn, const uint8_t *chain, char *why,
@@ -207,19 +207,17 @@ static int open_past(struct provider *p, unsigned node, uint64_t number, uint64_
     struct opening *opening = &p->opening;
     struct replicator *r = p->r;
     close_past(p, node, "it asks for another one");
-    int64_t until = clock_boot() + OPEN_AT_ONCE;
-    if (copied->failure && copied->failed == lsn)
-        until = 0; /* it is told now */
+    bool failed = copied->failure && copied->failed == lsn; /* it is told now */
     repl_lock(r);
-    if (until && !is_opening(opening, node, lsn, chain) && opening->state == OPENING_FREE) {
+    if (!failed && !is_opening(opening, node, lsn, chain) && opening->state == OPENING_FREE) {
+        int64_t until = clock_boot() + OPEN_AT_ONCE;
         *opening = (struct opening){.state = OPENING_ASKED, .node = node, .lsn = lsn, .number = number, .has_chain = chain};
         if (chain)
             memcpy(opening->chain, chain, CHAIN_SIZE);
         PROMISE(pthread_cond_broadcast(&r->open_work) == 0);
+        while (opening->state != OPENING_DONE && repl_wait(r, &r->open_work, until))
+            ;
     }
-    while (opening->state == OPENING_ASKED || opening->state == OPENING_UNDER_WAY)
-        if (!repl_wait(r, &r->open_work, until))
-            break;
     repl_unlock(r);
     take_opened(p);
     int rc = copied->failed == lsn ? copied->failure : 0;
@@ -293,6 +291,10 @@ static void answer_open(struct provider *p, unsigned node, const struct wire_ask
 }
 
 static void answer_close(struct provider *p, unsigned node, const struct wire_ask_copy *ask) {
+    repl_lock(p->r);
+    if (p->opening.node == node && (ask->lsn == 0 || p->opening.lsn == ask->lsn))
+        p->opening.in_vain = true;
+    repl_unlock(p->r);
     if (ask->lsn == 0 || is_state(&p->copied[node], ask)) /* else it is an old question that comes late */
         close_past(p, node, "it says so");
 }
