@@ -10,10 +10,16 @@
 #include "fs/record.h"
 
 #define REGISTER_MEMBERS_MAX 7
+#define REGISTER_VOTERS_MAX 7
 
 struct register_member {
     char node[64];
     uint8_t incarnation[16];
+};
+
+struct register_voter {
+    char name[64];  /* of the node, or "witness" */
+    uint8_t id[16]; /* drawn when its state was made: one that has lost its disk is another voter */
 };
 
 struct register_value {
@@ -24,6 +30,8 @@ struct register_value {
     struct register_member members[REGISTER_MEMBERS_MAX]; /* the in-sync set */
     uint64_t start_lsn; /* at the epoch's start: last LSN before it, and its chain */
     uint8_t start_chain[CHAIN_SIZE];
+    unsigned voter_count; /* of the engine with voters; the file engine has none */
+    struct register_voter voters[REGISTER_VOTERS_MAX];
 };
 
 struct reg;
@@ -56,6 +64,15 @@ int register_file_open(const char *path, struct reg **reg, char *why, size_t why
 int register_file_first(const char *path, const char *primary, char *why, size_t why_room);
 /* STORE.register */
 void register_file_path(const char *store_path, char *path, size_t room);
+
+/* The value's number of the voter with that name and id, or -1. */
+int register_voter_of(const struct register_value *value, const char *name, const uint8_t id[16]);
+
+/* A value as bytes, for voters' disks and frames. Returns the length; at most REGISTER_BYTES. */
+#define REGISTER_BYTES 2048u
+size_t register_encode(const struct register_value *value, uint8_t bytes[REGISTER_BYTES]);
+/* 0, or -EBADMSG: not all of it is a value within its limits (counts, names, epochs, no name twice). */
+int register_decode(const void *bytes, size_t length, struct register_value *value);
 
 bool register_is_member(const struct register_value *value, const char *node, const uint8_t incarnation[16]);
 
