@@ -1,5 +1,9 @@
 /* The register in a file: a few lines of text, so that a person can read who was primary when, the last one a checksum
  * over the others. Replaced whole: written beside, synced, renamed, and the directory synced.
+ *
+ * A full disk is no reason not to change it: a primary could neither go on without a standby nor learn that it is none, and a
+ * standby would take itself for a member of a set that it has left. So what is written beside is a file that is there already
+ * (PATH.spare), with its block, and the two exchange their names.
  */
 #include "membership/register.h"
 
@@ -141,30 +145,41 @@ static int sync_parent(const char *path) {
     return fsync_dir(parent);
 }
 
-static int write_new(const char *path, const char *text, size_t length) {
-    AUTO_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+/* Written over what is there: one block in any case. */
+static int write_over(const char *path, const char *text, size_t length) {
+    AUTO_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0)
         return -errno;
     int rc = pwrite_all(fd, text, length, 0);
+    if (rc == 0 && ftruncate(fd, (off_t)length) < 0)
+        rc = -errno;
     if (rc == 0 && fsync(fd) < 0)
         rc = -errno;
     return rc;
 }
 
+/* Best effort: where there is none now, the next change has to find room itself. */
+static void make_spare(const char *path) {
+    char spare[1110];
+    snprintf(spare, sizeof spare, "%s.spare", path);
+    if (access(spare, F_OK) < 0 && write_over(spare, FILE_HEAD, sizeof FILE_HEAD - 1) != 0)
+        unlink(spare);
+}
+
 /* `*unknown`: the new value may or may not be the one that a later look finds. */
 static int store_value(const char *path, const struct register_value *value, bool *unknown) {
-    char text[FILE_MAX], beside[1110];
+    char text[FILE_MAX], spare[1110];
     size_t length = print_value(value, text);
     *unknown = false;
-    snprintf(beside, sizeof beside, "%s.new", path);
-    int rc = write_new(beside, text, length);
-    if (rc) {
-        unlink(beside);
+    snprintf(spare, sizeof spare, "%s.spare", path);
+    int rc = write_over(spare, text, length);
+    if (rc)
         return rc;
-    }
-    if (rename(beside, path) < 0)
+    /* Not every file system can exchange, and at first there is nothing to exchange with. */
+    if (renameat2(AT_FDCWD, spare, AT_FDCWD, path, RENAME_EXCHANGE) < 0 && rename(spare, path) < 0)
         return -errno;
     rc = sync_parent(path);
+    make_spare(path);
     *unknown = rc != 0;
     return rc;
 }
@@ -236,6 +251,7 @@ int register_file_open(const char *path, struct reg **reg, char *why, size_t why
         free(file);
         return rc;
     }
+    make_spare(path);
     pthread_mutex_init(&file->lock, NULL);
     *reg = &file->reg;
     return 0;

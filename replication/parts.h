@@ -42,7 +42,10 @@
 #define JOIN_LAG_RECORDS 4096u    /* a peer is proposed for the set when it is no further behind than this… */
 #define JOIN_LAG_BYTES (1u << 20) /* …and this, or what it takes in the lease time */
 #define JOIN_PATIENCE (5000 * MS)
+#define JOIN_AGAIN (500 * MS) /* at first; a proposal makes everybody wait for the peer */
+#define JOIN_AGAIN_MOST (10000 * MS)
 #define STUCK_LEASES 10 /* lease times without any progress end a session, too; a large record on a slow line takes its time */
+#define IN_VAIN_LEASES 2 /* a member that logs in anew and takes nothing of what it lacks leaves the set after so many */
 #define OUTBOX 16u
 #define PROVIDE_IDLE (600000 * MS) /* a node that has not asked for so long has given up: nothing is kept for it */
 #define COMPARE_IDLE (60000 * MS) /* likewise, for comparing */
@@ -61,6 +64,7 @@ struct peer {
     bool joining; /* the set with it is proposed, its durable position has to reach join_lsn */
     uint64_t join_lsn;
     int64_t join_since;
+    int64_t join_again, join_wait; /* it came to nothing: not before then; twice as long after each time */
     int64_t left;  /* it said goodbye at this time: no need to wait for the lease time */
     int64_t heard; /* its last heartbeat, in any session */
     bool known;
@@ -68,6 +72,9 @@ struct peer {
     uint32_t features;     /* that it offers */
     uint8_t version;       /* of the protocol, the newest that it speaks */
     char unfit[WIRE_TEXT]; /* why its words are not understood; empty: they are */
+    int64_t took_at;       /* it acknowledged something new, or lacked nothing… */
+    uint64_t took;         /* …up to here… */
+    unsigned sessions_since; /* …and has logged in so often since */
     struct catchup catchup; /* of a session in which it is not in the set */
     void *dealer; /* the talker's */
 };
@@ -163,6 +170,8 @@ struct replicator {
     bool value_heard;   /* `heard_value` is newer than ours: the keeper takes it over */
     struct register_value heard_value;
     unsigned heard_from;
+    bool behind;        /* …and could not be written down yet */
+    bool heard_word;    /* …and a primary said it in the present session: see set_heard */
     uint64_t probe_session; /* rollback: the question that is open, and its answer */
     uint32_t probe_verdict;
     bool switch_heard;
@@ -189,6 +198,8 @@ struct replicator {
     uint32_t sync_blocks; /* COPY_BLOCKS_MAX; tests have fewer in a question */
     struct mend_question mends[MEND_QUESTIONS];
     pthread_cond_t mend_news; /* broadcast: a question has been answered or given back */
+    bool lacks_room;       /* the disk here refused a record: no login before there is room, or… */
+    int64_t lacks_until;   /* …this time: it may be enough for a little */
     char refusal[WIRE_TEXT]; /* the last one that was logged */
     char trouble[WIRE_TEXT]; /* what status should say beside */
 
@@ -234,6 +245,7 @@ void replicator_read_position(struct replicator *r); /* from the store, after it
 /* standby.c */
 void standby_ack(struct replicator *r); /* tells received and durable; any thread, without the lock */
 void *standby_receiver(void *replicator);
+void standby_look_for_room(struct replicator *r); /* a full disk may have room again; the keeper's, without the lock */
 void standby_quiesce(struct replicator *r); /* without the lock: the follower stops, and the receiver with it */
 
 /* provide.c */

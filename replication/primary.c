@@ -393,6 +393,11 @@ static void take_ack(struct replicator *r, const struct link_message *message) {
         repl_unlock(r);
         return;
     }
+    if (peer->feed.received > peer->took) {
+        peer->took = peer->feed.received;
+        peer->took_at = clock_boot();
+        peer->sessions_since = 0;
+    }
     roles_count_ack(r, message->node);
     primary_lines(r, lines);
     if (peer->feed.next <= r->position.lsn)
@@ -474,6 +479,8 @@ void primary_login(struct replicator *r, struct link_message *message) {
         peer->left = 0;
         peer->blocked = false;
         if (peer->feed.state == FEED_STREAMING && session != peer->feed.session) {
+            peer->took = MIN(peer->took, peer->feed.received); /* undone there, or another store */
+            peer->sessions_since++;
             roles_count_ack(r, message->node);
             slow_begin(r, message->node, average);
             log_info("node %s is fed from LSN %" PRIu64, peer->node->name, peer->feed.next);

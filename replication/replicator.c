@@ -322,6 +322,8 @@ static json_t *show_peer(const struct replicator *r, unsigned node, int64_t now)
     }
     if (catchup)
         json_object_set_new(shown, "catch_up", catchup);
+    if (r->role == ROLE_PRIMARY && !fed) /* the journal is kept for it from there on, if its limit allows */
+        json_object_set_new(shown, "lacks_from", json_integer((json_int_t)MAX(peer->last_durable, r->hold_told) + 1));
     if (!fed && !follows)
         set_text(shown, "why", peer->unfit[0] ? peer->unfit : r->role == ROLE_PRIMARY ? feed->why : r->follow.why);
     if (peer->version)

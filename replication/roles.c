@@ -251,6 +251,7 @@ static void take_over_value(struct replicator *r) {
     repl_lock(r);
     struct register_value expected = r->value, next = r->heard_value;
     bool news = r->value_heard && register_compare(&next, &expected) > 0, primary = r->role == ROLE_PRIMARY;
+    bool word = r->heard_word;
     r->value_heard = false;
     repl_unlock(r);
     if (!news)
@@ -261,11 +262,17 @@ static void take_over_value(struct replicator *r) {
     int rc = register_settle(r->volume->reg, &expected, &next);
     repl_lock(r);
     if (rc == 0 || rc == -ESTALE) {
-        if (knew_none)
+        if (knew_none || r->behind)
             r->trouble[0] = 0;
+        r->behind = false;
         r->value = rc ? expected : next;
-    } else {
-        log_error("the register could not be brought up to date: %s", strerror(-rc));
+        if (rc == 0 && word)
+            r->set_heard = true;
+    } else { /* until then nobody promotes this node by what it had before: may_promote */
+        if (!r->behind)
+            log_error("the register could not be brought up to date: %s; trying again", strerror(-rc));
+        snprintf(r->trouble, sizeof r->trouble, "the register could not be brought up to date: %s", strerror(-rc));
+        r->behind = r->value_heard = true;
     }
     pthread_cond_broadcast(&r->news);
     repl_unlock(r);
@@ -502,6 +509,10 @@ static int may_promote(struct replicator *r, char *why, size_t room) {
         snprintf(why, room, "node %s is primary and answers; use \"baton switchover\", which loses nothing",
                  r->config->nodes[primary].name);
         rc = -EBUSY;
+    } else if (r->value_heard && register_compare(&r->heard_value, &r->value) > 0) {
+        snprintf(why, room, "the register has moved on, and this node has not been able to write that down%s%.200s; try again, "
+                 "or promote a member of the set", r->trouble[0] ? ": " : "", r->trouble);
+        rc = -ESTALE;
     } else if (!register_is_member(&r->value, own_name(r), r->incarnation)) {
         snprintf(why, room, "this store is not in the in-sync set (it may lack what was acknowledged since LSN %" PRIu64
                  "); promote a member of the set, or this one with --force if that loss is accepted", r->position.lsn);
@@ -519,6 +530,10 @@ static int may_promote(struct replicator *r, char *why, size_t room) {
 int replicator_promote(struct replicator *r, bool force, char *why, size_t room) {
     PROMISE(pthread_mutex_lock(&r->role_lock) == 0);
     int rc = may_promote(r, why, room);
+    if (rc == -ESTALE) { /* what the others said just now may not be in the register here yet */
+        take_over_value(r);
+        rc = may_promote(r, why, room);
+    }
     if (rc == 0 || (force && rc != -EALREADY)) {
         if (rc)
             log_warning("promoted by force, although: %s", why);
@@ -618,6 +633,7 @@ void *keeper_thread(void *argument) {
             PROMISE(pthread_mutex_unlock(&r->role_lock) == 0);
         }
         tell_hold(r, told);
+        standby_look_for_room(r);
         repl_lock(r);
         repl_sleep(r, &r->keep_work, KEEPER_TICK);
         repl_unlock(r);

@@ -1,13 +1,13 @@
 /* The in-sync set: who leaves it, who comes into it. DESIGN.md "The set shrinks … The set grows".
  *
  * Shrinking: a member's session has been silent for the lease time (or it said goodbye, or came back as another
- * incarnation). Both sets count from the proposal on; everything acknowledged so far is made durable here; then the
- * register is written; then this node goes on without it.
+ * incarnation, or logs in again and again and takes nothing). Both sets count from the proposal on; everything acknowledged
+ * so far is made durable here; then the register is written; then this node goes on without it.
  *
- * Growing: a streaming peer that is nearly up to date, in records and in the time that it will take, is proposed: from that moment every acknowledgement needs it too.
- * When its durable position has reached what the log was then, the register is written. So nothing acknowledged is
- * missing on it, whatever keeps arriving meanwhile. If it does not get there, or its session ends, the proposal, which
- * nobody has written, is withdrawn.
+ * Growing: a streaming peer that is nearly up to date, in records and in the time that they take it, is proposed: from that
+ * moment every acknowledgement needs it too. When its durable position has reached what the log was then, the register is
+ * written. So nothing acknowledged is missing on it, whatever keeps arriving meanwhile. If it does not get there, or its
+ * session ends, the proposal, which nobody has written, is withdrawn, and not made again at once.
  *
  * A proposal that has been handed to the register (`writing`) may have been chosen, whatever the answer was: it is never
  * withdrawn, but written again until its outcome is known.
@@ -81,6 +81,12 @@ void roles_count_ack(struct replicator *r, unsigned node) {
         acks_peer(&r->acks, node, feed->received, feed->durable);
 }
 
+/* Each session may be young, and heartbeats come: but what it lacks does not get less. */
+static bool takes_nothing(const struct replicator *r, const struct peer *peer, int64_t now) {
+    return peer->sessions_since > 1 && peer->feed.received < r->position.lsn &&
+           now - MAX(peer->took_at, r->primary_since) > IN_VAIN_LEASES * r->lease;
+}
+
 /* Why this member has to go, or NULL. */
 static const char *why_out(const struct replicator *r, const struct register_member *member, int64_t now) {
     for (unsigned i = 0; i < r->count; i++) {
@@ -89,8 +95,10 @@ static const char *why_out(const struct replicator *r, const struct register_mem
             continue;
         if (i == r->self)
             return NULL;
+        if (peer->feed.state == FEED_STREAMING && memcmp(peer->feed.incarnation, member->incarnation, 16) != 0)
+            return "it came back with another store";
         if (peer->feed.state == FEED_STREAMING)
-            return memcmp(peer->feed.incarnation, member->incarnation, 16) ? "it came back with another store" : NULL;
+            return takes_nothing(r, peer, now) ? "it logs in again and again, and takes nothing" : NULL;
         if (peer->left && peer->left >= r->primary_since)
             return "it left";
         int64_t heard = MAX(peer->feed.heard, r->primary_since);
@@ -134,8 +142,11 @@ static void write_proposal(struct replicator *r) {
     if (rc == -ESTALE)
         obey(r, &expected);
     r->writing = false;
-    for (unsigned i = 0; i < r->count; i++)
+    for (unsigned i = 0; i < r->count; i++) {
+        if (r->peers[i].joining && chosen)
+            r->peers[i].join_wait = 0;
         r->peers[i].joining = false;
+    }
     bool alone = acks_alone(&r->acks);
     uint64_t last = r->position.lsn;
     primary_lines(r, lines);
@@ -159,8 +170,14 @@ void set_withdraw(struct replicator *r) {
     if (!r->acks.pending || r->writing)
         return;
     acks_settle(&r->acks, false);
-    for (unsigned i = 0; i < r->count; i++)
-        r->peers[i].joining = false;
+    for (unsigned i = 0; i < r->count; i++) {
+        struct peer *peer = &r->peers[i];
+        if (!peer->joining)
+            continue;
+        peer->joining = false;
+        peer->join_wait = MIN(MAX(2 * peer->join_wait, JOIN_AGAIN), JOIN_AGAIN_MOST);
+        peer->join_again = clock_boot() + peer->join_wait;
+    }
 }
 
 static int joining_node(const struct replicator *r) {
@@ -215,7 +232,8 @@ static bool grow(struct replicator *r, int64_t now) {
     for (unsigned i = 0; i < r->count && !r->acks.pending; i++) {
         const struct peer *peer = &r->peers[i];
         if (i != r->self && peer->feed.state == FEED_STREAMING && !member_named(&r->value, peer->node->name) &&
-            peer->feed.received + r->join_records >= r->position.lsn && slow_may_join(r, i))
+            peer->feed.received + r->join_records >= r->position.lsn && slow_may_join(r, i) &&
+            now >= peer->join_again)
             begin_join(r, i, now);
     }
     node = joining_node(r);

@@ -103,21 +103,51 @@ static bool follow_session(struct replicator *r, struct reception *reception) {
 
 /* ---- Records --------------------------------------------------------------------------------------------------------- */
 
+#define ROOM_PATIENCE (30000 * MS)
+
+/* Says so: the primary is not to wait for the lease time, and its status is to tell. */
+static void say_why(struct replicator *r, uint64_t session, const char *what) {
+    struct frame bye = {.head = {.type = WIRE_BYE, .session = session, .epoch = r->value.epoch}};
+    snprintf(bye.bye.text, WIRE_TEXT, "a record was not taken: %s", what);
+    talk_post(r, r->follow.primary, &bye);
+}
+
 static void give_up_session(struct replicator *r, uint64_t session, uint64_t lsn, int error) {
     repl_lock(r);
     if (r->follow.session == session && r->follow.state != FOLLOW_IDLE) {
         const char *what = error == -ESTALE    ? "it does not follow on this store's history"
                            : error == -EBADMSG ? "it is damaged or contradicts this store's state"
-                           : error == -ENOSPC  ? "the disk of this store is full"
+                           : error == -ENOSPC  ? "the disk there is full; it goes on when there is room"
                            : error == -EPROTONOSUPPORT
                                ? "it is of a type that this program does not know: the primary's is newer; upgrade this node"
                                                : strerror(-error);
-        snprintf(r->trouble, sizeof r->trouble, "record %" PRIu64 " of the primary was not taken: %s", lsn, what);
-        log_warning("%s", r->trouble);
+        char before[WIRE_TEXT];
+        memcpy(before, r->trouble, sizeof before);
+        snprintf(r->trouble, sizeof r->trouble, "record %" PRIu64 " of the primary was not taken: %s", lsn,
+                 error == -ENOSPC ? "the disk of this store is full; it goes on when there is room" : what);
+        if (strcmp(before, r->trouble) != 0)
+            log_warning("%s", r->trouble);
+        say_why(r, session, what);
         follow_end(&r->follow, clock_boot(), "%s", r->trouble);
         /* Not at once again: what is wrong with it will be so in a moment, too. */
         r->follow.state = FOLLOW_REFUSED;
+        r->lacks_room = error == -ENOSPC;
+        r->lacks_until = clock_boot() + ROOM_PATIENCE;
     }
+    repl_unlock(r);
+}
+
+/* More than the reserve: or the next record would not be taken either. Asks the store now and then. */
+void standby_look_for_room(struct replicator *r) {
+    struct store_space space = {0};
+    repl_lock(r);
+    bool lacks = r->lacks_room;
+    int64_t until = r->lacks_until;
+    repl_unlock(r);
+    if (!lacks || (clock_boot() < until && (store_space(r->store, &space) || space.free == 0)))
+        return;
+    repl_lock(r);
+    r->lacks_room = false;
     repl_unlock(r);
 }
 

@@ -105,7 +105,8 @@ static void hear_beat(struct replicator *r, const struct link_message *message) 
     peer->unfit[0] = '\0';
     feed_heard(&peer->feed, session, now);
     bool present = follow_heard(&r->follow, message->node, session, now);
-    if (present && beat->role == ROLE_PRIMARY && register_compare(&beat->value, &r->value) >= 0)
+    bool word = present && beat->role == ROLE_PRIMARY;
+    if (word && register_compare(&beat->value, &r->value) == 0)
         r->set_heard = true;
     if (present)
         follow_behind(&r->follow, beat->position.lsn, now);
@@ -115,6 +116,7 @@ static void hear_beat(struct replicator *r, const struct link_message *message) 
         if (r->role == ROLE_STANDBY || beat->value.epoch > r->value.epoch) {
             r->heard_value = beat->value;
             r->heard_from = message->node;
+            r->heard_word = word;
             r->value_heard = true;
             if (r->role == ROLE_PRIMARY)
                 acks_stop(&r->acks); /* at once; the rest of stepping down is the keeper's */
@@ -123,7 +125,7 @@ static void hear_beat(struct replicator *r, const struct link_message *message) 
     }
     /* First the session that is void now ends; the next one begins when the receiver has let go of it, at the primary's
      * next word (which the receiver asks for). */
-    if (r->role == ROLE_STANDBY && !r->changing && beat->role == ROLE_PRIMARY && beat->value.epoch >= r->value.epoch &&
+    if (r->role == ROLE_STANDBY && !r->changing && !r->lacks_room && beat->role == ROLE_PRIMARY && beat->value.epoch >= r->value.epoch &&
         follow_primary(&r->follow, message->node, beat->value.epoch, now)) {
         if (receiver_idle(r))
             begin_session(r, message->node, beat->value.epoch);
@@ -256,6 +258,10 @@ static void check_feeds(struct replicator *r, int64_t now) { /* lock held */
         struct peer *peer = &r->peers[i];
         if (peer->feed.state != FEED_STREAMING)
             continue;
+        if (peer->feed.received >= r->position.lsn) {
+            peer->took_at = now;
+            peer->sessions_since = 0;
+        }
         if (now - peer->feed.heard > r->lease)
             primary_end_session(r, i, "it was silent for %" PRId64 " ms", (now - peer->feed.heard) / MS);
         else if (feed_stuck(&peer->feed, now, STUCK_LEASES * r->lease))

@@ -4,6 +4,8 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 
 static char path[512];
 static char why[512];
@@ -74,11 +76,49 @@ static void first_value(void) {
     reg->engine->close(reg);
 }
 
+/* Whoever fills the disk does not keep a primary from going on alone. */
+static void full_disk(void) {
+    struct reg *reg;
+    struct register_value seen, next = value_of(2, EPOCH_MAKE(1, 77), "a");
+    char disk[600], on_disk[700], ballast[700];
+    static uint8_t page[4096];
+    snprintf(disk, sizeof disk, "%s/disk", test_directory());
+    snprintf(on_disk, sizeof on_disk, "%s/store.register", disk);
+    snprintf(ballast, sizeof ballast, "%s/ballast", disk);
+    if (geteuid() != 0 || mkdir(disk, 0755) < 0 || mount("none", disk, "tmpfs", 0, "size=64k") < 0) {
+        skip(4, "needs root and tmpfs");
+        return;
+    }
+    is_int(0, register_file_first(on_disk, "a", why, sizeof why), "a first value");
+    is_int(0, register_file_open(on_disk, &reg, why, sizeof why), "opened");
+    int fd = open(ballast, O_WRONLY | O_CREAT, 0600);
+    while (write(fd, page, sizeof page) > 0)
+        ;
+    close(fd);
+    int rc = 0;
+    reg->engine->read(reg, &seen);
+    for (uint64_t version = 2; version < 12 && rc == 0; version++) {
+        next.version = version;
+        rc = reg->engine->change(reg, &seen, &next);
+        seen = next;
+    }
+    is_int(0, rc, "ten changes on a full disk");
+    reg->engine->close(reg);
+    rc = register_file_open(on_disk, &reg, why, sizeof why);
+    if (rc == 0) {
+        reg->engine->read(reg, &seen);
+        reg->engine->close(reg);
+    }
+    ok(rc == 0 && seen.version == 11, "the last one is there");
+    umount(disk);
+}
+
 int main(void) {
     plan_lazy();
     snprintf(path, sizeof path, "%s/store.register", test_directory());
     changes_and_survives();
     damage_is_found();
     first_value();
+    full_disk();
     return 0;
 }

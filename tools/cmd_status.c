@@ -122,7 +122,7 @@ static void show_bad_blocks(const json_t *bad) {
     putchar('\n');
 }
 
-static void show_state(const json_t *state) {
+static void show_state(const json_t *state, bool primary) {
     char age[32], a[32], b[32], c[32], d[32], e[32];
     const json_t *space = json_object_get(state, "space");
     uint64_t lsn = number_of(state, "lsn");
@@ -155,6 +155,27 @@ static void show_state(const json_t *state) {
     size_text(number_of(space, "kept") + number_of(space, "dead"), d, sizeof d);
     count_text(number_of(space, "inodes"), e, sizeof e);
     printf("  space     %s free of %s; files hold %s, history %s; %s inodes\n", a, b, c, d, e);
+    if (number_of(space, "free") == 0)
+        printf("  full      %s\n", primary ? "new changes get \"no space left\"; deleting goes on: delete something, or make room on "
+                                             "the disk of the store"
+                                           : "changes of the primary are taken as long as there is any room: make room on the disk "
+                                             "of the store");
+}
+
+/* Of a peer that is away: does the journal still have what it lacks? */
+static void show_kept(const json_t *peers, const json_t *state) {
+    size_t i;
+    json_t *peer;
+    json_array_foreach(peers, i, peer) {
+        uint64_t from = number_of(peer, "lacks_from"), first = number_of(state, "journal_first");
+        if (json_object_get(peer, "lacks_from") == NULL || first == 0 || from > number_of(state, "lsn"))
+            continue;
+        if (first > from)
+            printf("  journal   begins at record %" PRIu64 ": what node %s lacks from %" PRIu64 " on was given up, it will be built "
+                   "anew ([journal] limit in the config file)\n", first, text_of(peer, "node"), from);
+        else
+            printf("  journal   is kept for node %s from record %" PRIu64 " on\n", text_of(peer, "node"), from);
+    }
 }
 
 static void show_catch_up(const json_t *catch_up) {
@@ -331,11 +352,13 @@ static void show(const struct tool *tool, const json_t *answer, bool whole) {
                : strcmp(text_of(answer, "role"), "primary") == 0 ? ""
                                                                        : " (read-only: this is the standby)");
     show_replication(json_object_get(answer, "replication"));
-    if (json_is_object(state))
-        show_state(state);
-    else
+    if (json_is_object(state)) {
+        show_state(state, strcmp(text_of(answer, "role"), "primary") == 0);
+        show_kept(json_object_get(json_object_get(answer, "replication"), "peers"), state);
+    } else {
         printf("  history   the store in %s does not answer%s; its disk may hang\n", tool->self->store,
                whole ? "" : " yet");
+    }
     if (number_of(answer, "waiting") > 0)
         printf("  waiting   %" PRIu64 " operations for the other node or a disk\n", number_of(answer, "waiting"));
     printf("  settings  acknowledge = %s, fsync = %s, transport = %s\n", text_of(answer, "acknowledge"),

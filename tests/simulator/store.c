@@ -420,6 +420,7 @@ int store_space(struct store *store, struct store_space *space) {
         space->live += i >= SIM_INODES && state.slots[i] ? BATON_BLOCK : 0;
     }
     space->rows[TABLE_INODE] = space->inodes;
+    space->free = played(store)->disk->full ? 0 : 1u << 30;
     store_unlock(store);
     return 0;
 }
