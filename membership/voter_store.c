@@ -1,0 +1,230 @@
+#include "membership/voter_store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <lmdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#define MAP_SIZE (64u << 20) /* thousands of volumes */
+#define STATE_FORMAT 1u
+#define STATE_BYTES (64u + 2 * REGISTER_BYTES)
+static const char place_name[] = "place"; /* no volume's id has five bytes */
+
+struct voter_store {
+    MDB_env *env;
+    MDB_dbi dbi;
+    int directory_fd; /* holds the lock */
+};
+
+struct state_head {
+    uint32_t format;
+    uint16_t value_length, known_length;
+    uint8_t id[16];
+    uint64_t promised, accepted; /* counters */
+    uint16_t promised_node, accepted_node;
+    uint32_t filler;
+    uint64_t check; /* XXH3-64 of all, with this field zero */
+} __attribute__((packed));
+
+/* LMDB's own codes are negative, too, and say more than an errno would. */
+static int error_of(int rc) {
+    return rc == 0 ? 0 : rc > 0 ? -rc : rc == MDB_NOTFOUND ? -ENOENT : rc == MDB_MAP_FULL ? -ENOSPC : -EIO;
+}
+
+static uint64_t check_of(const uint8_t *bytes, size_t length) {
+    uint8_t copy[STATE_BYTES];
+    memcpy(copy, bytes, length);
+    memset(copy + offsetof(struct state_head, check), 0, sizeof(uint64_t));
+    return XXH3_64bits(copy, length);
+}
+
+static size_t encode(const struct voter_state *state, uint8_t bytes[STATE_BYTES]) {
+    _Static_assert(sizeof(struct state_head) <= 64, "a state fits");
+    struct state_head head = {.format = STATE_FORMAT, .promised = state->promised.counter, .accepted = state->accepted.counter,
+                              .promised_node = state->promised.node, .accepted_node = state->accepted.node};
+    memcpy(head.id, state->id, sizeof head.id);
+    uint8_t *at = bytes + sizeof head;
+    head.value_length = (uint16_t)register_encode(&state->value, at);
+    head.known_length = (uint16_t)register_encode(&state->known, at + head.value_length);
+    size_t length = sizeof head + head.value_length + head.known_length;
+    memcpy(bytes, &head, sizeof head);
+    head.check = check_of(bytes, length);
+    memcpy(bytes, &head, sizeof head);
+    return length;
+}
+
+static int decode(const uint8_t *bytes, size_t length, struct voter_state *state) {
+    struct state_head head;
+    memset(state, 0, sizeof *state);
+    if (length < sizeof head || length > STATE_BYTES)
+        return -EBADMSG;
+    memcpy(&head, bytes, sizeof head);
+    if (head.format != STATE_FORMAT || length != sizeof head + head.value_length + head.known_length ||
+        head.check != check_of(bytes, length))
+        return -EBADMSG;
+    memcpy(state->id, head.id, sizeof state->id);
+    state->promised = (struct ballot){head.promised, head.promised_node};
+    state->accepted = (struct ballot){head.accepted, head.accepted_node};
+    int rc = register_decode(bytes + sizeof head, head.value_length, &state->value);
+    return rc ? rc : register_decode(bytes + sizeof head + head.value_length, head.known_length, &state->known);
+}
+
+static int put(struct voter_store *store, const void *key, size_t key_length, const void *bytes, size_t length) {
+    MDB_txn *txn;
+    MDB_val name = {key_length, (void *)(uintptr_t)key}, value = {length, (void *)(uintptr_t)bytes};
+    int rc = mdb_txn_begin(store->env, NULL, 0, &txn);
+    if (rc)
+        return error_of(rc);
+    rc = mdb_put(txn, store->dbi, &name, &value, 0);
+    if (rc) {
+        mdb_txn_abort(txn);
+        return error_of(rc);
+    }
+    return error_of(mdb_txn_commit(txn));
+}
+
+/* The length, -ENOENT, or another error. */
+static int64_t get(struct voter_store *store, const void *key, size_t key_length, void *bytes, size_t room) {
+    MDB_txn *txn;
+    MDB_val name = {key_length, (void *)(uintptr_t)key}, value;
+    int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
+    if (rc)
+        return error_of(rc);
+    rc = mdb_get(txn, store->dbi, &name, &value);
+    if (rc == 0)
+        memcpy(bytes, value.mv_data, MIN(value.mv_size, room));
+    int64_t length = rc == 0 ? (int64_t)value.mv_size : error_of(rc);
+    mdb_txn_abort(txn);
+    return length;
+}
+
+/* The states of a copy go: whoever they were, this is somebody else. */
+static int forget_all(struct voter_store *store) {
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(store->env, NULL, 0, &txn);
+    if (rc)
+        return error_of(rc);
+    rc = mdb_drop(txn, store->dbi, 0);
+    if (rc) {
+        mdb_txn_abort(txn);
+        return error_of(rc);
+    }
+    return error_of(mdb_txn_commit(txn));
+}
+
+static int look_at_place(struct voter_store *store, const char *directory) {
+    struct stat st;
+    uint64_t noted, place;
+    if (fstat(store->directory_fd, &st) < 0)
+        return -errno;
+    place = st.st_ino;
+    int64_t length = get(store, place_name, sizeof place_name - 1, &noted, sizeof noted);
+    if (length == sizeof noted && noted == place)
+        return 0;
+    if (length < 0 && length != -ENOENT)
+        return (int)length;
+    if (length >= 0) {
+        log_warning("%s is a copy: its voters count as new ones, and have to be let in again", directory);
+        int rc = forget_all(store);
+        if (rc)
+            return rc;
+    }
+    return put(store, place_name, sizeof place_name - 1, &place, sizeof place);
+}
+
+static int environment_open(struct voter_store *store, const char *directory) {
+    MDB_txn *txn;
+    int rc = mdb_env_create(&store->env);
+    if (rc == 0)
+        rc = mdb_env_set_mapsize(store->env, MAP_SIZE);
+    if (rc == 0)
+        rc = mdb_env_open(store->env, directory, MDB_NOTLS, 0600);
+    if (rc == 0)
+        rc = mdb_txn_begin(store->env, NULL, 0, &txn);
+    if (rc)
+        return error_of(rc);
+    rc = mdb_dbi_open(txn, NULL, 0, &store->dbi);
+    if (rc) {
+        mdb_txn_abort(txn);
+        return error_of(rc);
+    }
+    return error_of(mdb_txn_commit(txn));
+}
+
+int voter_store_open(const char *directory, struct voter_store **out, char *why, size_t why_room) {
+    struct voter_store *store = calloc(1, sizeof *store);
+    if (!store)
+        return -ENOMEM;
+    store->directory_fd = -1;
+    int rc = mkdir(directory, 0700) < 0 && errno != EEXIST ? -errno : 0;
+    if (rc == 0 && (store->directory_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+        rc = -errno;
+    if (rc == 0 && flock(store->directory_fd, LOCK_EX | LOCK_NB) < 0)
+        rc = errno == EWOULDBLOCK ? -EBUSY : -errno;
+    if (rc == 0)
+        rc = environment_open(store, directory);
+    if (rc == 0)
+        rc = look_at_place(store, directory);
+    if (rc == 0 && fsync(store->directory_fd) < 0)
+        rc = -errno;
+    if (rc) {
+        snprintf(why, why_room, rc == -EBUSY ? "the voters' state in %s is in use by another process"
+                                             : "the voters' state in %s cannot be opened: %s", directory, strerror(-rc));
+        voter_store_close(store);
+        return rc;
+    }
+    *out = store;
+    return 0;
+}
+
+void voter_store_close(struct voter_store *store) {
+    if (store->env)
+        mdb_env_close(store->env);
+    if (store->directory_fd >= 0)
+        close(store->directory_fd);
+    free(store);
+}
+
+int voter_store_load(struct voter_store *store, const uint8_t volume[16], struct voter_state *state, char *why, size_t why_room) {
+    uint8_t bytes[STATE_BYTES];
+    int64_t length = get(store, volume, 16, bytes, sizeof bytes);
+    if (length == -ENOENT) {
+        memset(state, 0, sizeof *state);
+        if (getrandom(state->id, sizeof state->id, 0) != sizeof state->id)
+            return -EIO;
+        length = voter_store_save(store, volume, state);
+    } else if (length > 0) {
+        length = (size_t)length > sizeof bytes ? -EBADMSG : decode(bytes, (size_t)length, state);
+    }
+    if (length > 0) /* again: a flush that failed may have left it in the page cache alone */
+        length = voter_store_save(store, volume, state);
+    if (length < 0)
+        snprintf(why, why_room, length == -EBADMSG ? "what this voter has promised is damaged: it has to be made anew, and let in again"
+                                                   : "what this voter has promised cannot be read or written: %s", strerror((int)-length));
+    return (int)MIN(length, 0);
+}
+
+int voter_store_save(struct voter_store *store, const uint8_t volume[16], const struct voter_state *state) {
+    uint8_t bytes[STATE_BYTES];
+    return put(store, volume, 16, bytes, encode(state, bytes));
+}
+
+int voter_store_forget(struct voter_store *store, const uint8_t volume[16]) {
+    MDB_txn *txn;
+    MDB_val name = {16, (void *)(uintptr_t)volume};
+    int rc = mdb_txn_begin(store->env, NULL, 0, &txn);
+    if (rc)
+        return error_of(rc);
+    rc = mdb_del(txn, store->dbi, &name, NULL);
+    if (rc) {
+        mdb_txn_abort(txn);
+        return rc == MDB_NOTFOUND ? 0 : error_of(rc);
+    }
+    return error_of(mdb_txn_commit(txn));
+}
