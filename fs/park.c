@@ -11,7 +11,7 @@ struct line {
 struct park {
     pthread_mutex_t mutex;
     struct line lines[PARK_LINES];
-    struct parked *paced, *last_paced; /* not due yet; in order of arrival */
+    struct parked *paced, *last_paced; /* not due yet; in order of times, those of one time in order of arrival */
     size_t count;
 };
 
@@ -98,15 +98,17 @@ void park_wait(struct park *park, enum park_line line, struct parked *parked) {
 }
 
 void park_wait_until(struct park *park, enum park_line line, struct parked *parked, int64_t due) {
+    struct parked **at;
     parked->due = due;
     parked->line = line;
-    parked->next = NULL;
     park_lock(park);
-    if (park->paced)
-        park->last_paced->next = parked;
-    else
-        park->paced = parked;
-    park->last_paced = parked;
+    bool behind_all = park->paced && park->last_paced->due <= due; /* nearly always */
+    for (at = behind_all ? &park->last_paced->next : &park->paced; *at && (*at)->due <= due;)
+        at = &(*at)->next;
+    parked->next = *at;
+    *at = parked;
+    if (!parked->next)
+        park->last_paced = parked;
     park->count++;
     park_unlock(park);
 }

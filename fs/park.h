@@ -23,8 +23,7 @@ struct parked { /* embedded in the waiter's own structure, which it owns again w
 struct park *park_create(void);
 void park_free(struct park *park); /* gives up what waits with -EIO */
 void park_wait(struct park *park, enum park_line line, struct parked *parked);
-/* The same, but not before `due` (clock_boot), whatever the line says: park_pass lets it go then. In order of the calls: give
- * times that do not fall. */
+/* The same, but not before `due` (clock_boot), whatever the line says: park_pass lets it go then. */
 void park_wait_until(struct park *park, enum park_line line, struct parked *parked, int64_t due);
 /* Those that are due wait for their lines from now on. When the next one is due; INT64_MAX: there is none. */
 int64_t park_pass(struct park *park, int64_t now);

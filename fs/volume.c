@@ -44,6 +44,13 @@ static bool may_be_slowed(enum volume_wait kind) {
     return kind != WAIT_CLOSE;
 }
 
+/* While the answer to a change of a name waits, the kernel keeps the directory locked, for who looks into it, too. What it
+ * does not wait for, others that make something do. */
+static int64_t due_of(struct replicator *replicator, enum volume_wait kind) {
+    int64_t due = may_be_slowed(kind) ? replicator_due(replicator) : 0;
+    return kind == WAIT_CHANGE ? MIN(due, clock_boot() + VOLUME_NAMES_SLOWED) : due;
+}
+
 bool volume_settled(struct volume *volume, enum volume_wait kind, uint64_t lsn) {
     struct need need = needed(volume, kind, lsn);
     struct replicator *replicator = atomic_load(&volume->replicator);
@@ -63,7 +70,7 @@ void volume_wait(struct volume *volume, enum volume_wait kind, uint64_t lsn, str
         else
             store_want_durable(volume->store, need.lsn);
     }
-    int64_t due = replicator && may_be_slowed(kind) ? replicator_due(replicator) : 0;
+    int64_t due = replicator ? due_of(replicator, kind) : 0;
     if (due)
         park_wait_until(need.park, need.line, parked, due);
     else

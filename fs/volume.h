@@ -49,6 +49,7 @@ struct volume {
 
 /* When may the reply to an operation that made record `lsn` be sent? By the volume's settings. */
 enum volume_wait { WAIT_CHANGE, WAIT_WRITE, WAIT_CLOSE, WAIT_FSYNC };
+#define VOLUME_NAMES_SLOWED INT64_C(100000000) /* ns: so long at most is a change of a name slowed */
 /* Calls parked->done(…, 0) at once or later. Asks the store to sync where the settings need it. New work is answered later
  * while the replicator slows it (replication/catchup.h). */
 void volume_wait(struct volume *volume, enum volume_wait kind, uint64_t lsn, struct parked *parked);

@@ -28,7 +28,7 @@ static void wait_until_due(struct park *park, struct waiter *waiter, uint64_t ls
 
 static void test_due(void) {
     struct park *park = park_create();
-    struct waiter a, b, c, d;
+    struct waiter a, b, c, d, e;
 
     park_advance(park, PARK_RECEIVED, 5);
     wait_until_due(park, &a, 5, 100);
@@ -38,6 +38,9 @@ static void test_due(void) {
     is_int(4, park_count(park), "four wait for their time");
     is_int(100, park_pass(park, 99), "the first one's comes next");
     is_int(0, a.answers, "not before it is due");
+    wait_until_due(park, &e, 5, 150);
+    is_int(200, park_pass(park, 150), "one that came later is due earlier");
+    is_int(1, e.answers, "and is let go then");
     is_int(300, park_pass(park, 200), "two are due");
     ok(a.answers == 1 && a.error == 0, "one is answered");
     is_int(0, b.answers, "the other one waits for its LSN now");
