@@ -485,6 +485,8 @@ static void mend_all(void) {
         sim_pause(i, 0);
     }
     world->network_limit = 4096;
+    world->network_low = MIN(world->network_low, 400 * US);
+    world->network_high = MIN(world->network_high, 16 * world->network_low);
 }
 
 static void come_to_rest(void) {
