@@ -83,27 +83,11 @@ for ((repeat = 1; repeat <= repeats; repeat++)); do
 done
 
 touch "$T/verified" "$T/scrubbed"
+python3 "$here/ratios.py" "$T/figures" alone
 python3 - "$T" <<'PY'
-import json, statistics, sys
+import json, sys
 from collections import defaultdict
 where = sys.argv[1]
-figures, order, systems = defaultdict(list), [], []
-for line in open(f"{where}/figures"):
-    system, name, value, unit = line.rstrip("\n").split("\t")
-    if (name, unit) not in order:
-        order.append((name, unit))
-    if system not in systems:
-        systems.append(system)
-    figures[system, name].append(float(value))
-print("| measure | " + " | ".join(systems) + " |")
-print("| --- |" + " ---: |" * len(systems))
-for name, unit in order:
-    alone = statistics.median(figures["alone", name])
-    cells = []
-    for system in systems:
-        value = statistics.median(figures[system, name] or [0])
-        cells.append(f"{value:,.0f}" + ("" if system == "alone" else f" ({value / alone:.2f})"))
-    print(f"| {name}, {unit} | " + " | ".join(cells) + " |")
 speeds = defaultdict(list)
 for line in open(f"{where}/verified"):
     system, text = line.split("\t", 1)
