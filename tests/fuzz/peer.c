@@ -19,7 +19,7 @@
 #include <sys/stat.h>
 #include <xxhash.h>
 
-#define INPUTS 250u
+#define INPUTS 100u
 #define STEPS_MAX 40u
 #define ANSWER_SECONDS 15
 
