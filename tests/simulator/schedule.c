@@ -589,6 +589,43 @@ static void catch_up_well(void) {
     world->takes[slow] = 0;
 }
 
+#define FULL (20000 * SIM_MS)
+#define FULL_ONE_IN 8
+
+static bool in_set(unsigned primary, unsigned node) {
+    const struct register_value *value = registry_of(primary);
+    for (unsigned i = 0; i < value->member_count; i++)
+        if (strcmp(value->members[i].node, world->config.nodes[node].name) == 0)
+            return true;
+    return false;
+}
+
+/* When all is well but a standby's disk, which is full: the others go on without it. */
+static void fill_well(void) {
+    unsigned primary = (unsigned)a_primary(), full = another_than(primary);
+    int64_t slowly = world->think_high;
+    world->idle = false;
+    world->think_low = sim_between(2 * SIM_MS, 20 * SIM_MS); /* else a second may pass without a question */
+    world->think_high = 2 * world->think_low;
+    sim_sleep(slowly);
+    world->nodes[full].disk.full = true;
+    sim_trace("the disk of node %u is full, and all is well else", full);
+    int64_t start = sim_now();
+    while (in_set(primary, full)) {
+        sim_sleep(50 * SIM_MS);
+        if (sim_now() - start > FULL)
+            sim_fail("the disk of node %u is full, and it does not leave the set", full);
+    }
+    uint64_t answered = world->counts.acknowledged;
+    for (unsigned i = 0; i < 5; i++) {
+        sim_sleep(1000 * SIM_MS);
+        if (world->counts.acknowledged == answered && node_is_primary(primary))
+            sim_fail("the disk of node %u is full, and nobody is answered", full);
+        answered = world->counts.acknowledged;
+    }
+    world->nodes[full].disk.full = false;
+}
+
 void *schedule_run(void *nothing) {
     draw_world();
     trouble();
@@ -597,6 +634,10 @@ void *schedule_run(void *nothing) {
     come_to_rest();
     hand_over_well();
     come_to_rest();
+    if (sim_chance(FULL_ONE_IN)) {
+        fill_well();
+        come_to_rest();
+    }
     if (sim_chance(CATCH_UP_ONE_IN)) {
         catch_up_well();
         come_to_rest();
