@@ -31,6 +31,10 @@ struct paths {
     size_t wanted_count;
     struct owner *owners; /* sorted by data */
     size_t owner_count;
+    paths_pause *pause;
+    void *pause_context;
+    unsigned rows; /* that were read since it was called */
+    bool given_up;
 };
 
 struct paths *paths_create(struct store *state) {
@@ -100,20 +104,19 @@ static unsigned names_of(const struct paths *paths, uint64_t ino) {
 
 /* ---- Searching ---- */
 
-/* Rows of a table, `row` each, in looks of PORTION, within [from, to) as keys of 8 bytes go. `row` says 1 to end. */
+/* Rows of a table, `row` each, in looks of PORTION, within [from, to) as keys of 8 bytes go. */
 static int scan(struct paths *paths, enum table table, struct key at, const struct key *to,
-                int (*row)(struct paths *paths, void *context, const struct cursor *cursor), void *context,
-                paths_pause *pause, void *pause_context) {
+                int (*row)(struct paths *paths, void *context, const struct cursor *cursor), void *context) {
     struct cursor cursor;
     char why[8];
-    int rc = 0;
+    int rc = paths->given_up ? -ECANCELED : 0;
     while (rc == 0) {
         store_lock(paths->state);
         rc = cursor_open(&cursor, paths->state, NULL, table);
         bool opened = rc == 0;
         if (opened)
             rc = cursor_seek(&cursor, &at);
-        for (unsigned rows = 0; rc == 0 && rows < PORTION; rows++) {
+        for (; rc == 0 && paths->rows < PORTION; paths->rows++) {
             if (to && memcmp(cursor.key.data, to->bytes, MIN(cursor.key.length, to->length)) >= 0)
                 rc = -ENOENT;
             else
@@ -130,10 +133,13 @@ static int scan(struct paths *paths, enum table table, struct key at, const stru
         if (history_error(paths->state, why, sizeof why))
             rc = -ESTALE;
         store_unlock(paths->state);
-        if (rc == 0 && pause && pause(pause_context))
-            rc = -ECANCELED;
+        if (rc)
+            break;
+        paths->rows = 0;
+        paths->given_up = paths->pause && paths->pause(paths->pause_context);
+        rc = paths->given_up ? -ECANCELED : 0;
     }
-    return rc == -ENOENT || rc == 1 ? 0 : rc;
+    return rc == -ENOENT ? 0 : rc;
 }
 
 static int compare_u64(const void *a, const void *b) {
@@ -169,7 +175,7 @@ static int note_name(struct paths *paths, void *context, const struct cursor *cu
     return add(paths, row.ino, be64_get(cursor->key.data), name, false);
 }
 
-static int search_owners(struct paths *paths, const uint64_t *datas, size_t count, paths_pause *pause, void *context) {
+static int search_owners(struct paths *paths, const uint64_t *datas, size_t count) {
     struct key start = {.length = 0};
     paths->owners = calloc(count + 1, sizeof *paths->owners);
     if (!paths->owners)
@@ -180,7 +186,7 @@ static int search_owners(struct paths *paths, const uint64_t *datas, size_t coun
     if (paths->owner_count == 0)
         return 0;
     qsort(paths->owners, paths->owner_count, sizeof *paths->owners, compare_u64);
-    return scan(paths, TABLE_INODE, start, NULL, note_owner, NULL, pause, context);
+    return scan(paths, TABLE_INODE, start, NULL, note_owner, NULL);
 }
 
 uint64_t paths_owner(const struct paths *paths, uint64_t data) {
@@ -193,7 +199,9 @@ uint64_t paths_owner(const struct paths *paths, uint64_t data) {
 int paths_search(struct paths *paths, const uint64_t *inos, const uint64_t *datas, size_t count, paths_pause *pause,
                  void *context) {
     struct key start = {.length = 0};
-    int rc = search_owners(paths, datas, count, pause, context);
+    paths->pause = pause;
+    paths->pause_context = context;
+    int rc = search_owners(paths, datas, count);
     paths->wanted = calloc(2 * count + 1, sizeof *paths->wanted);
     if (rc == 0 && !paths->wanted)
         rc = -ENOMEM;
@@ -202,28 +210,47 @@ int paths_search(struct paths *paths, const uint64_t *inos, const uint64_t *data
     for (size_t i = 0; i < count; i++)
         paths->wanted[paths->wanted_count++] = inos[i] ? inos[i] : paths_owner(paths, datas[i]);
     qsort(paths->wanted, paths->wanted_count, sizeof *paths->wanted, compare_u64);
-    return scan(paths, TABLE_DIRENT, start, NULL, note_name, NULL, pause, context);
+    return scan(paths, TABLE_DIRENT, start, NULL, note_name, NULL);
 }
 
 /* ---- Directories above ---- */
 
-static int match_name(struct paths *paths, void *context, const struct cursor *cursor) {
-    const uint64_t *ino = context;
+/* Directories of the names that are known, which have no name themselves yet. */
+static uint64_t *nameless(const struct paths *paths, size_t *count) {
+    uint64_t *inos = calloc(paths->link_count + 1, sizeof *inos);
+    *count = 0;
+    for (size_t i = 0; inos && i < paths->link_count; i++) {
+        const struct link_name *name = find(paths, paths->links[i].directory, 0);
+        if (paths->links[i].directory != ROOT_INO && (!name || name->told))
+            inos[(*count)++] = paths->links[i].directory;
+    }
+    if (inos)
+        qsort(inos, *count, sizeof *inos, compare_u64);
+    return inos;
+}
+
+struct directories {
+    const uint64_t *inos; /* sorted */
+    size_t count;
+};
+
+static int note_directory(struct paths *paths, void *context, const struct cursor *cursor) {
+    const struct directories *wanted = context;
     struct dirent_row row;
     if (cursor->key.length <= 8 || cursor->value.length != sizeof row)
         return -EIO;
     memcpy(&row, cursor->value.data, sizeof row);
-    if (row.ino != *ino)
+    if (!bsearch(&row.ino, wanted->inos, wanted->count, sizeof row.ino, compare_u64))
         return 0;
     struct span name = {cursor->key.data + 8, cursor->key.length - 8};
-    int rc = add(paths, row.ino, be64_get(cursor->key.data), name, false);
-    return rc ? rc : 1;
+    return add(paths, row.ino, be64_get(cursor->key.data), name, false);
 }
 
-/* A directory knows its parent, so only that one is searched. */
+/* A directory knows its parent, so only that one is searched, once for all of its directories that are wanted. */
 static const struct link_name *directory_name(struct paths *paths, uint64_t ino) {
     const struct link_name *name = find(paths, ino, 0);
     struct inode_row row;
+    size_t count;
     if (name && !name->told)
         return name;
     store_lock(paths->state);
@@ -231,8 +258,11 @@ static const struct link_name *directory_name(struct paths *paths, uint64_t ino)
     store_unlock(paths->state);
     if (rc || !S_ISDIR(row.mode) || row.parent == 0)
         return name;
+    uint64_t *inos = nameless(paths, &count);
     struct key to = key_u64(row.parent + 1);
-    scan(paths, TABLE_DIRENT, key_u64(row.parent), &to, match_name, &ino, NULL, NULL);
+    if (inos)
+        scan(paths, TABLE_DIRENT, key_u64(row.parent), &to, note_directory, &(struct directories){inos, count});
+    free(inos);
     return find(paths, ino, 0);
 }
 

@@ -17,7 +17,8 @@ void paths_free(struct paths *paths);
 
 /* A name that the state may lack: it counts when nothing else is found. */
 int paths_tell(struct paths *paths, uint64_t ino, uint64_t directory, struct span name);
-/* Those will be asked for. Files that have these data ids are found with `owner`. */
+/* Those will be asked for. Files that have these data ids are found with `owner`. `pause` is called later, too, while
+ * directories above are looked for: who has given up finds no more of them. */
 int paths_search(struct paths *paths, const uint64_t *inos, const uint64_t *datas, size_t count, paths_pause *pause,
                  void *context);
 uint64_t paths_owner(const struct paths *paths, uint64_t data); /* 0: none */

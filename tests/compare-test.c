@@ -3,6 +3,7 @@
  */
 #include "fs/apply.h"
 #include "fs/compare.h"
+#include "fs/paths.h"
 #include "fs/extent.h"
 #include "fs/history_internal.h"
 #include "tests/churn.h"
@@ -358,6 +359,45 @@ static void past_is_over(struct store *store) {
     history_close(past);
 }
 
+static unsigned pauses;
+static bool gives_up;
+
+static bool pause_here(void *context) {
+    (void)context;
+    pauses++;
+    return gives_up;
+}
+
+/* Each of some files in a directory of its own, all of these in one: that is read once for all, and not by who has given up. */
+static void directories_above(struct store *store) {
+    uint64_t top = make(store, ROOT_INO, "above", S_IFDIR | 0755), files[30], none[30] = {0};
+    char name[32], path[100];
+    for (unsigned i = 0; i < 5000; i++) { /* more than are read at a time */
+        snprintf(name, sizeof name, "before-%u", i);
+        make(store, top, name, S_IFREG | 0644);
+    }
+    for (unsigned i = 0; i < 30; i++) {
+        snprintf(name, sizeof name, "directory-%u", i);
+        files[i] = make(store, make(store, top, name, S_IFDIR | 0755), "file", S_IFREG | 0644);
+    }
+    for (unsigned round = 0; round < 2; round++) {
+        struct paths *paths = paths_create(store);
+        unsigned right = 0;
+        gives_up = false;
+        is_int(0, paths_search(paths, files, none, 30, pause_here, NULL), "names are found");
+        pauses = 0;
+        gives_up = round == 1;
+        for (unsigned i = 0; i < 30; i++) {
+            char expected[100];
+            snprintf(expected, sizeof expected, "above/directory-%u/file", i);
+            right += paths_text(paths, files[i], 0, path, sizeof path) && strcmp(path, expected) == 0;
+        }
+        is_int(round ? 0 : 30, right, round ? "and no directories by who has given up" : "and their directories");
+        ok(pauses <= 3, "with %u looks", pauses);
+        paths_free(paths);
+    }
+}
+
 static void store_end(struct store *store) {
     store_checkpoint(store);
     store_close(store);
@@ -393,6 +433,7 @@ int main(void) {
     maps_differ(a, b, ino);
     cuts_do_not_differ(a, b, ino);
     past_is_over(a);
+    directories_above(a);
     store_end(a);
     store_end(b);
     return 0;
