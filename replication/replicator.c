@@ -1,4 +1,5 @@
 /* Starting, stopping, showing. What the threads do: parts.h. */
+#include "fs/text.h"
 #include "replication/parts.h"
 
 #include <inttypes.h>
@@ -290,9 +291,13 @@ static const char *link_state(const struct replicator *r) {
     return all ? "working" : feeds ? "synchronizing" : "failed";
 }
 
+/* Sentences are cut, and some are another node's. */
 static void set_text(json_t *object, const char *key, const char *text) {
-    if (text[0])
-        json_object_set_new(object, key, json_string(text));
+    char shown[WIRE_TEXT];
+    snprintf(shown, sizeof shown, "%s", text);
+    text_mend(shown);
+    if (shown[0])
+        json_object_set_new(object, key, json_string(shown));
 }
 
 static json_t *show_peer(const struct replicator *r, unsigned node, int64_t now) {

@@ -9,6 +9,7 @@
  */
 #include "fs/generation.h"
 #include "fs/import.h"
+#include "fs/text.h"
 #include "fs/undone.h"
 #include "replication/parts.h"
 
@@ -83,6 +84,7 @@ static int say(struct syncing *s, int error, const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(s->why, s->room, format, arguments);
     va_end(arguments);
+    text_mend(s->why);
     return error;
 }
 

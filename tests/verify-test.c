@@ -400,6 +400,16 @@ static void texts_are_cut(struct pair *pair) {
     outcome_is(line, "failed", "a long path that is not there");
     ok(json_string_value(of(line, "why")), "and why");
     json_decref(line);
+    struct replicator *r = pair->nodes[0].replicator;
+    repl_lock(r);
+    strcpy(r->trouble, "it is \xe2\x82");
+    repl_unlock(r);
+    json_t *status = replicator_status(r);
+    is_string("it is ??", json_string_value(json_object_get(status, "trouble")), "status, too, says what was cut");
+    json_decref(status);
+    repl_lock(r);
+    r->trouble[0] = '\0';
+    repl_unlock(r);
 }
 
 /* ---- A node that lies ------------------------------------------------------------------------------------------------ */
