@@ -149,10 +149,13 @@ int import_finish(struct import *import) {
         return generation_complete(import->old->path, import->generation);
     uint64_t hold = hold_of(import->old);
     store_lock(store);
+    int rc = admit_space(store, SPACE_FREE); /* nothing is to be seen in a batch that was refused */
     uint64_t mends = store->mends;
-    int rc = import_row_load(import);
+    if (rc == 0)
+        rc = import_row_load(import);
     if (rc == 0 && (!import->begun || import->row.step != TABLE_SHARED_END || import->row.progress.wanted != 0))
-        rc = -EBUSY;
+        rc = mends == import->finish_mends ? -EBUSY : -EAGAIN; /* what a refused commit has taken back can be had again */
+    import->finish_mends = mends;
     store_unlock(store);
     if (rc == 0)
         rc = free_unused(import);
