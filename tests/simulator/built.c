@@ -85,6 +85,14 @@ int built_change(struct store *store) {
     return 0;
 }
 
+/* Nothing is read in a broken transaction. */
+void built_wait_mended(struct store *store) {
+    while (store->txn_broken) {
+        pthread_cond_signal(&store->work);
+        pthread_cond_wait(&store->committed_cond, &store->lock);
+    }
+}
+
 static void image_copy(struct sim_image *to, const struct sim_image *from) {
     *to = *from;
     rows_copy(&to->rows, &from->rows);
@@ -164,7 +172,7 @@ static void checkpoint(struct store *store) { /* lock held */
         sim_trace("an fsync of node %u fails: its process ends", store_node(store));
         node_kill(store_node(store), false);
     }
-    store_lock(store);
+    PROMISE(pthread_mutex_lock(&store->lock) == 0); /* whatever was broken meanwhile: it is mended here */
     note_synced(&saved.space, &before);
     b->disk->built.saved = saved;
     b->unsaved = false;
@@ -208,10 +216,7 @@ int built_checkpoint(struct store *store) {
 
 int admit_space(struct store *store, enum space_class class) {
     struct sim_builder *b = *store_builder(store);
-    while (store->txn_broken) {
-        pthread_cond_signal(&store->work);
-        pthread_cond_wait(&store->committed_cond, &store->lock);
-    }
+    built_wait_mended(store);
     return b->disk->full && class == SPACE_GROW && sim_chance(2) ? -ENOSPC : 0;
 }
 

@@ -259,6 +259,7 @@ struct sim_rows *built_rows(struct sim_builder *builder);
 struct sim_space *built_space(struct sim_builder *builder);
 int built_change(struct store *store); /* a row is about to be changed */
 int built_checkpoint(struct store *store);
+void built_wait_mended(struct store *store);
 void built_kill(struct disk *disk);
 struct disk *disk_of(const char *path);
 void disk_path(unsigned node, char path[32]);

@@ -45,6 +45,8 @@ struct sim_past **store_past(struct store *store) {
 
 void store_lock(struct store *store) {
     PROMISE(pthread_mutex_lock(&store->lock) == 0);
+    if (store->txn_broken)
+        built_wait_mended(store);
 }
 void store_unlock(struct store *store) {
     PROMISE(pthread_mutex_unlock(&store->lock) == 0);

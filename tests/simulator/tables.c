@@ -244,7 +244,7 @@ int table_get(struct store *store, enum table table, const struct key *key, stru
 
 int table_put_raw(struct store *store, enum table table, const struct key *key, const void *value, size_t length) {
     int rc = built_change(store);
-    store_disk(store)->built.rows += table == TABLE_INODE || table == TABLE_EPOCH;
+    store_disk(store)->built.rows += rc == 0 && (table == TABLE_INODE || table == TABLE_EPOCH);
     world->counts.kept_blocks += table == TABLE_META && key->length == 17 && key->bytes[0] == 'k';
     if (rc == 0)
         rows_put(rows_of(store), table, key->bytes, key->length, value, length);
@@ -258,7 +258,7 @@ int table_remove_raw(struct store *store, enum table table, const struct key *ke
     int rc = built_change(store);
     if (rc == 0 && !rows_remove(rows_of(store), table, key->bytes, key->length))
         return -ENOENT;
-    built->lost_rows += table == TABLE_INODE || table == TABLE_EPOCH;
+    built->lost_rows += rc == 0 && (table == TABLE_INODE || table == TABLE_EPOCH);
     if (rc == 0 && anew)
         check_begun_anew(store_node(store));
     return rc;
