@@ -276,7 +276,9 @@ void import_position(const struct import *import, struct position *position) {
 }
 
 int import_begin(struct import *import, const struct import_state *state) {
-    store_lock(import->store);
+    struct store *store = import->store;
+    store_lock(store);
+    uint64_t mends = store->mends;
     int rc = import_row_load(import);
     if (rc == 0 && (import->begun || import->complete))
         rc = -EEXIST;
@@ -284,9 +286,19 @@ int import_begin(struct import *import, const struct import_state *state) {
         import->row = (struct import_row){
             .format = IMPORT_FORMAT, .reuse = true, .kept = import_has_kept(import), .state = *state};
         rc = import_row_save(import);
-        import->begun = rc == 0;
     }
-    store_unlock(import->store);
+    if (store->txn_broken)
+        rc = -ENOSPC;
+    store_unlock(store);
+    if (rc)
+        return rc;
+    /* The state before, with some of its rows, must not come back when rows of this one have been asked for. */
+    rc = store_checkpoint(store);
+    store_lock(store);
+    int loaded = import_row_load(import);
+    if (rc == 0)
+        rc = loaded ? loaded : store->mends != mends ? -EAGAIN : 0;
+    store_unlock(store);
     return rc;
 }
 

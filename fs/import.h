@@ -55,7 +55,8 @@ enum import_phase import_phase(const struct import *import);
 bool import_state(const struct import *import, struct import_state *state);
 struct import_progress import_progress(const struct import *import);
 
-/* Before the first rows. Only if there is no state yet. */
+/* Before the first rows. Only if there is no state yet: -EEXIST. It is on disk then. -EAGAIN, -ENOSPC: a commit was refused; what
+ * there is now is this state, none, or the one that there was before import_again: import_state. */
 int import_begin(struct import *import, const struct import_state *state);
 
 /* The rows that are wanted next: of `table`, behind the key `after` (length 0: from the first). -ENOENT: all are here. */
@@ -89,8 +90,9 @@ int import_blocks(struct import *import, const struct import_want *want, const u
 /* A piece that cannot be had as a whole: its blocks are wanted one by one from now on. */
 int import_split(struct import *import, const struct import_want *want);
 
-/* When no rows and no blocks are wanted: the position, and all of it on disk. Then the phase is IMPORT_COMPLETE. May take a
- * while; may be called again after an error or a kill. */
+/* When no rows and no blocks are wanted, by the map itself: the position, and all of it on disk. Then the phase is
+ * IMPORT_COMPLETE. May take a while; may be called again after an error or a kill. -EBUSY: something is wanted, rows if
+ * import_phase says so, or blocks; -EAGAIN: a commit was refused meanwhile. */
 int import_finish(struct import *import);
 /* Of a complete one: its position. */
 void import_position(const struct import *import, struct position *position);

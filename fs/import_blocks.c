@@ -33,6 +33,8 @@ static int want_check(struct import *import, const struct import_want *want, uin
     struct extent extent;
     struct span value;
     int rc = table_get(import->store, TABLE_META, &key, &value);
+    if (rc == 0 && (value.length != sizeof want->place || memcmp(value.data, &want->place, sizeof want->place) != 0))
+        rc = -ENOENT; /* asked for when it was one of several pieces, or of one, which a refused commit took back */
     if (rc == 0)
         rc = table_get(import->store, TABLE_EXTENT, &at, &value);
     if (rc == 0 && extent_parse((struct span){at.bytes, at.length}, value, &extent) != 0)

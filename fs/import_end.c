@@ -3,6 +3,8 @@
 
 #include "fs/generation.h"
 
+#include <inttypes.h>
+
 #define DEAD_STEP 1024u /* rows under one hold of the lock */
 #define SCAN_STEP 4096u
 
@@ -14,6 +16,7 @@ struct used {
 struct scan {
     struct used *list; /* by segment */
     uint32_t count;
+    uint64_t wanted; /* blocks that the map says are to come */
     struct key at;
 };
 
@@ -29,7 +32,7 @@ static struct used *used_find(const struct scan *scan, uint32_t segment) {
     return low < scan->count && scan->list[low].segment == segment ? &scan->list[low] : NULL;
 }
 
-/* Marks what a step's worth of extents uses of the adopted segments. 1: there is more. Lock held. */
+/* Marks what a step's worth of extents uses of the adopted segments, and counts what is wanted. 1: there is more. Lock held. */
 static int scan_some(struct import *import, struct scan *scan) {
     struct cursor cursor;
     uint32_t steps = 0;
@@ -44,6 +47,8 @@ static int scan_some(struct import *import, struct scan *scan) {
         struct used *used = extent.checksums ? used_find(scan, extent.place.segment) : NULL;
         for (uint32_t i = 0; used && i < extent.place.count; i++)
             used->blocks[(extent.place.position + i) / 8] |= (uint8_t)(1u << (extent.place.position + i) % 8);
+        if (extent.checksums && extent.place.segment == IMPORT_WANTED)
+            scan->wanted += extent.place.count;
         scan->at.length = (uint16_t)cursor.key.length;
         memcpy(scan->at.bytes, cursor.key.data, cursor.key.length);
         /* behind this key, at the next step */
@@ -53,12 +58,52 @@ static int scan_some(struct import *import, struct scan *scan) {
     return rc == -ENOENT ? 0 : rc ? rc : 1;
 }
 
+/* Waits for room. -EAGAIN: a commit was refused meanwhile, and what was seen before is not there any more. */
+static int admit_same(struct store *store, uint64_t mends) {
+    int rc = admit_space(store, SPACE_FREE);
+    return rc ? rc : store->mends == mends ? 0 : -EAGAIN;
+}
+
+/* -ENOENT: nothing of the segment is dead. */
+static int first_dead(struct store *store, uint32_t segment, struct key *key) {
+    struct cursor cursor;
+    *key = (struct key){.length = 8};
+    be32_put(key->bytes, segment);
+    int rc = cursor_open(&cursor, store, NULL, TABLE_DEAD);
+    if (rc)
+        return rc;
+    rc = cursor_seek(&cursor, key);
+    if (rc == 0 && (cursor.key.length != 8 || be32_get(cursor.key.data) != segment))
+        rc = -ENOENT;
+    if (rc == 0)
+        memcpy(key->bytes, cursor.key.data, 8);
+    cursor_close(&cursor);
+    return rc;
+}
+
+/* What was dead of a segment that was taken over when another state was nearly complete (import_again) may be in use now. */
+static int forget_dead(struct store *store, uint32_t segment, uint64_t mends) {
+    struct key key;
+    uint32_t rows = 0;
+    int rc;
+    while ((rc = first_dead(store, segment, &key)) == 0) {
+        rc = table_remove_raw(store, TABLE_DEAD, &key);
+        if (rc == 0 && ++rows % DEAD_STEP == 0) {
+            import_commit_soon(store);
+            rc = admit_same(store, mends);
+        }
+        if (rc)
+            return rc;
+    }
+    return rc == -ENOENT ? 0 : rc;
+}
+
 /* What the new store does not use of a segment that it took over is dead: it is punched when the store serves. */
-static int declare_dead(struct import *import, const struct used *used) {
+static int declare_dead(struct import *import, const struct used *used, uint64_t mends) {
     struct store *store = import->store;
     const struct segment *segment = segment_find(&store->segments, used->segment);
     uint32_t blocks = segment ? segment->head : 0, rows = 0;
-    int rc = segment ? 0 : -EIO;
+    int rc = segment ? forget_dead(store, used->segment, mends) : -EIO;
     for (uint32_t at = 0; rc == 0 && at < blocks;) {
         uint32_t end = at;
         bool in_use = used->blocks[at / 8] >> (at % 8) & 1;
@@ -68,7 +113,7 @@ static int declare_dead(struct import *import, const struct used *used) {
             rc = dead_add(store, (struct place){used->segment, at, end - at});
             if (rc == 0 && ++rows % DEAD_STEP == 0) {
                 import_commit_soon(store);
-                rc = admit_space(store, SPACE_FREE);
+                rc = admit_same(store, mends);
             }
         }
         at = end;
@@ -77,7 +122,24 @@ static int declare_dead(struct import *import, const struct used *used) {
     return rc;
 }
 
-static int free_unused(struct import *import) {
+/* The row's count is kept up to date by many hands: a block that is missing must not depend on it. -EBUSY: blocks are wanted. */
+static int check_wanted(struct import *import, const struct scan *scan, uint64_t mends) {
+    struct store *store = import->store;
+    store_lock(store);
+    int rc = store->mends == mends ? import_row_load(import) : -EAGAIN; /* not all that was counted is there any more */
+    uint64_t noted = import->row.progress.wanted;
+    if (rc == 0 && noted != scan->wanted) {
+        log_error("the new store %s: %" PRIu64 " blocks are wanted, not %" PRIu64, store->base, scan->wanted, noted);
+        import->row.progress.wanted = scan->wanted;
+        rc = import_row_save(import);
+    }
+    if (store->txn_broken)
+        rc = -ENOSPC;
+    store_unlock(store);
+    return rc ? rc : scan->wanted ? -EBUSY : 0;
+}
+
+static int free_unused(struct import *import, uint64_t mends) {
     struct store *store = import->store;
     struct scan scan = {0};
     store_lock(store);
@@ -92,17 +154,20 @@ static int free_unused(struct import *import) {
         rc = scan.list[i].blocks ? 0 : -ENOMEM;
         scan.count++;
     }
-    for (int more = count > 0; rc == 0 && more > 0;) {
+    for (int more = 1; rc == 0 && more > 0;) {
         store_lock(store);
         more = scan_some(import, &scan);
         store_unlock(store);
         rc = more < 0 ? more : 0;
     }
+    rc = rc ? rc : check_wanted(import, &scan, mends);
     for (uint32_t i = 0; rc == 0 && i < count; i++) {
         store_lock(store);
-        rc = admit_space(store, SPACE_FREE);
+        rc = admit_same(store, mends);
         if (rc == 0)
-            rc = declare_dead(import, &scan.list[i]);
+            rc = declare_dead(import, &scan.list[i], mends);
+        if (store->txn_broken)
+            rc = -ENOSPC;
         store_unlock(store);
     }
     for (uint32_t i = 0; i < scan.count; i++)
@@ -149,16 +214,13 @@ int import_finish(struct import *import) {
         return generation_complete(import->old->path, import->generation);
     uint64_t hold = hold_of(import->old);
     store_lock(store);
-    int rc = admit_space(store, SPACE_FREE); /* nothing is to be seen in a batch that was refused */
     uint64_t mends = store->mends;
-    if (rc == 0)
-        rc = import_row_load(import);
-    if (rc == 0 && (!import->begun || import->row.step != TABLE_SHARED_END || import->row.progress.wanted != 0))
-        rc = mends == import->finish_mends ? -EBUSY : -EAGAIN; /* what a refused commit has taken back can be had again */
-    import->finish_mends = mends;
+    int rc = import_row_load(import);
+    if (rc == 0 && (!import->begun || import->row.step != TABLE_SHARED_END))
+        rc = -EBUSY;
     store_unlock(store);
     if (rc == 0)
-        rc = free_unused(import);
+        rc = free_unused(import, mends);
     if (rc == 0)
         rc = import_free_kept(import);
     /* All of it first: what is committed with the position is small then. */

@@ -44,7 +44,6 @@ struct import {
         uint64_t mends;
     } segments;
     uint64_t mends; /* refused commits when the clearing began */
-    uint64_t finish_mends; /* …and when it was to be completed last */
 };
 
 struct key import_meta_key(const char *name);

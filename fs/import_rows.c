@@ -160,7 +160,7 @@ int import_rows(struct import *import, enum table table, const struct key *after
     store_lock(store);
     if (rc == 0)
         rc = import_admit(import);
-    bool admitted = rc == 0 && import->begun;
+    bool admitted = rc == 0 && import->begun, taken_back = false;
     if (rc == 0 && !import->begun)
         rc = -EBADMSG;
     else if (rc == 0 && !follows(import, table, after))
@@ -169,9 +169,9 @@ int import_rows(struct import *import, enum table table, const struct key *after
         struct import_row before = import->row;
         rc = row_import(import, table, &old, key, value);
         if (rc)
-            import->row = before; /* a part of it may be there; it comes again */
-        if (rc && rc != -EBADMSG && before.kept)
-            store->txn_broken = true; /* kept blocks that the part took are to be kept ones again */
+            import->row = before;
+        if (rc && rc != -EBADMSG && !store->txn_broken) /* a part of it may be there, which may be cut otherwise next time */
+            store->txn_broken = taken_back = true;
     }
     if (rc == 0 && done) {
         import->row.step++;
@@ -181,7 +181,7 @@ int import_rows(struct import *import, enum table table, const struct key *after
         int saved = import_row_save(import);
         rc = rc ? rc : saved;
     }
-    if (store->txn_broken)
+    if (store->txn_broken && !taken_back)
         rc = -ENOSPC; /* the batch is gone: what was asked for is asked for again */
     import_commit_soon(store);
     store_unlock(store);

@@ -40,6 +40,7 @@ struct syncing {
     struct import *import;
     struct import_state state;
     uint64_t number; /* of the last question */
+    uint64_t pieces; /* of blocks that have been asked for */
     struct question questions[QUESTIONS];
     unsigned pass;
     struct frame frame; /* the question that is being made: large */
@@ -206,7 +207,16 @@ static void take_totals(struct syncing *s, const struct wire_copy *copy) {
     repl_unlock(s->r);
 }
 
-/* The provider keeps the state that has been begun, or its newest one. 1: what has been built is of no use, begin again. */
+/* -EAGAIN: a commit was refused, and there may be another state now. */
+static int begin_state(struct syncing *s) {
+    int rc = import_begin(s->import, &s->state);
+    if (rc == -ENOSPC || rc == -EAGAIN || rc == -EEXIST)
+        return wait_for_space(s) ? -ECANCELED : -EAGAIN;
+    return rc ? say(s, rc, "the new store cannot be begun: %s", strerror(-rc)) : 0;
+}
+
+/* The provider keeps the state that has been begun, or its newest one. 1: what has been built is of no use, begin again;
+ * -EAGAIN: look again. */
 static int open_state(struct syncing *s) {
     struct link_message answer;
     bool begun = begun_state(s);
@@ -228,9 +238,7 @@ static int open_state(struct syncing *s) {
         memcpy(s->state.chain, copy->chain, CHAIN_SIZE);
         memcpy(s->state.incarnation, copy->incarnation, sizeof s->state.incarnation);
         if (!begun)
-            rc = import_begin(s->import, &s->state);
-        if (rc)
-            say(s, rc, "the new store cannot be begun: %s", strerror(-rc));
+            rc = begin_state(s);
     }
     link_message_done(&answer);
     return rc;
@@ -321,6 +329,7 @@ static int fill_question(struct syncing *s, struct question *q, struct import_wa
     for (unsigned i = 0; rc == 0 && i < count && (i == 0 || blocks + wants[i].place.count <= most); i++) {
         blocks += wants[i].place.count;
         q->wants[q->count++] = wants[i];
+        s->pieces++;
         *after = wants[i];
         *has_after = true;
     }
@@ -494,9 +503,10 @@ static int keep_tail(struct syncing *s, uint64_t common, bool aside) {
 }
 
 static int build(struct syncing *s) {
-    unsigned busy = 0;
+    unsigned vain = 0;
     int rc = -EAGAIN;
     while (rc) {
+        uint64_t pieces = s->pieces;
         rc = fetch_rows(s);
         if (rc == 0 && import_phase(s->import) == IMPORT_BLOCKS)
             rc = fetch_blocks(s);
@@ -506,7 +516,10 @@ static int build(struct syncing *s) {
         rc = import_finish(s->import);
         if (rc == -ENOSPC && wait_for_space(s) != 0)
             return -ECANCELED;
-        if (rc == -EBUSY && ++busy == 3) /* something is wanted that cannot be found: not to be mended */
+        /* Something is wanted still: what a refused commit took back, which is fetched again; or it cannot be found. */
+        bool rows = import_state(s->import, &s->state) && import_phase(s->import) == IMPORT_ROWS;
+        vain = rc == -EBUSY && !rows && s->pieces == pieces ? vain + 1 : 0;
+        if (vain == 3)
             return rc;
         if (rc && rc != -ENOSPC && rc != -EAGAIN && rc != -EBUSY)
             return say(s, rc, "the new store cannot be completed: %s", strerror(-rc));
@@ -535,7 +548,7 @@ static int synchronize(struct syncing *s) {
             rc = begin_again(s, rc == 1);
             rc = rc ? rc : 1;
         }
-    } while (rc == 1);
+    } while (rc == 1 || rc == -EAGAIN);
     if (rc == 0 && !still_wanted(s))
         rc = -ECANCELED;
     if (rc == 0)
