@@ -285,8 +285,8 @@ static void refused(void) {
         rc = import_rows(import, table, &after, answer_next, &last_answer, last_answer.done);
         if (rc == -ENOSPC || rc == -EAGAIN) /* asked for before the batch was taken back */
             rc = 0;
-        if (i % 4 == 2)
-            usleep(150000); /* the commit interval, and the refusal */
+        if (i % 4 >= 2)
+            usleep(150000); /* the commit interval: one that is refused, and takes everything since the last one back, and one that is not */
     }
     atomic_store(&refuse, 0);
     is_int(0, rc, "rows through %u refused commits", refusals);
