@@ -156,6 +156,8 @@ def resume(before, after):
         if path == "stop":
             return None
         if path == "pause":
+            with open(f"{where}.{name}.rests", "w"):  # no operation is under way
+                pass
             time.sleep(0.02)  # poll interval
             continue
         folder = os.path.join(path, name)

@@ -7,8 +7,7 @@ prepare() {
     local i
     wait_until 30 in_sync || return 1
     wait_until 20 same_position
-    pause_writer
-    sleep 0.5 # for an operation that had begun
+    writer_rests || return 1
     local old=$primary
     kept=$(undone "$old")
     network_cut $standby

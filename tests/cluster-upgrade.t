@@ -30,8 +30,7 @@ away_for_too_long() {
 alone() { ! status_of "$1" replication register members | grep -q "\"$2\""; }
 another_history() { # OLD-PRIMARY'S PROGRAM, which comes back as standby
     local old=$primary
-    pause_writer
-    sleep 0.5 # for an operation that had begun
+    writer_rests || return 1
     network_cut $standby
     wait_until 20 alone $primary $standby
     for i in $(seq 20); do echo "only here" >"$(mount_of "$old")/only-$i"; done

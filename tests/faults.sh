@@ -34,6 +34,12 @@ declare -A fault_says=(
 
 serve() { mount_of "$1" >"$where.new" && mv "$where.new" "$where"; }
 pause_writer() { echo pause >"$where.new" && mv "$where.new" "$where"; }
+# Pauses it and waits for the operation that had begun.
+writer_rests() {
+    rm -f "$where.writer.rests"
+    pause_writer
+    wait_until 30 test -e "$where.writer.rests"
+}
 in_sync() { [ "$(status_of "$primary" replication link 2>&1)" = working ]; }
 same_position() { [ "$(status_of a state lsn)" = "$(status_of b state lsn)" ]; }
 longer_than_the_lease() { sleep 2.5; } # how long a fault lasts
