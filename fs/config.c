@@ -13,6 +13,8 @@
 
 #define CONFIG_FILE_MAX (1 << 20)
 #define CONFIG_LINE_MAX 2048
+#define SPARE_AFTER_MAX (28u * 24 * 3600 * 1000)
+#define FENCE_TIMEOUT_MAX 600000u
 
 /* One pass over the file. The reader hands lines to inih, so it knows the line number and sees section headers before
  * inih does; inih itself cuts section names at 50 characters and says nothing about empty sections. */
@@ -22,7 +24,7 @@ struct parse {
     int line;
     const struct section *section; /* NULL: none yet */
     struct node_config *node;      /* of [node NAME] and [witness] */
-    unsigned volume_seen, journal_seen, scrub_seen, verify_seen, catchup_seen, lease_seen, witness_seen, node_seen[CONFIG_NODES_MAX];
+    unsigned volume_seen, journal_seen, scrub_seen, verify_seen, catchup_seen, lease_seen, witness_seen, spare_seen, fence_seen, etcd_seen, node_seen[CONFIG_NODES_MAX];
     unsigned *seen; /* keys of the section that were given, by their place in its table */
     bool failed;
     char *why;
@@ -318,6 +320,75 @@ static bool set_floor(struct parse *parse, const char *value) {
     return true;
 }
 
+static bool set_preferred(struct parse *parse, const char *value) {
+    return copy_value(parse, parse->config->preferred, sizeof parse->config->preferred, "preferred", value);
+}
+
+static bool set_spare_node(struct parse *parse, const char *value) {
+    return copy_value(parse, parse->config->spare, sizeof parse->config->spare, "node", value);
+}
+
+static bool set_spare_after(struct parse *parse, const char *value) {
+    if (parse_duration(value, &parse->config->spare_ms) != 0 || parse->config->spare_ms < 1000 ||
+        parse->config->spare_ms > SPARE_AFTER_MAX)
+        return complain(parse, "after = \"%s\" is not a duration like 10min or 1h, from 1s to 28d", value);
+    return true;
+}
+
+static bool set_fence_program(struct parse *parse, const char *value) {
+    return set_path(parse, parse->config->fence, sizeof parse->config->fence, "program", value);
+}
+
+static bool set_fence_timeout(struct parse *parse, const char *value) {
+    if (parse_duration(value, &parse->config->fence_ms) != 0 || parse->config->fence_ms < 100 ||
+        parse->config->fence_ms > FENCE_TIMEOUT_MAX)
+        return complain(parse, "timeout = \"%s\" is not a duration like 30s, from 100ms to 10min", value);
+    return true;
+}
+
+static bool set_endpoints(struct parse *parse, const char *value) {
+    struct etcd_config *etcd = &parse->config->etcd;
+    while (*value != '\0') {
+        size_t length = strcspn(value, ", ");
+        bool web = strncmp(value, "http://", 7) == 0 || strncmp(value, "https://", 8) == 0;
+        if (!web || length <= 8 || length >= sizeof etcd->endpoints[0])
+            return complain(parse, "endpoints: \"%.*s\" is not http://HOST:PORT or https://HOST:PORT", (int)length, value);
+        if (etcd->endpoint_count == ETCD_ENDPOINTS_MAX)
+            return complain(parse, "endpoints: at most %d", ETCD_ENDPOINTS_MAX);
+        memcpy(etcd->endpoints[etcd->endpoint_count], value, length);
+        etcd->endpoints[etcd->endpoint_count++][length] = '\0';
+        value += length;
+        value += strspn(value, ", ");
+    }
+    return true;
+}
+
+static bool set_prefix(struct parse *parse, const char *value) {
+    if (value[strspn(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./-")] != '\0')
+        return complain(parse, "prefix = \"%s\": take letters, digits, '-', '_', '.' and '/'", value);
+    return copy_value(parse, parse->config->etcd.prefix, sizeof parse->config->etcd.prefix, "prefix", value);
+}
+
+static bool set_ca(struct parse *parse, const char *value) {
+    return set_path(parse, parse->config->etcd.ca, sizeof parse->config->etcd.ca, "ca", value);
+}
+
+static bool set_certificate(struct parse *parse, const char *value) {
+    return set_path(parse, parse->config->etcd.certificate, sizeof parse->config->etcd.certificate, "certificate", value);
+}
+
+static bool set_etcd_key(struct parse *parse, const char *value) {
+    return set_path(parse, parse->config->etcd.key, sizeof parse->config->etcd.key, "key", value);
+}
+
+static bool set_user(struct parse *parse, const char *value) {
+    return copy_value(parse, parse->config->etcd.user, sizeof parse->config->etcd.user, "user", value);
+}
+
+static bool set_password_file(struct parse *parse, const char *value) {
+    return set_path(parse, parse->config->etcd.password_file, sizeof parse->config->etcd.password_file, "password-file", value);
+}
+
 #define KEY(name, set) {name, set, NULL, 0}
 #define ONE_OF(name, field, ...)                                                                   \
     {name, NULL, (const char *const[]){__VA_ARGS__, NULL}, offsetof(struct config, field)}
@@ -331,6 +402,8 @@ static const struct key_rule volume_keys[] = {KEY("name", set_name),
                                               KEY("mount-options", set_options),
                                               ONE_OF("request-loop", request_loop, "auto", "device", "io_uring"),
                                               ONE_OF("cpu-idle", cpu_idle, "auto", "sleep"),
+                                              KEY("preferred", set_preferred),
+                                              ONE_OF("failback", failback, "manual", "auto"),
                                               KEY(NULL, NULL)};
 static const struct key_rule node_keys[] = {KEY("address", set_address), KEY("public-key", set_public_key),
                                             KEY("store", set_store), KEY("mount", set_mount), KEY(NULL, NULL)};
@@ -341,7 +414,19 @@ static const struct key_rule journal_keys[] = {KEY("history", set_history), KEY(
 static const struct key_rule scrub_keys[] = {KEY("rate", set_scrub_rate), KEY("every", set_scrub_every), KEY(NULL, NULL)};
 static const struct key_rule verify_keys[] = {KEY("rate", set_verify_rate), KEY("every", set_verify_every), KEY(NULL, NULL)};
 static const struct key_rule catchup_keys[] = {KEY("share", set_share), KEY("floor", set_floor), KEY(NULL, NULL)};
-static const struct key_rule lease_keys[] = {KEY("duration", set_duration), KEY(NULL, NULL)};
+static const struct key_rule lease_keys[] = {KEY("duration", set_duration),
+                                             ONE_OF("after-power-cut", after_power_cut, "wait", "go"), KEY(NULL, NULL)};
+static const struct key_rule spare_keys[] = {KEY("node", set_spare_node), KEY("after", set_spare_after), KEY(NULL, NULL)};
+static const struct key_rule fence_keys[] = {KEY("program", set_fence_program), KEY("timeout", set_fence_timeout),
+                                             KEY(NULL, NULL)};
+static const struct key_rule etcd_keys[] = {KEY("endpoints", set_endpoints),
+                                            KEY("prefix", set_prefix),
+                                            KEY("ca", set_ca),
+                                            KEY("certificate", set_certificate),
+                                            KEY("key", set_etcd_key),
+                                            KEY("user", set_user),
+                                            KEY("password-file", set_password_file),
+                                            KEY(NULL, NULL)};
 
 static const struct section section_volume = {"volume", volume_keys};
 static const struct section section_node = {"node", node_keys};
@@ -351,6 +436,9 @@ static const struct section section_scrub = {"scrub", scrub_keys};
 static const struct section section_verify = {"verify", verify_keys};
 static const struct section section_catchup = {"catch-up", catchup_keys};
 static const struct section section_lease = {"lease", lease_keys};
+static const struct section section_spare = {"spare", spare_keys};
+static const struct section section_fence = {"fence", fence_keys};
+static const struct section section_etcd = {"etcd", etcd_keys};
 
 /* ---- lines ----------------------------------------------------------------------------------------------------------- */
 
@@ -407,6 +495,15 @@ static bool enter_section(struct parse *parse, char *line) {
     } else if (strcmp(name, "lease") == 0) {
         parse->section = &section_lease;
         parse->seen = &parse->lease_seen;
+    } else if (strcmp(name, "spare") == 0) {
+        parse->section = &section_spare;
+        parse->seen = &parse->spare_seen;
+    } else if (strcmp(name, "fence") == 0) {
+        parse->section = &section_fence;
+        parse->seen = &parse->fence_seen;
+    } else if (strcmp(name, "etcd") == 0) {
+        parse->section = &section_etcd;
+        parse->seen = &parse->etcd_seen;
     } else if (strcmp(name, "witness") == 0) {
         parse->section = &section_witness;
         parse->seen = &parse->witness_seen;
@@ -415,7 +512,7 @@ static bool enter_section(struct parse *parse, char *line) {
         parse->config->has_witness = true;
     } else {
         return complain(parse, "unknown section [%s]; there are [volume], [node NAME], [witness], [journal], [scrub], [verify], "
-                               "[catch-up] and [lease]",
+                               "[catch-up], [lease], [spare], [fence] and [etcd]",
                         name);
     }
     return true;
@@ -510,15 +607,53 @@ static bool check_addresses(struct parse *parse) {
             char a[64], b[64];
             uint16_t port_a, port_b;
             PROMISE(config_address(all[i]->address, a, &port_a) == 0 && config_address(all[j]->address, b, &port_b) == 0);
-            if (strcmp(a, b) == 0 && abs(port_a - port_b) < NODE_PORTS) {
+            /* the witness comes last, and has one port */
+            int below = port_b - port_a, ports = all[i] == &config->witness ? 1 : NODE_PORTS;
+            if (strcmp(a, b) == 0 && below < ports && -below < NODE_PORTS) {
                 parse->failed = true;
                 snprintf(parse->why, parse->why_room,
-                         "%s: addresses of %s and %s collide; each uses PORT to PORT + 3", config->path,
+                         "%s: addresses of %s and %s collide; a node uses PORT to PORT + 4, a witness PORT", config->path,
                          all[j]->name, all[i]->name);
                 return false;
             }
         }
     }
+    return true;
+}
+
+static bool wrong(struct parse *parse, const char *sentence) {
+    parse->failed = true;
+    snprintf(parse->why, parse->why_room, "%s: %s", parse->config->path, sentence);
+    return false;
+}
+
+static bool check_membership(struct parse *parse) {
+    const struct config *config = parse->config;
+    const struct etcd_config *etcd = &config->etcd;
+    if (config->preferred[0] && !config_node(config, config->preferred))
+        return wrong(parse, "[volume] preferred names no node of the volume");
+    if (config->failback == FAILBACK_AUTO && !config->preferred[0])
+        return wrong(parse, "failback = auto needs preferred = NODE in [volume]");
+    if (parse->spare_seen && !config->spare[0])
+        return lack(parse, "spare", "", "node; add: node = NAME");
+    if (config->spare[0] && (!config_node(config, config->spare) || config->node_count < 3))
+        return wrong(parse, "[spare] node has to be one of at least three nodes");
+    if (config->spare[0] && strcmp(config->spare, config->preferred) == 0)
+        return wrong(parse, "the spare cannot be the preferred node");
+    if (parse->fence_seen && !config->fence[0])
+        return lack(parse, "fence", "", "program; add: program = PATH");
+    if (config->fence[0] && (config->has_witness || etcd->endpoint_count))
+        return wrong(parse, "[fence] is for two nodes alone: a witness or etcd decides better; remove one of them");
+    if (config->fence[0] && config->node_count != 2)
+        return wrong(parse, "[fence] is for a volume of two nodes");
+    if (parse->etcd_seen && etcd->endpoint_count == 0)
+        return lack(parse, "etcd", "", "endpoints; add: endpoints = http://HOST:2379,…");
+    if (etcd->endpoint_count && config->has_witness)
+        return wrong(parse, "[etcd] and [witness]: either decides who is primary; remove one of them");
+    if (etcd->certificate[0] ? !etcd->key[0] : etcd->key[0] != 0)
+        return wrong(parse, "[etcd] certificate and key belong together; give both or none");
+    if (etcd->user[0] ? !etcd->password_file[0] : etcd->password_file[0] != 0)
+        return wrong(parse, "[etcd] user and password-file belong together; give both or none");
     return true;
 }
 
@@ -549,7 +684,7 @@ static bool check_all(struct parse *parse) {
     }
     if (config->has_witness && !check_peer(parse, "witness", &config->witness))
         return false;
-    return check_addresses(parse);
+    return check_addresses(parse) && check_membership(parse);
 }
 
 static void set_defaults(struct config *config) {
@@ -561,6 +696,9 @@ static void set_defaults(struct config *config) {
     config->catchup_share = 50;
     config->catchup_floor = 1u << 20;
     config->lease_ms = 2000;
+    config->spare_ms = 600000;
+    config->fence_ms = 30000;
+    memcpy(config->etcd.prefix, "baton", sizeof "baton");
 }
 
 static int open_config(const char *path, FILE **file, char *why, size_t why_room) {
@@ -624,6 +762,14 @@ const struct node_config *config_node(const struct config *config, const char *n
             return &config->nodes[i];
     }
     return NULL;
+}
+
+enum config_register config_register(const struct config *config) {
+    return config->has_witness ? REGISTER_VOTERS : config->etcd.endpoint_count ? REGISTER_ETCD : REGISTER_FILE;
+}
+
+bool config_is_spare(const struct config *config, const struct node_config *node) {
+    return config->spare[0] && strcmp(config->spare, node->name) == 0;
 }
 
 int config_secret(const struct config *config, const char *node, const char *path_or_null, char secret[KEY_TEXT],

@@ -11,19 +11,33 @@ enum fsync_mode { FSYNC_DISK, FSYNC_MEMORY };
 enum request_loop { REQUEST_LOOP_AUTO, REQUEST_LOOP_DEVICE, REQUEST_LOOP_IO_URING };
 enum cpu_idle { CPU_IDLE_AUTO, CPU_IDLE_SLEEP };
 enum transport { TRANSPORT_CURVE, TRANSPORT_CLEAR };
+enum failback { FAILBACK_MANUAL, FAILBACK_AUTO };
+enum after_power_cut { AFTER_POWER_CUT_WAIT, AFTER_POWER_CUT_GO };
 
 #define CONFIG_NODES_MAX 7
-#define NODE_PORTS 4 /* of a node: records, acknowledgements, control, copies */
+#define NODE_PORTS 5 /* of a node: records, acknowledgements, control, copies, voter; a witness has the voter's alone */
+#define VOTER_PORT 4
 #define KEY_TEXT 41 /* a CURVE key in Z85, with NUL */
 
 struct node_config {
     char name[64];       /* see config_name_valid() */
     uint16_t number;     /* of epochs: XXH32 of the name, low 16 bits, not 0; two nodes with one number are an error */
-    char address[128];   /* tcp://IP:PORT — records; PORT + 1: acknowledgements; PORT + 2: control; PORT + 3: copies
-                            (so PORT is at most 65532, and volumes of one host are 4 ports apart) */
+    char address[128];   /* tcp://IP:PORT — records; PORT + 1: acknowledgements; PORT + 2: control; PORT + 3: copies;
+                            PORT + 4: the voter (so PORT is at most 65531, and volumes of one host are 5 ports apart).
+                            Of the witness: PORT is the voter's */
     char public_key[KEY_TEXT]; /* Z85 */
     char store[1024];
     char mount[1024];    /* empty: none */
+};
+
+#define ETCD_ENDPOINTS_MAX 7
+struct etcd_config { /* [etcd]: the register of a fleet (membership/register_etcd.c) */
+    unsigned endpoint_count; /* 0: not used */
+    char endpoints[ETCD_ENDPOINTS_MAX][160]; /* endpoints = http[s]://HOST:PORT,… */
+    char prefix[128];        /* prefix = baton: of the keys */
+    char ca[1024];           /* ca = FILE: certificates that sign the servers' */
+    char certificate[1024], key[1024]; /* certificate = FILE, key = FILE: this host's own */
+    char user[64], password_file[1024];
 };
 
 struct config {
@@ -49,9 +63,24 @@ struct config {
     uint32_t lease_ms;        /* [lease] duration = 2s */
     unsigned node_count;
     struct node_config nodes[CONFIG_NODES_MAX];
+    char preferred[64];       /* [volume] preferred = NODE: should be primary when it can; empty: none */
+    enum failback failback;   /* [volume] failback: auto: it becomes that again by itself, once it is in sync */
+    enum after_power_cut after_power_cut; /* [lease] after-power-cut: see baton.conf(5) */
     bool has_witness;
     struct node_config witness; /* address and public key only */
+    char spare[64];           /* [spare] node = NODE: holds nothing while the others are in sync; empty: none */
+    uint64_t spare_ms;        /* [spare] after = 10min: of another node's absence */
+    char fence[1024];         /* [fence] program = PATH: powers another node off (membership/fence.h); empty: none */
+    uint64_t fence_ms;        /* [fence] timeout = 30s */
+    struct etcd_config etcd;
 };
+
+/* Who decides about the register and the lease (membership/register.h). */
+enum config_register { REGISTER_FILE, REGISTER_VOTERS, REGISTER_ETCD };
+/* Voters with a [witness], etcd with an [etcd], else a file on each node, and a person. */
+enum config_register config_register(const struct config *config);
+/* The name is a node's that is no spare: those whose copies count as redundancy, and who vote at a volume's birth. */
+bool config_is_spare(const struct config *config, const struct node_config *node);
 
 /* 0, or a negative errno and a sentence ("FILE:12: unknown key "acknowlege" in [volume]; …") in why. */
 int config_load(const char *path, struct config *config, char *why, size_t why_room);

@@ -17,6 +17,7 @@ struct replicator; /* replication/replicator.h */
 struct scrub;      /* fs/scrub.h */
 struct control;    /* fs/control.h: the socket that tools ask */
 struct reg;        /* membership/register.h */
+struct lease_shared;
 
 /* A new store has been built beside this one (replication/sync.c): it is to take its place. */
 struct volume_renewal {
@@ -41,6 +42,7 @@ struct volume {
     struct scrub *scrub;
     struct control *control;
     struct reg *reg;
+    struct lease_shared *lease; /* what may be answered until when; NULL: nobody else can be primary */
     int64_t orphan_grace; /* ns: orphans of earlier epochs are kept so long */
     _Atomic int role;     /* enum role */
     atomic_bool stopping;

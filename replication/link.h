@@ -20,7 +20,7 @@
 
 #include <zmq.h>
 
-enum link_port { LINK_RECORDS = 0, LINK_ACKS = 1, LINK_CONTROL = 2, LINK_COPY = 3, LINK_PORTS = NODE_PORTS };
+enum link_port { LINK_RECORDS = 0, LINK_ACKS = 1, LINK_CONTROL = 2, LINK_COPY = 3, LINK_PORTS = VOTER_PORT };
 
 struct link;
 #define LINK_ROUTE_MAX 64u

@@ -84,7 +84,7 @@ static void bad(void) {
     refused("key = value\n", ":1: \"key\" stands outside");
     refused(HEAD "[node ../a]\n", "cannot name a node");
     refused(HEAD "[node a]\naddress = tcp://host:7400\n", ":6: address = \"tcp://host:7400\" is not tcp://IP:PORT");
-    refused(HEAD "[node a]\naddress = tcp://1.2.3.4:65533\n", "is not tcp://IP:PORT");
+    refused(HEAD "[node a]\naddress = tcp://1.2.3.4:65532\n", "is not tcp://IP:PORT");
     refused(HEAD "[node a]\nstore = relative\n", "must be a full path");
     refused(HEAD "[node a]\nmount = //\n", "cannot be");
     refused(HEAD "[node a]\nstore = /srv/a\n", "[node a] has no address");
@@ -92,7 +92,21 @@ static void bad(void) {
     refused(HEAD "[node a]\npublic-key = short\n", "public-key must be the 40 characters");
     refused(HEAD NODE_A "mount = /srv/a/mount\n", "lie inside each other");
     refused(HEAD NODE_A "mount = /srv\n", "lie inside each other");
-    refused(HEAD NODE_A "[witness]\naddress = tcp://10.0.0.1:7403\npublic-key = " KEY_A "\n", "collide");
+    refused(HEAD NODE_A "[witness]\naddress = tcp://10.0.0.1:7404\npublic-key = " KEY_A "\n", "collide");
+    refused(HEAD "preferred = c\n" NODE_A, "preferred names no node");
+    refused(HEAD "failback = auto\n" NODE_A, "failback = auto needs preferred");
+    refused(HEAD NODE_A "[spare]\nafter = 1h\n", "[spare] has no node");
+    refused(HEAD NODE_A "[spare]\nnode = a\n", "at least three nodes");
+    refused(HEAD NODE_A "[spare]\nafter = 1ms\n", ":10: after = \"1ms\"");
+    refused(HEAD NODE_A "[fence]\ntimeout = 5s\n", "[fence] has no program");
+    refused(HEAD NODE_A "[fence]\nprogram = off\n", ":10: program = \"off\" must be a full path");
+    refused(HEAD NODE_A "[fence]\nprogram = /sbin/off\n", "volume of two nodes");
+    refused(HEAD NODE_A "[etcd]\nprefix = x\n", "[etcd] has no endpoints");
+    refused(HEAD NODE_A "[etcd]\nendpoints = ftp://x\n", ":10: endpoints: \"ftp://x\" is not");
+    refused(HEAD NODE_A "[etcd]\nendpoints = http://10.0.0.9:2379\nuser = x\n", "belong together");
+    refused(HEAD NODE_A "[etcd]\nendpoints = http://10.0.0.9:2379\n[witness]\naddress = tcp://10.0.0.3:1\npublic-key = " KEY_A "\n",
+            "[etcd] and [witness]");
+    refused(HEAD NODE_A "[lease]\nafter-power-cut = never\n", "choose wait, go");
     refused(HEAD NODE_A "[journal]\nhistory = long\n", ":10: history = \"long\"");
     refused(HEAD NODE_A "[journal]\nsize =\n", ":10: size has no value");
     refused(HEAD NODE_A "[catch-up]\nshare = half\n", ":10: share = \"half\" is not a share");

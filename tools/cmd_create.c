@@ -198,7 +198,7 @@ const struct command command_create = {
     "\n"
     "Makes the config file of a new volume, and for each node a secret key, FILE.NODE.key, readable by root only.\n"
     "Copy FILE to every node, and to each node its own key. The first node named starts as primary.\n"
-    "A node uses the four ports PORT to PORT + 3.\n"
+    "A node uses the five ports PORT to PORT + 4, a witness PORT.\n"
     "\n"
     "  --config FILE           the file to make; it must not be there yet\n"
     "  --volume NAME           the volume's name\n"
