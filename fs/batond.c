@@ -1,6 +1,7 @@
 /* batond: serves one volume on this node. Opens the store, mounts, replicates, answers the tools, until it is told to
  * stop or its mount goes away. */
 #include "fs/control.h"
+#include "fs/events.h"
 #include "fs/front.h"
 #include "fs/generation.h"
 #include "fs/import.h"
@@ -218,7 +219,8 @@ static int start(struct volume *volume) {
         return error;
     volume->park = park_create();
     volume->local = park_create();
-    if (!volume->park || !volume->local) {
+    volume->events = events_create();
+    if (!volume->park || !volume->local || !volume->events) {
         log_error("no memory for a start");
         return -ENOMEM;
     }
@@ -230,6 +232,7 @@ static int start(struct volume *volume) {
     control_journal();
     control_history();
     control_scrub();
+    control_events();
     replicator_control();
     verify_control();
     if (!error)
@@ -258,6 +261,7 @@ static void stop(struct volume *volume) {
         store_close(volume->store);
     park_free(volume->local);
     park_free(volume->park);
+    events_free(volume->events);
 }
 
 /* ---- Another store takes this one's place ---- */

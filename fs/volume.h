@@ -18,6 +18,7 @@ struct scrub;      /* fs/scrub.h */
 struct control;    /* fs/control.h: the socket that tools ask */
 struct reg;        /* membership/register.h */
 struct lease_shared;
+struct events;     /* fs/events.h */
 
 /* A new store has been built beside this one (replication/sync.c): it is to take its place. */
 struct volume_renewal {
@@ -42,6 +43,7 @@ struct volume {
     struct scrub *scrub;
     struct control *control;
     struct reg *reg;
+    struct events *events;
     struct lease_shared *lease; /* what may be answered until when; NULL: nobody else can be primary */
     int64_t orphan_grace; /* ns: orphans of earlier epochs are kept so long */
     _Atomic int role;     /* enum role */

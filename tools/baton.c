@@ -15,7 +15,9 @@
 #endif
 
 static const struct command *const commands[] = {&command_create,     &command_format,  &command_status,
-                                                 &command_promote,    &command_switchover, &command_journal,
+                                                 &command_promote,    &command_switchover, &command_standby,
+                                                 &command_ready_to_stop, &command_voters, &command_events,
+                                                 &command_journal,
                                                  &command_check,      &command_scrub,   &command_verify,
                                                  &command_extract};
 static const char *current = "";
@@ -246,7 +248,7 @@ static void list_commands(FILE *to) {
           "Baton keeps a file system on two nodes, the same on both.\n\n",
           to);
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        fprintf(to, "  %-11s %s\n", commands[i]->name, commands[i]->summary);
+        fprintf(to, "  %-13s %s\n", commands[i]->name, commands[i]->summary);
     fputs("\n`baton COMMAND --help` tells the rest. The daemon is batond.\n", to);
 }
 
