@@ -1,6 +1,6 @@
 /* baton status: asks the daemon, and answers within a second, whatever hangs. */
 #include "fs/control.h"
-#include "tools/tool.h"
+#include "tools/status_parts.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -10,6 +10,8 @@
 
 #define PATIENCE_MS 850
 #define EXIT_NOT_RUNNING 3
+
+enum { OPTION_WHY = OPTION_OWN };
 
 /* Everything that can hang (a disk, the daemon) is touched by a thread of its own; the main one waits for it only so
  * long. */
@@ -326,6 +328,8 @@ static void show_replication(const json_t *replication) {
         printf("; primary is %s%s", text_of(json_object_get(replication, "register"), "primary"),
                json_is_true(json_object_get(replication, "in_set")) ? "" : "; this node may not be promoted, it is not in sync");
     putchar('\n');
+    status_lease(replication);
+    status_takeover(replication);
     json_array_foreach(peers, i, peer)
         show_peer(peer, number_of(replication, "protocol"));
     json_array_foreach(json_object_get(replication, "copies"), i, peer)
@@ -382,14 +386,19 @@ static int not_running(const struct tool *tool, const struct inquiry *inquiry) {
 }
 
 static int run(int argc, char **argv) {
-    static const struct option options[] = {TOOL_OPTIONS, {NULL, 0, NULL, 0}};
+    static const struct option options[] = {TOOL_OPTIONS, {"why", no_argument, NULL, OPTION_WHY}, {NULL, 0, NULL, 0}};
     static struct inquiry inquiry;
     static struct tool tool;
+    bool why = false;
     int option;
 
     tool.command = &command_status;
-    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
-        tool_option(&tool, option, optarg);
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option == OPTION_WHY)
+            why = true;
+        else
+            tool_option(&tool, option, optarg);
+    }
     if (optind < argc)
         return usage(&command_status, "\"%s\" is too much", argv[optind]);
     if (tool_load(&tool) != 0)
@@ -410,6 +419,8 @@ static int run(int argc, char **argv) {
     json_object_set_new(answer, "running", json_true());
     if (tool.json)
         print_json(answer);
+    else if (why)
+        status_why(answer);
     else
         show(&tool, answer, inquiry.done);
     return json_is_object(json_object_get(answer, "state")) ? EXIT_SUCCESS : EXIT_FAILURE;
@@ -417,11 +428,12 @@ static int run(int argc, char **argv) {
 
 const struct command command_status = {
     "status", "who is primary, is the other node in sync, how far",
-    "usage: baton status\n"
+    "usage: baton status [--why]\n"
     "\n"
     "Asks batond on this node, and answers within a second even if something hangs.\n"
     "A peer is working (in sync), synchronizing (being fed from here), pending (feeding this node) or failed (lost).\n"
     "\n"
+    "  --why           say in words every reason why a node is not primary or not in sync\n"
     "  --config FILE   the volume's config file; without it /etc/baton/VOLUME.conf (--volume), or the only one there\n"
     "  --node NAME     the node; without it the one that has this host's name\n"
     "  --json          print all of it as JSON\n"
