@@ -312,6 +312,42 @@ kill_node() {
     return 0
 }
 
+# start_witness [OPTION…]: its state in $T/witness, its log in $T/witness.log. stop_node and kill_node know it as a node.
+start_witness() {
+    : >"$T/witness.out"
+    mkdir -p "$T/witness"
+    nsenter --net="/run/netns/$ID-witness" -- "$BATON_BUILD/baton-witness" --state "$T/witness/state" "$@" "$CONFIG" \
+        >"$T/witness.out" 2>>"$T/witness.log" &
+    node_pid[witness]=$!
+    wait_until "${START_SECONDS:-60}" node_ready_or_dead witness
+    grep -q '^ready' "$T/witness.out" || { diag "the witness did not get ready: $(tail -n 5 "$T/witness.log")"; return 1; }
+}
+
+# The node that says it is primary and holds the lease; false and nothing printed if there is none.
+primary_now() {
+    local node
+    for node in "${nodes[@]}"; do
+        [ -n "${node_pid[$node]:-}" ] || continue
+        [ "$(status_of "$node" role 2>/dev/null)" = primary ] && echo "$node" && return
+    done
+    return 1
+}
+
+# A volume that decides by itself: network, config with a witness, stores, daemons. Whichever node is primary then.
+volume_up_with_witness() {
+    local node
+    network_up
+    volume_create --witness "tcp://${address[witness]}:7400" "$@"
+    for node in "${nodes[@]}"; do
+        "$BATON" format --config "$CONFIG" --node "$node" >"$T/.out" 2>&1 || bail "baton format failed: $(cat "$T/.out")"
+    done
+    start_witness || bail "the witness does not start"
+    for node in "${nodes[@]}"; do
+        start_node "$node" || bail "node $node does not start"
+    done
+    wait_until 60 primary_now || bail "no node becomes primary"
+}
+
 # network, config, stores, daemons; a is primary
 volume_up() {
     local node
