@@ -34,7 +34,8 @@ fault() { # KIND
     local now before begin
     now=$(primary_now)
     before=$(acknowledged)
-    begin=$(awk '{ printf "%d", $1 * 1000000000 }' /proc/uptime)
+    read -r begin _ </proc/uptime
+    begin=${begin/./}0000000 # nanoseconds
     case $1 in
     crashed) crash_node "$now" ;;
     killed) kill_node "$now" ;;
