@@ -14,7 +14,7 @@
  * who asks asks again.
  *
  * Asked from a DEALER (CURVE: with the node's keys; in the clear: from the node's address, as link_dial does): one part each
- * way, ask_encode_question() there, ask_encode_answer() back.
+ * way, ask_encode_question() there, ask_encode_answer() back. No routing id is set: ZeroMQ gives each connection its own.
  */
 #ifndef BATON_MEMBERSHIP_VOTER_HOST_H
 #define BATON_MEMBERSHIP_VOTER_HOST_H
@@ -25,6 +25,7 @@
 #define VOTER_HOST_VOLUMES_MAX 4096u
 #define VOTER_ADDRESS 160u
 
+/* Threads: any; serve, drop and close one at a time. */
 struct voter_host;
 
 struct voter_host_options {
