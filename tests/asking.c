@@ -95,15 +95,20 @@ int caller_receive(struct caller *caller, struct ask_answer *answer, int ms) {
     return ask_decode_answer(bytes, MIN((size_t)n, sizeof bytes), answer);
 }
 
+int caller_await(struct caller *caller, const struct ask_question *question, struct ask_answer *answer, int ms) {
+    for (int64_t until = clock_boot() + (int64_t)ms * 1000000; clock_boot() < until;)
+        if (caller_receive(caller, answer, 20) == 0 && answer->number == question->number)
+            return 0;
+    return -ETIMEDOUT;
+}
+
 void caller_ask(struct caller *caller, struct ask_question *question, struct ask_answer *answer) {
     uint8_t bytes[ASK_BYTES];
     size_t length = ask_encode_question(question, bytes);
     for (unsigned second = 0; second < 60; second++) {
-        int64_t until = clock_boot() + INT64_C(1000000000);
         caller_send(caller, bytes, length, false);
-        while (clock_boot() < until)
-            if (caller_receive(caller, answer, 100) == 0 && answer->number == question->number)
-                return;
+        if (caller_await(caller, question, answer, 1000) == 0)
+            return;
     }
     bail("no answer to a question of %s for a minute", question->from);
 }

@@ -24,6 +24,8 @@ struct caller *caller_of(const struct cast *cast, unsigned node);
 void caller_send(struct caller *caller, const void *bytes, size_t length, bool more);
 /* The next answer within so many ms. 0; -ETIMEDOUT; -EBADMSG */
 int caller_receive(struct caller *caller, struct ask_answer *answer, int ms);
+/* The answer to that question; others that come meanwhile are dropped. 0 or -ETIMEDOUT */
+int caller_await(struct caller *caller, const struct ask_question *question, struct ask_answer *answer, int ms);
 /* Asks, again every second, until an answer to it comes; 60 s, then it bails out. */
 void caller_ask(struct caller *caller, struct ask_question *question, struct ask_answer *answer);
 void caller_hang_up(struct caller *caller);
