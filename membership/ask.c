@@ -72,6 +72,8 @@ size_t ask_encode_question(const struct ask_question *question, uint8_t bytes[AS
     case ASK_RELEASE:
         put(&out, &question->epoch, sizeof question->epoch);
         put(&out, &question->session, sizeof question->session);
+        if (question->type == ASK_RENEW)
+            put(&out, &question->lease_ms, sizeof question->lease_ms);
         break;
     case ASK_LEARN:
         put_value(&out, &question->value);
@@ -203,6 +205,8 @@ int ask_decode_question(const void *bytes, size_t length, struct ask_question *q
     case ASK_RELEASE:
         get(&in, &question->epoch, sizeof question->epoch);
         get(&in, &question->session, sizeof question->session);
+        if (question->type == ASK_RENEW)
+            get(&in, &question->lease_ms, sizeof question->lease_ms);
         break;
     case ASK_LEARN:
         get_value(&in, &question->value);

@@ -15,7 +15,7 @@
 enum ask_type {
     ASK_PREPARE = 1, /* ballot, birth */
     ASK_ACCEPT,      /* ballot, value, known */
-    ASK_RENEW,       /* epoch, session */
+    ASK_RENEW,       /* epoch, session, lease_ms */
     ASK_RELEASE,     /* epoch, session */
     ASK_LEARN,       /* value */
     ASK_QUERY,       /* nothing: looks only, and tells the voter's id */
@@ -31,6 +31,7 @@ struct ask_question {
     bool birth;
     epoch_t epoch;
     uint64_t session;
+    uint32_t lease_ms; /* that the holder counts with; a voter whose own config says less does not grant. 0: not told */
     struct register_value value, known;
 };
 

@@ -42,6 +42,7 @@ struct voter_state { /* durable */
     struct ballot promised, accepted;
     struct register_value value; /* accepted, chosen or not; version 0: none */
     struct register_value known; /* the newest that it was told is chosen: for those who know an older one, or none */
+    uint32_t lease_ms; /* the longest lease time that it may have granted for: whose process has ended keeps silent for that long */
 };
 
 struct voter {

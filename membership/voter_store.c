@@ -28,7 +28,7 @@ struct state_head {
     uint8_t id[16];
     uint64_t promised, accepted; /* counters */
     uint16_t promised_node, accepted_node;
-    uint32_t filler;
+    uint32_t lease_ms;
     uint64_t check; /* XXH3-64 of all, with this field zero */
 } __attribute__((packed));
 
@@ -47,7 +47,8 @@ static uint64_t check_of(const uint8_t *bytes, size_t length) {
 static size_t encode(const struct voter_state *state, uint8_t bytes[STATE_BYTES]) {
     _Static_assert(sizeof(struct state_head) <= 64, "a state fits");
     struct state_head head = {.format = STATE_FORMAT, .promised = state->promised.counter, .accepted = state->accepted.counter,
-                              .promised_node = state->promised.node, .accepted_node = state->accepted.node};
+                              .promised_node = state->promised.node, .accepted_node = state->accepted.node,
+                              .lease_ms = state->lease_ms};
     memcpy(head.id, state->id, sizeof head.id);
     uint8_t *at = bytes + sizeof head;
     head.value_length = (uint16_t)register_encode(&state->value, at);
@@ -71,31 +72,59 @@ static int decode(const uint8_t *bytes, size_t length, struct voter_state *state
     memcpy(state->id, head.id, sizeof state->id);
     state->promised = (struct ballot){head.promised, head.promised_node};
     state->accepted = (struct ballot){head.accepted, head.accepted_node};
+    state->lease_ms = head.lease_ms;
     int rc = register_decode(bytes + sizeof head, head.value_length, &state->value);
     return rc ? rc : register_decode(bytes + sizeof head + head.value_length, head.known_length, &state->known);
 }
 
+static int environment_open(struct voter_store *store);
+
+/* After a write that failed LMDB may refuse to go on with this environment, and what the page cache holds of it need not be on
+ * the disk. So it is opened anew: what counts is what the meta pages name, and the next commit writes all that it names. */
+static int usable(struct voter_store *store) {
+    return store->env ? 0 : environment_open(store);
+}
+
+static int spoilt(struct voter_store *store, int rc) {
+    mdb_env_close(store->env);
+    store->env = NULL;
+    return error_of(rc);
+}
+
+static int commit(struct voter_store *store, MDB_txn *txn, int rc) {
+    if (rc)
+        mdb_txn_abort(txn);
+    else
+        rc = mdb_txn_commit(txn);
+    return rc ? spoilt(store, rc) : 0;
+}
+
+static int begin(struct voter_store *store, unsigned flags, MDB_txn **txn) {
+    int rc = usable(store);
+    if (rc)
+        return rc;
+    rc = mdb_txn_begin(store->env, NULL, flags, txn);
+    return rc ? spoilt(store, rc) : 0;
+}
+
+static int put_in(struct voter_store *store, MDB_txn *txn, const void *key, size_t key_length, const void *bytes, size_t length) {
+    MDB_val name = {key_length, (void *)(uintptr_t)key}, value = {length, (void *)(uintptr_t)bytes};
+    return mdb_put(txn, store->dbi, &name, &value, 0);
+}
+
 static int put(struct voter_store *store, const void *key, size_t key_length, const void *bytes, size_t length) {
     MDB_txn *txn;
-    MDB_val name = {key_length, (void *)(uintptr_t)key}, value = {length, (void *)(uintptr_t)bytes};
-    int rc = mdb_txn_begin(store->env, NULL, 0, &txn);
-    if (rc)
-        return error_of(rc);
-    rc = mdb_put(txn, store->dbi, &name, &value, 0);
-    if (rc) {
-        mdb_txn_abort(txn);
-        return error_of(rc);
-    }
-    return error_of(mdb_txn_commit(txn));
+    int rc = begin(store, 0, &txn);
+    return rc ? rc : commit(store, txn, put_in(store, txn, key, key_length, bytes, length));
 }
 
 /* The length, -ENOENT, or another error. */
 static int64_t get(struct voter_store *store, const void *key, size_t key_length, void *bytes, size_t room) {
     MDB_txn *txn;
     MDB_val name = {key_length, (void *)(uintptr_t)key}, value;
-    int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
+    int rc = begin(store, MDB_RDONLY, &txn);
     if (rc)
-        return error_of(rc);
+        return rc;
     rc = mdb_get(txn, store->dbi, &name, &value);
     if (rc == 0)
         memcpy(bytes, value.mv_data, MIN(value.mv_size, room));
@@ -107,15 +136,8 @@ static int64_t get(struct voter_store *store, const void *key, size_t key_length
 /* The states of a copy go: whoever they were, this is somebody else. */
 static int forget_all(struct voter_store *store) {
     MDB_txn *txn;
-    int rc = mdb_txn_begin(store->env, NULL, 0, &txn);
-    if (rc)
-        return error_of(rc);
-    rc = mdb_drop(txn, store->dbi, 0);
-    if (rc) {
-        mdb_txn_abort(txn);
-        return error_of(rc);
-    }
-    return error_of(mdb_txn_commit(txn));
+    int rc = begin(store, 0, &txn);
+    return rc ? rc : commit(store, txn, mdb_drop(txn, store->dbi, 0));
 }
 
 static int look_at_place(struct voter_store *store, const char *directory) {
@@ -138,23 +160,22 @@ static int look_at_place(struct voter_store *store, const char *directory) {
     return put(store, place_name, sizeof place_name - 1, &place, sizeof place);
 }
 
-static int environment_open(struct voter_store *store, const char *directory) {
+/* By its descriptor, so that it stays the one whose lock is held, wherever it is moved. */
+static int environment_open(struct voter_store *store) {
+    char path[64];
     MDB_txn *txn;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", store->directory_fd);
     int rc = mdb_env_create(&store->env);
+    if (rc)
+        return error_of(rc);
+    rc = mdb_env_set_mapsize(store->env, MAP_SIZE);
     if (rc == 0)
-        rc = mdb_env_set_mapsize(store->env, MAP_SIZE);
-    if (rc == 0)
-        rc = mdb_env_open(store->env, directory, MDB_NOTLS, 0600);
+        rc = mdb_env_open(store->env, path, MDB_NOTLS, 0600);
     if (rc == 0)
         rc = mdb_txn_begin(store->env, NULL, 0, &txn);
     if (rc)
-        return error_of(rc);
-    rc = mdb_dbi_open(txn, NULL, 0, &store->dbi);
-    if (rc) {
-        mdb_txn_abort(txn);
-        return error_of(rc);
-    }
-    return error_of(mdb_txn_commit(txn));
+        return spoilt(store, rc);
+    return commit(store, txn, mdb_dbi_open(txn, NULL, 0, &store->dbi));
 }
 
 int voter_store_open(const char *directory, struct voter_store **out, char *why, size_t why_room) {
@@ -168,7 +189,7 @@ int voter_store_open(const char *directory, struct voter_store **out, char *why,
     if (rc == 0 && flock(store->directory_fd, LOCK_EX | LOCK_NB) < 0)
         rc = errno == EWOULDBLOCK ? -EBUSY : -errno;
     if (rc == 0)
-        rc = environment_open(store, directory);
+        rc = environment_open(store);
     if (rc == 0)
         rc = look_at_place(store, directory);
     if (rc == 0 && fsync(store->directory_fd) < 0)
@@ -215,16 +236,27 @@ int voter_store_save(struct voter_store *store, const uint8_t volume[16], const 
     return put(store, volume, 16, bytes, encode(state, bytes));
 }
 
+int voter_store_save_all(struct voter_store *store, const struct voter_store_row *rows, unsigned count) {
+    uint8_t bytes[STATE_BYTES];
+    MDB_txn *txn;
+    int rc = begin(store, 0, &txn);
+    if (rc)
+        return rc;
+    for (unsigned i = 0; rc == 0 && i < count; i++)
+        rc = put_in(store, txn, rows[i].volume, 16, bytes, encode(&rows[i].state, bytes));
+    return commit(store, txn, rc);
+}
+
 int voter_store_forget(struct voter_store *store, const uint8_t volume[16]) {
     MDB_txn *txn;
     MDB_val name = {16, (void *)(uintptr_t)volume};
-    int rc = mdb_txn_begin(store->env, NULL, 0, &txn);
+    int rc = begin(store, 0, &txn);
     if (rc)
-        return error_of(rc);
+        return rc;
     rc = mdb_del(txn, store->dbi, &name, NULL);
-    if (rc) {
+    if (rc == MDB_NOTFOUND) {
         mdb_txn_abort(txn);
-        return rc == MDB_NOTFOUND ? 0 : error_of(rc);
+        return 0;
     }
-    return error_of(mdb_txn_commit(txn));
+    return commit(store, txn, rc);
 }

@@ -20,6 +20,12 @@ void voter_store_close(struct voter_store *store);
 int voter_store_load(struct voter_store *store, const uint8_t volume[16], struct voter_state *state, char *why, size_t why_room);
 /* Durable when it returns 0. After an error nothing may be answered that rests on `state`. */
 int voter_store_save(struct voter_store *store, const uint8_t volume[16], const struct voter_state *state);
+/* Of several volumes, with one flush; all of them or, after an error, nobody knows which. The next save may succeed again. */
+struct voter_store_row {
+    uint8_t volume[16];
+    struct voter_state state;
+};
+int voter_store_save_all(struct voter_store *store, const struct voter_store_row *rows, unsigned count);
 /* The volume is served here no more: its promises go, and a new state will have a new id. */
 int voter_store_forget(struct voter_store *store, const uint8_t volume[16]);
 
