@@ -89,7 +89,7 @@ void *check_grow(void *list, size_t count, size_t *room, size_t size) {
 static bool row_take(enum table table, const MDB_val *k, const MDB_val *data, struct span *value) {
     struct key key;
     uint64_t sum;
-    if (k->mv_size > KEY_MAX || data->mv_size < sizeof sum || data->mv_size > UINT32_MAX)
+    if (k->mv_size > KEY_MAX || data->mv_size < sizeof sum || data->mv_size - sizeof sum > table_row_max(table))
         return false;
     key.length = (uint16_t)k->mv_size;
     memcpy(key.bytes, k->mv_data, k->mv_size);

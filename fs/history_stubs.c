@@ -74,6 +74,17 @@ static int put_inode(struct store *past, uint64_t ino, const struct inode_row *r
     return history_put(past, TABLE_INODE, &key, value, sizeof *row + target.length);
 }
 
+/* An inode that is made up has one link: whichever of its names is met first is that one. Each other name that must have been
+ * there is a link more, also where it comes up when the names before it have gone. */
+static int count_name(struct store *past, uint64_t ino, struct inode_row *inode) {
+    struct key orphan = key_orphan(ORPHAN_INODE, ino);
+    if ((tail_selection(past, ino) & (SELECTED_STUB | SELECTED_NAMED)) == SELECTED_STUB)
+        return tail_select(past, ino, SELECTED_NAMED);
+    int error = inode->nlink == 0 ? history_remove(past, TABLE_ORPHAN, &orphan) : 0;
+    inode->nlink++;
+    return error ? error : put_inode(past, ino, inode);
+}
+
 static int put_entry(struct store *past, uint64_t parent, struct span name, uint64_t ino) {
     struct {
         struct dircookie_row row;
@@ -91,12 +102,8 @@ static int put_entry(struct store *past, uint64_t parent, struct span name, uint
         inode.parent = parent;
         error = put_inode(past, ino, &inode);
         directory.nlink++;
-    } else if (inode.nlink == 0) { /* it had more names than were known */
-        struct key orphan = key_orphan(ORPHAN_INODE, ino);
-        inode.nlink = 1;
-        error = put_inode(past, ino, &inode);
-        if (!error)
-            error = history_remove(past, TABLE_ORPHAN, &orphan);
+    } else {
+        error = count_name(past, ino, &inode);
     }
     directory.size++;
     if (!error)
@@ -298,7 +305,7 @@ static int place_directory(struct store *past, uint64_t ino) {
     return 0;
 }
 
-#define HAS_NAME 16u /* a selection's flag, of stubs that are no directories */
+#define HAS_NAME 32u /* a selection's flag, of stubs that are no directories */
 
 static int mark_named(struct store *past) {
     struct key begin = {.length = 0};

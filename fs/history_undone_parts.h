@@ -15,6 +15,7 @@
 #define SELECTED_ABOVE 2u
 #define SELECTED_MADE 4u /* by the tail */
 #define SELECTED_STUB 8u
+#define SELECTED_NAMED 16u /* the one name that a stub was made with is known */
 
 struct tail_blocks {
     uint64_t offset; /* of the payload, in the file */

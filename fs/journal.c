@@ -222,8 +222,8 @@ static int range_forget(struct store *store, const struct dead_range *range) {
         struct dead_row row;
         be32_put(key.bytes + 4, position);
         int rc = table_get(store, TABLE_DEAD, &key, &value);
-        if (rc)
-            return rc == -ENOENT ? -EIO : rc;
+        if (rc || value.length != sizeof row)
+            return rc && rc != -ENOENT ? rc : -EIO;
         memcpy(&row, value.data, sizeof row);
         position += row.count;
         rc = table_remove_raw(store, TABLE_DEAD, &key);

@@ -13,6 +13,23 @@ struct image_head {
     uint32_t value_length;
 } __attribute__((packed));
 
+size_t table_row_max(enum table table) {
+    static const uint32_t most[TABLE_END] = {
+        [TABLE_INODE] = sizeof(struct inode_row) + BATON_SYMLINK_MAX,
+        [TABLE_DIRENT] = sizeof(struct dirent_row),
+        [TABLE_DIRCOOKIE] = sizeof(struct dircookie_row) + BATON_NAME_MAX,
+        [TABLE_XATTR] = BATON_XATTR_VALUE_MAX,
+        [TABLE_EXTENT] = sizeof(struct extent_row) + EXTENT_BLOCKS_MAX * 8,
+        [TABLE_ORPHAN] = sizeof(struct orphan_row),
+        [TABLE_EPOCH] = sizeof(struct epoch_row),
+        [TABLE_META] = ROW_BYTES_MAX, /* lists of segments and of reserved blocks */
+        [TABLE_JOURNAL] = ROW_BYTES_MAX,
+        [TABLE_SEGMENT] = sizeof(struct segment_row),
+        [TABLE_DEAD] = sizeof(struct dead_row),
+    };
+    return most[table];
+}
+
 uint64_t table_row_check(enum table table, const struct key *key, const void *value, size_t length) {
     uint64_t seed = XXH3_64bits_withSeed(key->bytes, key->length, (uint64_t)table + 1);
     return XXH3_64bits_withSeed(value, length, seed);
@@ -49,6 +66,11 @@ static int row_verify(struct store *store, enum table table, const struct key *k
         return -EIO;
     }
     size_t length = data->mv_size - sizeof check;
+    if (length > table_row_max(table)) {
+        log_error("store %s: a row of table \"%s\" claims %zu bytes, more than it can have; run \"baton check\"", store->path,
+                  table_names[table], length);
+        return -EIO;
+    }
     memcpy(&check, (const uint8_t *)data->mv_data + length, sizeof check);
     if (check != table_row_check(table, key, data->mv_data, length)) {
         log_error("store %s: a row of table \"%s\" fails its checksum; run \"baton check\"", store->path,
@@ -83,6 +105,8 @@ static int image_add(struct change *change, enum table table, const struct key *
     size_t value_length = old ? old->length : 0;
     struct image_head head = {(uint8_t)table, old != NULL, key->length, (uint32_t)value_length};
     size_t need = change->undo_length + sizeof head + key->length + value_length;
+    if (need > UNDO_BYTES_MAX)
+        return -EBADMSG; /* no record of ours: its maker counts rows */
     if (need > change->undo_room) {
         size_t room = MAX(need, change->undo_room * 2 + 4096);
         uint8_t *bigger = realloc(change->undo, room);
@@ -105,6 +129,8 @@ static int image_add(struct change *change, enum table table, const struct key *
 static int put_row(struct store *store, enum table table, const struct key *key, const void *value, size_t length,
                    unsigned flags, MDB_val *old) {
     MDB_val k = {key->length, (void *)key->bytes}, data = {length + 8, NULL};
+    if (length > table_row_max(table))
+        return EINVAL;
     int rc = mdb_put(store->txn, store->dbi[table], &k, &data, MDB_RESERVE | flags);
     if (rc == MDB_KEYEXIST && old) {
         *old = data;

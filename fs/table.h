@@ -32,6 +32,14 @@ enum table {
 
 extern const char *const table_names[TABLE_END];
 
+/* Bytes of the longest row, and of the longest list of images for undo, which is part of a row of the journal: a RECLAIM
+ * may take away some hundred attributes of 64 KiB. */
+#define ROW_BYTES_MAX (32u << 20)
+#define UNDO_BYTES_MAX (ROW_BYTES_MAX - (2u << 20))
+/* Bytes that the value of a row of this table may have. A damaged page of LMDB's may claim 4 GiB for a row, which would be
+ * read far behind what is mapped: what claims more than this is not looked at (-EIO). */
+size_t table_row_max(enum table table);
+
 struct inode_row {
     uint32_t mode;
     uint32_t uid;

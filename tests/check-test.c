@@ -391,6 +391,55 @@ static void test_cut(void) {
     }
 }
 
+/* In LMDB's node of a row: how many bytes its value has (two halves), flags, the key's length, the key. */
+struct mdb_node {
+    uint16_t low, high, flags, key_length;
+};
+
+/* Lets each copy of the row claim `bytes` for its value. Returns how many there are. */
+static unsigned claim(const char *path, const struct key *key, size_t was, uint32_t bytes) {
+    off_t size = MIN(file_size(path), (off_t)8 << 20);
+    uint8_t *all = malloc((size_t)size), *at = all;
+    unsigned found = 0;
+    int fd = open(path, O_RDWR);
+    if (fd < 0 || !all || pread(fd, all, (size_t)size, 0) != size)
+        bail("%s", path);
+    while ((at = memmem(at, (size_t)(all + size - at), key->bytes, key->length))) {
+        struct mdb_node node;
+        memcpy(&node, at - sizeof node, sizeof node);
+        if (node.key_length == key->length && node.high == 0 && node.low == was + 8) {
+            node.low = (uint16_t)bytes;
+            node.high = (uint16_t)(bytes >> 16);
+            if (pwrite(fd, &node, sizeof node, at - sizeof node - all) != sizeof node)
+                bail("%s", path);
+            found++;
+        }
+        at += key->length;
+    }
+    close(fd);
+    free(all);
+    return found;
+}
+
+/* A page says that a row is longer than any can be: it is not read so far, behind the end of the file. */
+static void test_too_long(void) {
+    static const uint32_t claims[] = {0xfffffff0u, 0x40000000u, 5000};
+    struct key key = name_key(dir_ino, "file");
+    for (size_t i = 0; i < sizeof claims / sizeof *claims; i++) {
+        struct attributes out;
+        const char *name = copy();
+        char path[700];
+        snprintf(path, sizeof path, "%s/%s/meta/data.mdb", test_directory(), name);
+        ok(claim(path, &key, sizeof(struct dirent_row), claims[i]) > 0, "an entry claims %u bytes", claims[i]);
+        check_it(name, "\"dirent\": row");
+        ok(seen, "check finds it, and does not die of it") || (diag("%s", last), 0);
+        struct store *store = fixture_open(name);
+        is_int(-EIO, op_lookup(store, dir_ino, "file", &out), "who looks it up gets an error");
+        is_int(0, op_lookup(store, dir_ino, "symlink", &out), "its neighbours are there");
+        store_close(store);
+    }
+}
+
 static void nothing(int number) {
     (void)number;
 }
@@ -427,5 +476,6 @@ int main(void) {
     test_planted();
     test_damaged();
     test_cut();
+    test_too_long();
     return 0;
 }
