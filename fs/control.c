@@ -330,6 +330,10 @@ static int listen_at(const char *store_path) {
 }
 
 int control_start(struct volume *volume, struct control **out, char *why, size_t why_room) {
+    return control_start_in(volume->self->store, volume, out, why, why_room);
+}
+
+int control_start_in(const char *directory, struct volume *volume, struct control **out, char *why, size_t why_room) {
     struct control *control = calloc(1, sizeof *control);
     int error = -ENOMEM;
 
@@ -337,11 +341,11 @@ int control_start(struct volume *volume, struct control **out, char *why, size_t
     if (control == NULL)
         goto out;
     control->volume = volume;
-    snprintf(control->socket_path, sizeof control->socket_path, "%s/control", volume->self->store);
+    snprintf(control->socket_path, sizeof control->socket_path, "%s/control", directory);
     pthread_mutex_init(&control->mutex, NULL);
     pthread_cond_init(&control->empty, NULL);
     control->wake = eventfd(0, EFD_CLOEXEC);
-    control->listener = control->wake < 0 ? -errno : listen_at(volume->self->store);
+    control->listener = control->wake < 0 ? -errno : listen_at(directory);
     error = control->listener < 0 ? control->listener : -pthread_create(&control->thread, NULL, accept_loop, control);
     if (error == 0) {
         *out = control;
@@ -352,7 +356,7 @@ int control_start(struct volume *volume, struct control **out, char *why, size_t
     if (control->wake >= 0)
         close(control->wake);
 out:
-    snprintf(why, why_room, "the control socket %s/control cannot be made: %s", volume->self->store, strerror(-error));
+    snprintf(why, why_room, "the control socket %s/control cannot be made: %s", directory, strerror(-error));
     free(control);
     return error;
 }

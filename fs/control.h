@@ -37,6 +37,8 @@ void control_status(void);  /* registers "status" (fs/control_status.c) */
 void control_journal(void); /* registers "journal" (fs/control_journal.c) */
 void control_history(void); /* registers "history" (fs/control_history.c) */
 int control_start(struct volume *volume, struct control **control, char *why, size_t why_room);
+/* For a daemon without a store: DIRECTORY/control, and handlers get this `volume`. The directory is locked by the caller. */
+int control_start_in(const char *directory, struct volume *volume, struct control **control, char *why, size_t why_room);
 void control_stop(struct control *control);
 
 /* The client's side (tools). Connects to the daemon of the store, -ECONNREFUSED/-ENOENT if none runs. */
