@@ -1,11 +1,5 @@
 /* This node's lease. What is published (lease_shared.until) only grows, until it has run out or was given up; after that it is
- * over for ever in its epoch.
- *
- * While the list of voters changes, two lists count. From before the first accept that carries the new one, until it is known
- * whether that was chosen, the lease grows only by what majorities of both grant. What was published before stays good until it
- * runs out: whoever of the new list is in the old one, too, holds challengers up if it has granted, and who has just become a
- * voter is silent for longer than that; both together leave no majority, because lists differ by one voter, and because the
- * next list is proposed only when the present one grants all that was published (holding_backed).
+ * over for ever in its epoch. lease.h counts, and says what changes of the list of voters mean to it.
  */
 #include "membership/voters_parts.h"
 
@@ -20,14 +14,9 @@ void holding_init(struct voters *v) {
     atomic_store(&v->shared->session, 0);
 }
 
-static int64_t granted_until(const struct voters *v) {
-    int64_t until = lease_until(&v->holding.lease);
-    return v->holding.doubt ? MIN(until, lease_until(&v->holding.doubted)) : until;
-}
-
 static void publish(struct voters *v, int64_t now) {
     struct holding *holding = &v->holding;
-    int64_t until = granted_until(v);
+    int64_t until = lease_until(&holding->lease);
     if (!holding->asked || until <= now || until <= atomic_load(&v->shared->until))
         return;
     holding->held = true;
@@ -35,7 +24,7 @@ static void publish(struct voters *v, int64_t now) {
 }
 
 static void end(struct voters *v) {
-    v->holding.asked = v->holding.held = v->holding.doubt = false;
+    v->holding.asked = v->holding.held = false;
     lease_give_up(&v->holding.lease);
     atomic_store(&v->shared->until, INT64_MIN);
     PROMISE(pthread_cond_broadcast(&v->changed) == 0);
@@ -54,16 +43,9 @@ void holding_look(struct voters *v, int64_t now) {
 /* ---- Which voters count ---------------------------------------------------------------------------------------------- */
 
 unsigned holding_seats(const struct voters *v) {
-    const struct holding *holding = &v->holding;
-    unsigned seats = seats_of(v, holding->lease.voters, holding->lease.voter_count);
-    return holding->doubt ? seats | seats_of(v, holding->doubted.voters, holding->doubted.voter_count) : seats;
-}
-
-static bool same_list(const struct lease *lease, const struct register_value *value) {
-    bool same = lease->voter_count == value->voter_count;
-    for (unsigned i = 0; same && i < lease->voter_count; i++)
-        same = register_voter_of(value, lease->voters[i].name, lease->voters[i].id) >= 0;
-    return same;
+    const struct lease *lease = &v->holding.lease;
+    unsigned seats = seats_of(v, lease->list.voters, lease->list.count);
+    return lease->proposed_version ? seats | seats_of(v, lease->proposed.voters, lease->proposed.count) : seats;
 }
 
 static bool names_this_lease(const struct voters *v, const struct register_value *value) {
@@ -82,12 +64,10 @@ void holding_before_accept(struct voters *v, const struct register_value *value,
             lose(v);
         else
             end(v);
-    } else if (!same_list(&holding->lease, value)) {
-        holding->doubted = holding->lease;
-        lease_voters(&holding->doubted, value);
-        holding->doubt = true;
-        holding->doubt_version = value->version;
-        holding->next_renewal = 0; /* by the new ones as well, at once */
+    } else {
+        lease_proposed(&holding->lease, value);
+        if (holding->lease.proposed_version)
+            holding->next_renewal = 0; /* from the new one as well, at once */
     }
 }
 
@@ -99,20 +79,12 @@ void holding_follow(struct voters *v) {
         lose(v);
         return;
     }
-    if (holding->doubt && v->known.version >= holding->doubt_version) {
-        holding->doubt = false;
-        if (same_list(&holding->doubted, &v->known))
-            holding->lease = holding->doubted;
-    }
-    if (!same_list(&holding->lease, &v->known))
-        lease_voters(&holding->lease, &v->known);
+    lease_voters(&holding->lease, &v->known);
     publish(v, clock_boot());
 }
 
 bool holding_backed(const struct voters *v, int64_t now) {
-    const struct holding *holding = &v->holding;
-    int64_t published = atomic_load(&v->shared->until);
-    return holding->asked && holding->held && now < published && lease_until(&holding->lease) >= published;
+    return v->holding.asked && v->holding.held && lease_backed(&v->holding.lease, now);
 }
 
 /* ---- Renewals -------------------------------------------------------------------------------------------------------- */
@@ -130,11 +102,8 @@ void holding_granted(struct voters *v, const char *voter, const uint8_t id[16], 
     if (!holding->asked)
         return;
     for (unsigned i = 0; i < RENEWALS; i++)
-        if (holding->renewals[i].number == number && holding->renewals[i].sent != INT64_MIN) {
+        if (holding->renewals[i].number == number && holding->renewals[i].sent != INT64_MIN)
             lease_granted(&holding->lease, voter, id, holding->renewals[i].sent);
-            if (holding->doubt)
-                lease_granted(&holding->doubted, voter, id, holding->renewals[i].sent);
-        }
     publish(v, now);
 }
 
@@ -157,7 +126,7 @@ static int take(struct voters *v, const struct register_value *value) {
     round_end(v, &v->release);
     lease_begin(&holding->lease, &v->known, session, v->duration);
     holding->asked = true;
-    holding->held = holding->doubt = holding->unfit = false;
+    holding->held = holding->unfit = false;
     holding->barred = value->epoch;
     holding->next_renewal = 0;
     for (unsigned i = 0; i < RENEWALS; i++)
@@ -263,6 +232,7 @@ int voters_free(struct reg *reg, char holder[64], int64_t *wait) {
 
 static void view_voter(const struct voters *v, const struct register_voter *voter, int64_t now, struct lease_view *view) {
     const struct holding *holding = &v->holding;
+    const struct lease_list *list = &holding->lease.list;
     int number = seat_named(v, voter->name);
     unsigned at = view->count++;
     char *why = view->voters[at].why;
@@ -277,9 +247,9 @@ static void view_voter(const struct voters *v, const struct register_voter *vote
     bool other = v->known.version && seat->status == ASK_ANSWERED && memcmp(seat->id, voter->id, sizeof seat->id) != 0;
     view->voters[at].heard = seat->heard;
     view->voters[at].answers = seat->heard != INT64_MIN && seat->unanswered < 3;
-    for (unsigned i = 0; holding->asked && i < holding->lease.voter_count; i++)
-        if (strcmp(holding->lease.voters[i].name, voter->name) == 0 && holding->lease.sent[i] != INT64_MIN)
-            view->voters[at].grants = holding->lease.sent[i] + v->duration > now;
+    for (unsigned i = 0; holding->asked && i < list->count; i++)
+        if (strcmp(list->voters[i].name, voter->name) == 0 && list->sent[i] != INT64_MIN)
+            view->voters[at].grants = list->sent[i] + v->duration > now;
     if (other) {
         view->voters[at].listed = false;
         snprintf(why, sizeof view->voters[at].why, "it has another id than the one in the list, so it has lost its state: baton voters replace lets it in again");

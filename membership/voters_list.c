@@ -118,11 +118,11 @@ static int would_hold(const struct voters *v, const struct register_value *next,
                       size_t why_room) {
     unsigned grant = 0;
     for (unsigned i = 0; i < next->voter_count; i++) {
-        const struct lease *lease = &v->holding.lease;
+        const struct lease_list *list = &v->holding.lease.list;
         bool grants = strcmp(next->voters[i].name, name) == 0;
-        for (unsigned j = 0; j < lease->voter_count; j++)
-            grants = grants || (memcmp(lease->voters[j].id, next->voters[i].id, 16) == 0 && lease->sent[j] != INT64_MIN &&
-                                lease->sent[j] + v->duration > now);
+        for (unsigned j = 0; j < list->count; j++)
+            grants = grants || (memcmp(list->voters[j].id, next->voters[i].id, 16) == 0 && list->sent[j] != INT64_MIN &&
+                                list->sent[j] + v->duration > now);
         grant += grants;
     }
     return grant > next->voter_count / 2 ? 0 : refuse(-EAGAIN, why, why_room, "of the %u voters that there would be only %u answer; "

@@ -71,9 +71,6 @@ struct holding { /* this node's lease; see voters_lease.c */
     bool asked;           /* taken, and nothing has ended it */
     bool held;            /* a majority has granted it once: what was published may run out */
     struct lease lease;
-    bool doubt;           /* another list of voters was proposed, and may be chosen or not: */
-    uint64_t doubt_version;
-    struct lease doubted; /* the same lease, by that list */
     epoch_t barred;       /* epochs up to this one have had their lease, or may have none */
     bool unfit;           /* it was not renewed because of the watch */
     struct { uint64_t number; int64_t sent; } renewals[RENEWALS];
