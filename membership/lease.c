@@ -1,45 +1,92 @@
 #include "membership/lease.h"
 
+static int place_of(const struct lease_list *list, const char *voter, const uint8_t id[16]) {
+    for (unsigned i = 0; i < list->count; i++)
+        if (strcmp(list->voters[i].name, voter) == 0 && memcmp(list->voters[i].id, id, 16) == 0)
+            return (int)i;
+    return -1;
+}
+
+static int64_t sent_by(const struct lease_list *list, const struct register_voter *voter) {
+    int place = place_of(list, voter->name, voter->id);
+    return place < 0 ? INT64_MIN : list->sent[place];
+}
+
+/* The voters of that value, with what they have granted as members of either list. */
+static struct lease_list list_of(const struct lease *lease, const struct register_value *value) {
+    struct lease_list list = {.count = value->voter_count};
+    memcpy(list.voters, value->voters, sizeof list.voters);
+    for (unsigned i = 0; i < list.count; i++) {
+        list.sent[i] = sent_by(&lease->list, &list.voters[i]);
+        if (lease->proposed_version)
+            list.sent[i] = MAX(list.sent[i], sent_by(&lease->proposed, &list.voters[i]));
+    }
+    return list;
+}
+
+/* The latest that a majority of it reaches. */
+static int64_t reached(const struct lease_list *list, int64_t duration) {
+    int64_t until = INT64_MIN;
+    for (unsigned i = 0; i < list->count; i++) {
+        unsigned as_late = 0;
+        for (unsigned j = 0; j < list->count; j++)
+            as_late += list->sent[j] != INT64_MIN && list->sent[j] >= list->sent[i];
+        if (list->sent[i] != INT64_MIN && as_late > list->count / 2)
+            until = MAX(until, list->sent[i] + duration);
+    }
+    return until;
+}
+
+static void count(struct lease *lease) {
+    int64_t until = reached(&lease->list, lease->duration);
+    if (lease->proposed_version)
+        until = MIN(until, reached(&lease->proposed, lease->duration));
+    lease->until = MAX(lease->until, until);
+}
+
 void lease_begin(struct lease *lease, const struct register_value *value, uint64_t session, int64_t duration) {
     memset(lease, 0, sizeof *lease);
     lease->held = true;
     lease->epoch = value->epoch;
     lease->session = session;
     lease->duration = duration;
-    lease_voters(lease, value);
+    lease->until = INT64_MIN;
+    lease->list = list_of(lease, value);
+}
+
+static bool same_voters(const struct lease_list *list, const struct register_value *value) {
+    bool same = list->count == value->voter_count;
+    for (unsigned i = 0; same && i < list->count; i++)
+        same = register_voter_of(value, list->voters[i].name, list->voters[i].id) >= 0;
+    return same;
+}
+
+void lease_proposed(struct lease *lease, const struct register_value *value) {
+    if (same_voters(&lease->list, value))
+        return;
+    lease->proposed = list_of(lease, value);
+    lease->proposed_version = value->version;
 }
 
 void lease_voters(struct lease *lease, const struct register_value *value) {
-    int64_t sent[REGISTER_VOTERS_MAX];
-    for (unsigned i = 0; i < value->voter_count; i++) {
-        sent[i] = INT64_MIN;
-        for (unsigned j = 0; j < lease->voter_count; j++)
-            if (register_voter_of(value, lease->voters[j].name, lease->voters[j].id) == (int)i)
-                sent[i] = lease->sent[j];
-    }
-    lease->voter_count = value->voter_count;
-    memcpy(lease->voters, value->voters, sizeof lease->voters);
-    memcpy(lease->sent, sent, value->voter_count * sizeof sent[0]);
+    lease->list = list_of(lease, value);
+    if (value->version >= lease->proposed_version)
+        lease->proposed_version = 0;
+    count(lease);
 }
 
 void lease_granted(struct lease *lease, const char *voter, const uint8_t id[16], int64_t sent) {
-    for (unsigned i = 0; i < lease->voter_count; i++)
-        if (strcmp(lease->voters[i].name, voter) == 0 && memcmp(lease->voters[i].id, id, 16) == 0)
-            lease->sent[i] = MAX(lease->sent[i], sent);
+    int place = place_of(&lease->list, voter, id);
+    if (place >= 0)
+        lease->list.sent[place] = MAX(lease->list.sent[place], sent);
+    place = lease->proposed_version ? place_of(&lease->proposed, voter, id) : -1;
+    if (place >= 0)
+        lease->proposed.sent[place] = MAX(lease->proposed.sent[place], sent);
+    count(lease);
 }
 
 int64_t lease_until(const struct lease *lease) {
-    int64_t until = INT64_MIN;
-    if (!lease->held)
-        return INT64_MIN;
-    for (unsigned i = 0; i < lease->voter_count; i++) { /* the latest that a majority reaches */
-        unsigned as_late = 0;
-        for (unsigned j = 0; j < lease->voter_count; j++)
-            as_late += lease->sent[j] != INT64_MIN && lease->sent[j] >= lease->sent[i];
-        if (lease->sent[i] != INT64_MIN && as_late > lease->voter_count / 2)
-            until = MAX(until, lease->sent[i] + lease->duration);
-    }
-    return until;
+    return lease->held ? lease->until : INT64_MIN;
 }
 
 bool lease_holds(struct lease *lease, int64_t now) {
@@ -49,6 +96,10 @@ bool lease_holds(struct lease *lease, int64_t now) {
     if (now >= until)
         lease->held = false;
     return lease->held;
+}
+
+bool lease_backed(const struct lease *lease, int64_t now) {
+    return now < lease_until(lease) && reached(&lease->list, lease->duration) >= lease->until;
 }
 
 void lease_give_up(struct lease *lease) {

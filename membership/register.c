@@ -31,7 +31,7 @@ int register_settle(struct reg *reg, struct register_value *expected, const stru
     if (same_value(&seen, next))
         return 0;
     if (same_value(&seen, expected))
-        return rc == -EINPROGRESS ? -EIO : rc;
+        return rc; /* -EINPROGRESS: voters may have accepted `next`, and then whoever comes later completes it */
     *expected = seen;
     return -ESTALE;
 }

@@ -70,7 +70,8 @@ void voter_prepare(struct voter *voter, const char *from, struct ballot ballot, 
 
 void voter_accept(struct voter *voter, const char *from, struct ballot ballot, const struct register_value *value,
                   const struct register_value *known, int64_t now, struct voter_answer *answer) {
-    bool first = !has_value(voter);
+    bool was_voter = has_value(voter) && known->version + 1 == value->version &&
+                     register_voter_of(known, voter->name, voter->state.id) >= 0;
     if (!free_for(voter, from, now, answer))
         return;
     if (ballot_compare(ballot, voter->state.promised) < 0) {
@@ -84,7 +85,9 @@ void voter_accept(struct voter *voter, const char *from, struct ballot ballot, c
         voter->state.known = *known;
     if (other_holder) /* its own word, before which it has stopped acknowledging */
         voter->grant.node[0] = '\0';
-    if (first)
+    /* Made a voter by this value, for the first time or again: others of the list before may have granted the lease, and it
+     * must not make a majority with those that have not. */
+    if (!was_voter && register_voter_of(value, voter->name, voter->state.id) >= 0)
         voter->quiet_until = now + voter->lease + voter->margin;
     answer_with(voter, VOTER_YES, answer);
     answer->durable = true;

@@ -186,6 +186,8 @@ static void propose(struct node *node) {
     }
     if (strcmp(next.primary, node->name) != 0 || next.epoch != node->lease.epoch)
         lease_give_up(&node->lease);
+    else
+        lease_proposed(&node->lease, &next);
     change_next(&node->change, &next);
 }
 
@@ -283,7 +285,7 @@ static void act(struct node *node) {
             return;
         if (chance(3))
             begin(node, MEMBERS);
-        else if (chance(3))
+        else if (chance(3) && lease_backed(&node->lease, node_clock(node)))
             begin(node, REPLACE);
         else if (chance(1))
             begin(node, HAND_OVER);
