@@ -3,7 +3,8 @@
  *
  * A full disk is no reason not to change it: a primary could neither go on without a standby nor learn that it is none, and a
  * standby would take itself for a member of a set that it has left. So what is written beside is a file that is there already
- * (PATH.spare), with its block, and the two exchange their names.
+ * (PATH.spare), with its block, and the two exchange their names. The file that is written over is never one that a power cut
+ * could bring back as PATH: names are on the disk before a value is believed, and so before the next change.
  */
 #include "membership/register.h"
 
@@ -158,11 +159,14 @@ static int write_over(const char *path, const char *text, size_t length) {
     return rc;
 }
 
-/* Best effort: where there is none now, the next change has to find room itself. */
+/* Best effort: where there is none now, the next change has to find room itself. Its name is on the disk before it is
+ * exchanged with another. */
 static void make_spare(const char *path) {
     char spare[1110];
     snprintf(spare, sizeof spare, "%s.spare", path);
-    if (access(spare, F_OK) < 0 && write_over(spare, FILE_HEAD, sizeof FILE_HEAD - 1) != 0)
+    if (access(spare, F_OK) == 0)
+        return;
+    if (write_over(spare, FILE_HEAD, sizeof FILE_HEAD - 1) != 0 || sync_parent(path) != 0)
         unlink(spare);
 }
 
@@ -184,15 +188,20 @@ static int store_value(const char *path, const struct register_value *value, boo
     return rc;
 }
 
+/* What the names say may yet go in a power cut, after a failed sync of the directory, and also after the death of a process
+ * that had just exchanged them: then the next change would write over the file that the disk still has under PATH. So they
+ * are synced before anything is believed. */
+static int load_durable(const char *path, struct register_value *value) {
+    int rc = sync_parent(path);
+    return rc ? rc : load(path, value);
+}
+
 /* ---- The engine ------------------------------------------------------------------------------------------------------ */
 
 static int refresh(struct reg_file *file) {
     if (!file->unknown)
         return 0;
-    /* Seen after a failed sync of the directory, a value may yet go in a power cut: sync before believing it. */
-    int rc = sync_parent(file->path);
-    if (rc == 0)
-        rc = load(file->path, &file->value);
+    int rc = load_durable(file->path, &file->value);
     if (rc == 0)
         file->unknown = false;
     return rc;
@@ -242,7 +251,7 @@ int register_file_open(const char *path, struct reg **reg, char *why, size_t why
         return -ENOMEM;
     file->reg.engine = &file_engine;
     snprintf(file->path, sizeof file->path, "%s", path);
-    int rc = load(path, &file->value);
+    int rc = load_durable(path, &file->value);
     if (rc) {
         snprintf(why, why_room,
                  rc == -EBADMSG ? "the register %s is damaged (%s); if you know that this node may be the standby, remove it"

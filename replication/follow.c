@@ -91,13 +91,13 @@ int follow_records(struct follow *follow, uint64_t session, epoch_t epoch, const
         enter(follow, FOLLOW_STREAMING, now);
     }
     follow->heard = now;
-    if (records->count > 0 && records->first > follow->next) {
+    if (records->first > follow->next) { /* a frame without records names the next one to come: it shows a gap as well */
         follow_end(follow, now, "records from LSN %" PRIu64 " were lost on the way", follow->next);
         return -EPIPE;
     }
     *skip = (uint32_t)MIN(follow->next - MIN(records->first, follow->next), records->count);
     follow->want = MAX(follow->want, records->want);
-    follow->taking = true;
+    follow->taking = records->count > 0;
     return 0;
 }
 

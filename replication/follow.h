@@ -58,8 +58,8 @@ void follow_login(struct follow *follow, unsigned node, epoch_t epoch, uint64_t 
 /* Its answer. -ESTALE: not of this session. */
 int follow_answer(struct follow *follow, unsigned node, uint64_t session, const struct wire_answer *answer, int64_t now);
 
-/* Records. 0: use them (`*skip` of them are here already), and tell follow_received in between and at the end;
- * -ESTALE: not of this session, drop the frame; -EPIPE: a gap or another epoch, the session has ended. */
+/* Records. 0: use them (`*skip` of them are here already), and tell follow_received in between and at the end, unless there
+ * are none: a frame that only tells what is wanted moves nothing; -ESTALE: not of this session, drop the frame; -EPIPE: a gap or another epoch, the session has ended. */
 int follow_records(struct follow *follow, uint64_t session, epoch_t epoch, const struct wire_records *records,
                    uint32_t *skip, int64_t now);
 /* The store has them up to here; `end`: it was the last one of the frame. */

@@ -204,7 +204,8 @@ static int take_records(struct replicator *r, const struct frame *frame, struct 
             tell_taken(r, taken);
         }
     }
-    tell_follower(r, frame->head.session, records->first + index - 1, true, index > skip);
+    if (index) /* not of an empty frame: what it names is still to come */
+        tell_follower(r, frame->head.session, records->first + index - 1, true, index > skip);
     return 0;
 }
 

@@ -59,6 +59,9 @@ static void primary_sends(struct world *world) {
         post(world, (struct letter){.type = WIRE_RECORDS, .session = feed->session, .first = feed->next, .count = count});
         feed_sent(feed, feed->next + count - 1, count << 16);
     }
+    /* Somebody waits for a disk, and there are no records to go with that. */
+    if (feed->state == FEED_STREAMING && feed->next > world->head && pick(world, 4) == 0)
+        post(world, (struct letter){.type = WIRE_RECORDS, .session = feed->session, .first = feed->next});
 }
 
 static void primary_hears(struct world *world, const struct letter *letter) {
@@ -100,7 +103,10 @@ static void standby_hears(struct world *world, const struct letter *letter) {
         world->broken = true; /* a gap, or the same again */
     world->received += letter->count - skip;
     world->highest = MAX(world->highest, world->received);
-    follow_received(&world->follow, world->received, true);
+    if (letter->count)
+        follow_received(&world->follow, world->received, true);
+    if (world->follow.next != world->received + 1)
+        world->broken = true; /* it waits for other records than the store does */
     standby_acks(world);
 }
 
@@ -254,9 +260,27 @@ static void records_of_another_epoch(void) {
     is_int(FOLLOW_SEARCHING, follow.state, "and it searches again");
 }
 
+static void frames_without_records(void) {
+    struct follow follow;
+    struct wire_records empty = {.first = 11, .want = 10};
+    uint32_t skip = 7;
+    follow_start(&follow, 300 * MS, 0);
+    follow_login(&follow, 1, EPOCH, 5, 11, 0);
+    is_int(0, follow_records(&follow, 5, EPOCH, &empty, &skip, 0), "a frame without records is used");
+    ok(skip == 0 && follow.next == 11 && follow.want == 10 && !follow.taking, "it says what is wanted, and moves nothing");
+    empty = (struct wire_records){.first = 9, .want = 8};
+    is_int(0, follow_records(&follow, 5, EPOCH, &empty, &skip, 0), "one that names what is here already likewise");
+    ok(skip == 0 && follow.next == 11 && follow.want == 10, "neither goes back");
+    empty = (struct wire_records){.first = 14, .want = 13};
+    is_int(-EPIPE, follow_records(&follow, 5, EPOCH, &empty, &skip, 0), "one that names a later record shows that some were lost");
+    ok(follow.state == FOLLOW_SEARCHING && follow.next == 11 && strstr(follow.why, "from LSN 11 were lost"),
+       "the session ends: %s", follow.why);
+}
+
 int main(void) {
     plan_lazy();
     refusals();
+    frames_without_records();
     records_of_another_epoch();
     a_peer_that_does_nothing();
     links_that_lose();

@@ -366,6 +366,16 @@ static void check_aside(unsigned node) {
         disk_check_blocks(aside->last, aside->places, &aside->space, node);
 }
 
+/* A follower waits for the record behind its last one, and for no other. */
+void check_follow(unsigned node) {
+    const struct sim_node *played = &world->nodes[node];
+    const struct replicator *r = played->state == NODE_UP ? atomic_load(&played->volume->replicator) : NULL;
+    bool follows = r && (r->follow.state == FOLLOW_LOGIN || r->follow.state == FOLLOW_STREAMING);
+    if (follows && r->follow.next > r->position.lsn + 1)
+        sim_fail("node %u waits for record %llu, and lacks those from %llu on", node, (unsigned long long)r->follow.next,
+                 (unsigned long long)r->position.lsn + 1);
+}
+
 /* ---- Bounds ---------------------------------------------------------------------------------------------------------- */
 
 void check_bounds(unsigned node) {

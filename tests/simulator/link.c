@@ -151,6 +151,7 @@ int link_receive(struct link *link, void *from, int expected, bool now, struct l
 
 void link_message_done(struct link_message *message) {
     zmq_msg_close(&message->body);
+    check_follow(sim_node_here());
 }
 
 int link_send(void *to, const struct link_route *route, const void *bytes, size_t length) {

@@ -319,6 +319,17 @@ void network_break(void) {
         }
 }
 
+bool network_lose_records(void) {
+    for (struct connection *c = network()->all; c; c = c->next_all)
+        if (!c->broken && c->ends[DEALER]->port == LINK_RECORDS && c->pipes[ROUTER].count) {
+            sim_trace("node %u's connection for records breaks, and %u frames are lost", c->ends[DEALER]->node,
+                      c->pipes[ROUTER].count);
+            break_connection(c);
+            return true;
+        }
+    return false;
+}
+
 void network_kill(unsigned node) {
     struct link *link = network()->links[node];
     network()->links[node] = NULL;

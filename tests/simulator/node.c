@@ -104,17 +104,29 @@ static void answered(struct parked *parked, int error) {
     free(operation);
 }
 
+/* What a user does: a record of his own, or an fsync of what was written before, which makes none. False: nothing. */
+static bool find_record(struct front *front, enum volume_wait *kind, struct sim_record **record) {
+    struct store *store = front->volume->store;
+    *record = disk_last(store_disk(store));
+    bool own = *record && !(*record)->starts && EPOCH_NODE((*record)->epoch) == front->volume->self->number;
+    *kind = WAIT_FSYNC;
+    if (own && sim_chance(8))
+        return true;
+    *kind = (enum volume_wait)sim_below(WAIT_FSYNC + 1);
+    return store_model_append(store, sim_chance(16), record) == 0;
+}
+
 static void operate(struct front *front, unsigned *waiting) {
     struct volume *volume = front->volume;
     const struct config *config = &volume->config;
     struct sim_record *record;
+    enum volume_wait kind;
     if (!enter(front))
         return;
-    if (store_model_append(volume->store, sim_chance(16), &record)) {
+    if (!find_record(front, &kind, &record)) {
         leave(front);
         return;
     }
-    enum volume_wait kind = (enum volume_wait)sim_below(WAIT_FSYNC + 1);
     struct operation *operation = calloc(1, sizeof *operation);
     PROMISE(operation);
     operation->parked.done = answered;

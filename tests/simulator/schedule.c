@@ -170,6 +170,13 @@ static void break_one(void) {
         world->quiet = MAX(world->quiet, sim_now() + 3000 * SIM_MS);
 }
 
+static void lose_records(void) {
+    for (unsigned tries = 0; tries < 2000 && !network_lose_records(); tries++)
+        sim_sleep(1 + (int64_t)sim_below((uint64_t)(400 * US)));
+    if (world->quiet < SIM_FOREVER)
+        world->quiet = MAX(world->quiet, sim_now() + 3000 * SIM_MS);
+}
+
 static void other_pace(void) {
     world->think_low = sim_between(300 * US, 30 * SIM_MS);
     world->think_high = world->think_low * (int64_t)(1 + sim_below(64));
@@ -330,6 +337,7 @@ static const struct {
     {mend_lines, 4, true, false},
     {slow_line, 3, false, false},
     {break_one, 3, false, false},
+    {lose_records, 3, false, false},
     {kill_one, 4, false, false},
     {cut_power, 2, false, false},
     {start_one, 8, true, false},
@@ -380,7 +388,7 @@ static void draw_world(void) {
     config->fsync = sim_chance(4) ? FSYNC_MEMORY : FSYNC_DISK;
     config->cpu_idle = CPU_IDLE_SLEEP;
     config->catchup_share = 30 + (unsigned)sim_below(61);
-    config->catchup_floor = 1024;
+    config->catchup_floor = 256;
     if (sim_chance(2)) { /* else everybody is near: few records are made here, and they are small */
         world->join_records = 1 + sim_below(64);
         world->join_bytes = 100u << sim_below(8);

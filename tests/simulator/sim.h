@@ -87,6 +87,7 @@ void network_cut(unsigned from, unsigned to);
 void network_mend(unsigned from, unsigned to);
 void network_slow(unsigned from, unsigned to, int64_t delay); /* from now on; 0: as it was */
 void network_break(void);          /* one connection, any, breaks */
+bool network_lose_records(void);   /* one breaks on which records are under way; false: there is none */
 int wake_open(void);
 bool wake_is(int fd);
 void wake_write(int fd);
@@ -303,6 +304,7 @@ void check_registered(const struct register_value *value, bool forced);
 void check_undone(unsigned node, const struct sim_record *record, uint64_t hold);
 void check_power_cut(void);
 void check_ack_frame(unsigned node, uint64_t received, uint64_t durable);
+void check_follow(unsigned node); /* after every frame that it has taken */
 void check_built(unsigned node, const struct sim_built *built);          /* it is about to become the store */
 void check_needed(unsigned node);                                        /* a store is about to be built anew … */
 void check_begun_anew(unsigned node);                                    /* …and what was built before goes */
