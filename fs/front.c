@@ -70,7 +70,8 @@ void front_init(void *userdata, struct fuse_conn_info *connection) {
     connection->congestion_threshold = BACKGROUND_MAX * 3 / 4;
 }
 
-/* ---- Changes that arrive during a hold wait here, as they came, and no thread waits with them. ---- */
+/* ---- Changes that arrive during a hold, and all that arrives while the lease is not held, wait here as they came, and no
+ * thread waits with them. ---- */
 struct held {
     struct held *next;
     struct note note;
@@ -78,18 +79,19 @@ struct held {
     uint8_t request[];
 };
 
+/* The gate is not closed before it has been put in: so a change of the role finds what the lease holds. */
 static bool hold(struct front *front, const struct fuse_buf *buffer) {
-    bool kept = false;
+    bool kept = false, lapsed = raw_needs_lease(buffer->mem) && lapse_now(front);
 
-    if (!atomic_load(&front->holding) || !raw_changes(buffer->mem))
+    if (!lapsed && (!atomic_load(&front->holding) || !raw_changes(buffer->mem)))
         return false;
     struct held *held = malloc(sizeof *held + buffer->size);
     if (!held)
-        return false; /* it is refused or goes on, as the role says */
+        return false; /* it is refused or goes on, as the role says; its answer needs the lease */
     *held = (struct held){.note = note, .length = buffer->size};
     memcpy(held->request, buffer->mem, buffer->size);
     pthread_mutex_lock(&front->held_mutex);
-    if (atomic_load(&front->holding)) {
+    if (lapsed || atomic_load(&front->holding)) {
         *front->held_end = held;
         front->held_end = &held->next;
         kept = true;
@@ -97,23 +99,33 @@ static bool hold(struct front *front, const struct fuse_buf *buffer) {
     pthread_mutex_unlock(&front->held_mutex);
     if (!kept)
         free(held);
+    else if (lapsed)
+        lapse_waits(front);
     return kept;
 }
 
-/* There is no store any more (front_replace_store failed), batond is about to end. */
+/* There is no store any more (front_replace_store failed), batond is about to end; or it is lapse_refuses() that says so. */
 static void refuse(struct front *front, const struct fuse_buf *buffer) {
     const struct fuse_in_header *head = buffer->mem;
     struct fuse_out_header answer = {.len = sizeof answer, .error = -EIO, .unique = head->unique};
     struct iovec part = {&answer, sizeof answer};
     if (head->opcode != FUSE_FORGET && head->opcode != FUSE_BATCH_FORGET && head->opcode != FUSE_INTERRUPT)
-        raw_send(front, note.fd, &part, 1);
+        raw_send_now(front, note.fd, &part, 1);
+}
+
+static void answer_statx(struct front *front, const struct fuse_in_header *head) {
+    front_statx(front, head->nodeid, head->unique, note.fd);
 }
 
 static void process(struct front *front, const struct fuse_buf *buffer) {
     pthread_rwlock_rdlock(&front->gate);
-    if (!front->store)
+    if (!front->store || (raw_needs_lease(buffer->mem) && lapse_refuses(front)))
         refuse(front, buffer);
-    else if (!hold(front, buffer))
+    else if (hold(front, buffer))
+        ;
+    else if (raw_is_statx(buffer->mem))
+        answer_statx(front, buffer->mem);
+    else
         fuse_session_process_buf(front->session, buffer);
     pthread_rwlock_unlock(&front->gate);
 }
@@ -123,22 +135,45 @@ void front_process(struct front *front, void *request, size_t length) {
     process(front, &buffer);
 }
 
-static void end_hold(struct front *front) {
+static struct held *take_held(struct front *front, bool end) {
     pthread_mutex_lock(&front->held_mutex);
     struct held *held = front->held;
     front->held = NULL;
     front->held_end = &front->held;
-    atomic_store(&front->holding, false);
+    if (end)
+        atomic_store(&front->holding, false);
     pthread_mutex_unlock(&front->held_mutex);
+    return held;
+}
+
+/* Reads need a worker's buffer, and this is any thread. */
+static void process_held(struct front *front, struct held *held) {
+    struct worker *before = this_worker, own = {.front = front, .fd = -1};
+
+    own.buffer = held ? aligned_alloc(BATON_BLOCK, TRANSFER_MAX) : NULL;
+    this_worker = &own;
     while (held) {
         struct held *next = held->next;
         struct fuse_buf buffer = {.mem = held->request, .size = held->length};
         note = held->note;
-        process(front, &buffer);
+        if (own.buffer)
+            process(front, &buffer);
+        else
+            refuse(front, &buffer);
         free(held);
         held = next;
     }
     note.fd = -1;
+    this_worker = before;
+    free(own.buffer);
+}
+
+static void end_hold(struct front *front) {
+    process_held(front, take_held(front, true));
+}
+
+void front_held_again(struct front *front) {
+    process_held(front, take_held(front, false));
 }
 
 /* ---- Workers ---- */
@@ -295,6 +330,8 @@ int front_start(struct volume *volume, struct front **out, char *why, size_t why
     front->entry_timeout = ENTRY_TIMEOUT_SHORT;
     atomic_store(&front->term, 1);
     int error = parts_create(front);
+    if (!error && volume->lease)
+        error = lapse_start(front);
     if (error)
         snprintf(why, why_room, "cannot start the mount: %s", strerror(-error));
     if (!error)
@@ -327,8 +364,10 @@ int front_start(struct volume *volume, struct front **out, char *why, size_t why
 }
 
 void front_unmount(struct front *front) {
-    if (front->mounted)
+    if (front->mounted) {
+        lapse_hurry(front, true); /* and stays so: nobody changes the role any more */
         mount_detach(front);
+    }
     if (front->reclaim)
         reclaim_close(front->reclaim); /* the replicator goes next, and could not hand on its records */
 }
@@ -338,10 +377,8 @@ void front_stop(struct front *front) {
     pthread_rwlock_wrlock(&front->gate);
     atomic_store(&front->writable, false); /* nothing replicates any more */
     pthread_rwlock_unlock(&front->gate);
-    if (atomic_load(&front->holding))
-        end_hold(front);
-    if (front->reclaim)
-        reclaim_stop(front->reclaim);
+    end_hold(front);
+    lapse_end(front, false);
     park_give_up(front->volume->park, -EIO);
     park_give_up(front->volume->local, -EIO);
     for (unsigned i = 0; i < front->worker_started; i++)
@@ -356,6 +393,8 @@ void front_stop(struct front *front) {
     reply_done(front);
     while (sem_wait(&front->none_parked) < 0)
         PROMISE(errno == EINTR);
+    lapse_stop(front);
+    reclaim_stop(front->reclaim);
     front_free(front);
 }
 
@@ -419,7 +458,9 @@ void front_undone(struct front *front, const struct record *record) {
 }
 
 void front_hold(struct front *front) {
+    lapse_hurry(front, true); /* whoever calls keeps others from changing the role */
     mount_flush(front); /* pages written through mmap could not be written back later */
+    lapse_hurry(front, false);
     pthread_rwlock_wrlock(&front->gate);
     atomic_store(&front->holding, true);
     pthread_rwlock_unlock(&front->gate);
@@ -484,6 +525,7 @@ void front_become_standby(struct front *front) {
         doubt_unacknowledged(front);
     pthread_rwlock_unlock(&front->gate);
     end_hold(front);
+    lapse_end(front, false); /* before the kernel is told: it waits for answers then */
     if (was) {
         if (front->entry_timeout < ENTRY_TIMEOUT)
             usleep((useconds_t)(ENTRY_TIMEOUT_SHORT * 1e6)); /* the entries that cannot be dropped are old then */

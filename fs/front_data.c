@@ -33,7 +33,9 @@ void front_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file)
 void front_release(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file) {
     (void)ino;
     (void)file;
+    note.sends = SENDS_ALWAYS;
     fuse_reply_err(request, 0);
+    note.sends = SENDS_PLAIN;
 }
 
 void front_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *file) {

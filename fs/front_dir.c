@@ -105,13 +105,17 @@ static bool add_dots(struct listing *listing, uint64_t ino, uint64_t offset) {
 }
 
 /* The listing did not reach the kernel: it does not know those inodes. */
-static void forget_listing(struct listing *listing) {
-    for (size_t at = 0; at < listing->used;) {
-        const struct fuse_direntplus *plus = (const struct fuse_direntplus *)(listing->buffer + at);
+void listing_undone(struct front *front, const uint8_t *listing, size_t length) {
+    for (size_t at = 0; at < length;) {
+        const struct fuse_direntplus *plus = (const struct fuse_direntplus *)(listing + at);
         if (plus->entry_out.nodeid)
-            lookup_undone(listing->front, plus->entry_out.nodeid);
+            lookup_undone(front, plus->entry_out.nodeid);
         at += FUSE_DIRENTPLUS_SIZE(plus);
     }
+}
+
+static void forget_listing(struct listing *listing) {
+    listing_undone(listing->front, listing->buffer, listing->used);
 }
 
 static void list(fuse_req_t request, uint64_t ino, size_t size, off_t offset, const struct fuse_file_info *file,
@@ -142,8 +146,10 @@ static void list(fuse_req_t request, uint64_t ino, size_t size, off_t offset, co
     }
     if (from == 0)
         touch_atime(front, ino, true);
+    note.sends = plus ? SENDS_LISTING : SENDS_PLAIN;
     if (fuse_reply_buf(request, (const char *)listing.buffer, listing.used) && plus)
         forget_listing(&listing);
+    note.sends = SENDS_PLAIN;
 }
 
 void front_readdir(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *file) {
@@ -185,8 +191,14 @@ void front_opendir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi
     LIST_INSERT_HEAD(&front->directories, open, others);
     pthread_mutex_unlock(&front->directories_mutex);
     file->cache_readdir = file->keep_cache = primary && !(front->mount_flags & MS_STRICTATIME);
+    note.sends = SENDS_DIRECTORY;
     if (fuse_reply_open(request, file)) /* interrupted: no RELEASEDIR will come */
         close_directory(front, open);
+    note.sends = SENDS_PLAIN;
+}
+
+void directory_undone(struct front *front, uint64_t handle) {
+    close_directory(front, (struct open_directory *)(uintptr_t)handle);
 }
 
 void front_fsyncdir(fuse_req_t request, fuse_ino_t ino, int data_only, struct fuse_file_info *file) {
@@ -196,5 +208,7 @@ void front_fsyncdir(fuse_req_t request, fuse_ino_t ino, int data_only, struct fu
 void front_releasedir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file) {
     (void)ino;
     close_directory(front_of(request), (struct open_directory *)(uintptr_t)file->fh);
+    note.sends = SENDS_ALWAYS;
     fuse_reply_err(request, 0);
+    note.sends = SENDS_PLAIN;
 }

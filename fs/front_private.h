@@ -46,6 +46,7 @@ struct front {
     struct nodes *nodes;
     struct notify *notify;
     struct reclaim *reclaim;
+    struct lapse *lapse; /* what waits while the lease is not held: front_lease.c; NULL: no lease is needed */
     struct worker workers[WORKERS_MAX];
     unsigned worker_count, worker_started;
     atomic_uint worker_running;
@@ -68,6 +69,10 @@ struct front {
     _Atomic uint64_t requests; /* that came, of all kinds */
 };
 
+/* What goes with an answer, and is to be taken back when it does not arrive: an inode that the kernel knows from then on,
+ * those of a READDIRPLUS, an open directory. SENDS_ALWAYS: it tells nothing, and needs no lease. */
+enum sends { SENDS_PLAIN, SENDS_ENTRY, SENDS_LISTING, SENDS_DIRECTORY, SENDS_ALWAYS };
+
 /* ---- The request that this thread is processing: what libfuse 3.14 does not hand on ---- */
 struct note {
     uint32_t opcode;
@@ -76,6 +81,7 @@ struct note {
     bool kill_priv;     /* WRITE, OPEN, CREATE, SETATTR: clear set-id bits and capability */
     bool tmpfile;       /* CREATE: it was a TMPFILE */
     bool acl_kill_sgid; /* SETXATTR */
+    enum sends sends;   /* what the next answer of this thread is */
 };
 extern _Thread_local struct note note;
 extern _Thread_local struct worker *this_worker;
@@ -83,11 +89,33 @@ extern _Thread_local struct worker *this_worker;
 extern const struct fuse_custom_io raw_io;
 /* Processes a request that came in at note.fd some other way than by raw_read. */
 void raw_process(struct front *front, uint8_t *request, size_t length);
-/* Sends a whole reply to where the request came from. */
+/* Sends a whole reply to where the request came from; or keeps it, while the lease is not held (it counts as sent then). */
 ssize_t raw_send(struct front *front, int fd, struct iovec *parts, int count);
+ssize_t raw_send_now(struct front *front, int fd, struct iovec *parts, int count); /* whether the lease is held or not */
 /* Waits for a hold and processes what libfuse is to see: front.c. */
 void front_process(struct front *front, void *request, size_t length);
 bool raw_changes(const void *request); /* is it one that front_hold() holds? */
+bool raw_is_statx(const void *request);
+/* Does it ask for anything that this node may say only as a standby, or as the holder of the lease? */
+bool raw_needs_lease(const void *request);
+
+/* ---- While the lease is not held: front_lease.c. Any thread, unless it says otherwise. ---- */
+int lapse_start(struct front *front); /* when the volume has a lease */
+void lapse_stop(struct front *front); /* when nobody answers any more: errors for what is kept */
+/* The mount is the primary's, and the lease has run out, or is not there yet. Changes of role wait for those who ask under
+ * the gate. */
+bool lapse_now(const struct front *front);
+/* The same, and nobody waits for the next role: errors at once. */
+bool lapse_refuses(const struct front *front);
+/* A thread of batond's own is about to wait in the mount, which might have to change the role. */
+void lapse_hurry(struct front *front, bool on);
+void lapse_waits(struct front *front); /* a request is held */
+/* Takes the answer over, and what goes with it. Its length, as if it was sent. */
+ssize_t lapse_keep(struct front *front, int fd, enum sends sends, const struct iovec *parts, int count);
+/* The role has changed (errors for all that is kept), or the lease is held again. */
+void lapse_end(struct front *front, bool held_again);
+/* What was held because of the lease is processed, unless front_hold() has it held: front.c. */
+void front_held_again(struct front *front);
 
 /* ---- Replies: front_reply.c ---- */
 enum reply_kind { REPLY_OK, REPLY_ENTRY, REPLY_CREATE, REPLY_ATTRIBUTES, REPLY_WRITE, REPLY_OPEN };
@@ -121,6 +149,9 @@ double entry_timeout(struct front *front);
 double attribute_timeout(struct front *front);
 /* A looked-up inode's reply did not arrive. */
 void lookup_undone(struct front *front, uint64_t ino);
+/* Nor did a READDIRPLUS's, or an OPENDIR's. */
+void listing_undone(struct front *front, const uint8_t *listing, size_t length);
+void directory_undone(struct front *front, uint64_t handle);
 /* An inode has no name any more. */
 void lost_last_name(struct front *front, uint64_t ino);
 void names_changed(struct front *front, uint64_t lsn);

@@ -29,7 +29,7 @@ static size_t shorten_setxattr(uint8_t *request, size_t length) {
     return length - extension;
 }
 
-/* Notes what libfuse drops. Returns the length of the request that libfuse is to see, 0 if it has been answered. */
+/* Notes what libfuse drops. Returns the length of the request that libfuse is to see. */
 static size_t look_at(struct front *front, uint8_t *request, size_t length) {
     struct fuse_in_header *head = (struct fuse_in_header *)request;
     void *body = head + 1;
@@ -76,19 +76,30 @@ static size_t look_at(struct front *front, uint8_t *request, size_t length) {
         if ((front->kernel_flags & FUSE_SETXATTR_EXT) && body_has(head, length, sizeof(struct fuse_setxattr_in)))
             return shorten_setxattr(request, length);
         break;
-    case OPCODE_STATX:
-        pthread_rwlock_rdlock(&front->gate);
-        if (!front->store) { /* process() refuses it */
-            pthread_rwlock_unlock(&front->gate);
-            break;
-        }
-        front_statx(front, head->nodeid, head->unique, note.fd);
-        pthread_rwlock_unlock(&front->gate);
-        return 0;
     default:
         break;
     }
     return length;
+}
+
+bool raw_is_statx(const void *request) {
+    return ((const struct fuse_in_header *)request)->opcode == OPCODE_STATX;
+}
+
+bool raw_needs_lease(const void *request) {
+    switch (((const struct fuse_in_header *)request)->opcode) {
+    case FUSE_INIT:
+    case FUSE_DESTROY:
+    case FUSE_FORGET:
+    case FUSE_BATCH_FORGET:
+    case FUSE_INTERRUPT:
+    case FUSE_NOTIFY_REPLY:
+    case FUSE_RELEASE:
+    case FUSE_RELEASEDIR:
+        return false;
+    default:
+        return true;
+    }
 }
 
 bool raw_changes(const void *request) {
@@ -122,14 +133,10 @@ static ssize_t raw_read(int fd, void *buffer, size_t room, void *userdata) {
     if (this_worker)
         fd = this_worker->fd;
     note.fd = fd;
-    for (;;) {
-        ssize_t length = read(fd, buffer, room);
-        if (length < (ssize_t)sizeof(struct fuse_in_header))
-            return length;
-        size_t seen = look_at(userdata, buffer, (size_t)length);
-        if (seen > 0)
-            return (ssize_t)seen;
-    }
+    ssize_t length = read(fd, buffer, room);
+    if (length < (ssize_t)sizeof(struct fuse_in_header))
+        return length;
+    return (ssize_t)look_at(userdata, buffer, (size_t)length);
 }
 
 /* Capabilities that libfuse 3.14 cannot ask for, or forgets to (PARALLEL_DIROPS). */
@@ -165,14 +172,27 @@ static ssize_t raw_writev(int fd, struct iovec *parts, int count, void *userdata
     return done;
 }
 
+/* Of a request of its own number, or an answer to an INTERRUPT (its number is odd), which only says "not yet". */
+static bool tells(const struct iovec *parts) {
+    struct fuse_out_header head;
+    memcpy(&head, parts[0].iov_base, sizeof head);
+    return head.unique != 0 && !(head.unique & 1);
+}
+
 ssize_t raw_send(struct front *front, int fd, struct iovec *parts, int count) {
+    enum sends sends = note.sends;
+    note.sends = SENDS_PLAIN;
+    if (sends != SENDS_ALWAYS && lapse_now(front) && tells(parts))
+        return lapse_keep(front, fd, sends, parts, count);
+    return raw_send_now(front, fd, parts, count);
+}
+
+ssize_t raw_send_now(struct front *front, int fd, struct iovec *parts, int count) {
     return fd >= RING_FD ? ring_answer(front->rings, fd, parts, count) : writev(fd, parts, count);
 }
 
 void raw_process(struct front *front, uint8_t *request, size_t length) {
-    size_t seen = look_at(front, request, length);
-    if (seen > 0)
-        front_process(front, request, seen);
+    front_process(front, request, look_at(front, request, length));
 }
 
 const struct fuse_custom_io raw_io = {.read = raw_read, .writev = raw_writev};

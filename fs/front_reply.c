@@ -63,8 +63,10 @@ void lookup_undone(struct front *front, uint64_t ino) {
 
 static void send_entry(struct reply *reply) {
     struct fuse_entry_param entry = entry_of(reply);
+    note.sends = SENDS_ENTRY;
     int error = reply->kind == REPLY_ENTRY ? fuse_reply_entry(reply->request, &entry)
                                            : fuse_reply_create(reply->request, &entry, &reply->file);
+    note.sends = SENDS_PLAIN;
     if (error)
         lookup_undone(reply->front, reply->attributes.ino);
 }

@@ -1,6 +1,7 @@
 #include "fs/volume.h"
 
 #include "fs/front.h"
+#include "membership/register.h"
 #include "replication/replicator.h"
 
 #include <stdio.h>
@@ -75,6 +76,14 @@ void volume_wait(struct volume *volume, enum volume_wait kind, uint64_t lsn, str
         park_wait_until(need.park, need.line, parked, due);
     else
         park_wait(need.park, need.line, parked);
+}
+
+bool volume_lease_holds(const struct volume *volume) {
+    return !volume->lease || clock_boot() < atomic_load(&volume->lease->until);
+}
+
+bool volume_may_answer(const struct volume *volume) {
+    return atomic_load(&volume->role) == ROLE_STANDBY || volume_lease_holds(volume);
 }
 
 void volume_applied(void *context, const struct record *record, struct entry *entry) {

@@ -60,6 +60,12 @@ void volume_wait(struct volume *volume, enum volume_wait kind, uint64_t lsn, str
 /* True if volume_wait would answer at once: the caller may then do without it. */
 bool volume_settled(struct volume *volume, enum volume_wait kind, uint64_t lsn);
 
+/* May anything be answered that only a primary may say, now? The lease is held, or none is needed. Asked after all waiting,
+ * just before the answer (the mount does: fs/front_lease.c). Any thread, takes no lock. */
+bool volume_lease_holds(const struct volume *volume);
+/* The same, or this node is a standby and says what a standby sees. */
+bool volume_may_answer(const struct volume *volume);
+
 /* The store's watch: hands on to front and replicator. `volume` is a struct volume. */
 void volume_applied(void *volume, const struct record *record, struct entry *entry);
 void volume_undone(void *volume, const struct record *record);
