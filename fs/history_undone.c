@@ -247,11 +247,12 @@ static int give_places(struct store *past, const struct record *record, uint64_t
     struct key key = {.length = 4};
     if (row.blocks == 0)
         return 0;
-    if (ADD_OVERFLOWS(tail->position, row.blocks, &place->position))
+    uint32_t next;
+    if (ADD_OVERFLOWS(tail->position, row.blocks, &next))
         return -EFBIG;
     *place = (struct place){SEGMENT_UNDONE, tail->position, row.blocks};
     be32_put(key.bytes, tail->position);
-    tail->position += row.blocks;
+    tail->position = next;
     return history_put(past, TAIL_BLOCKS, &key, &row, sizeof row);
 }
 

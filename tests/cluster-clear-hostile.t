@@ -10,7 +10,7 @@ start_node a || bail "node a does not start"
 start_node b || bail "node b does not start"
 a=$(mount_of a)
 link_is() { [ "$(status_of "$1" replication link)" = "$2" ]; }
-ok "in sync" wait_until 10 link_is a working
+ok "in sync" wait_until 60 link_is a working
 
 cat >"$T/hostile.py" <<'END'
 import ctypes, os, random, sys, time
@@ -65,17 +65,17 @@ xxh = ctypes.CDLL("libxxhash.so.0")
 xxh.XXH32.restype = ctypes.c_uint32
 print(xxh.XXH32(b"b", 1, 0) & 0xffff)')
 ok "somebody with an address of no node's sends to a" \
-    in_node witness timeout 60 python3 "$T/hostile.py" 10.77.0.1 7400 "$id" "$number" $RANDOM
+    in_node witness timeout 120 python3 "$T/hostile.py" 10.77.0.1 7400 "$id" "$number" $RANDOM
 ok "and is refused" grep -q "refused a connection from 10.77.0.3: that is no address" "$T/a.log"
 fails "with all its frames" grep -q "dropped a frame" "$T/a.log"
-ok "hostile frames are sent to a" in_node b timeout 60 python3 "$T/hostile.py" 10.77.0.1 7400 "$id" "$number" $RANDOM
-ok "and to b" in_node a timeout 60 python3 "$T/hostile.py" 10.77.0.2 7400 "$id" "$number" $RANDOM
+ok "hostile frames are sent to a" in_node b timeout 120 python3 "$T/hostile.py" 10.77.0.1 7400 "$id" "$number" $RANDOM
+ok "and to b" in_node a timeout 120 python3 "$T/hostile.py" 10.77.0.2 7400 "$id" "$number" $RANDOM
 ok "they are logged" grep -q "dropped a frame from" "$T/a.log"
 is "$(grep -c 'dropped a frame' "$T/a.log" | awk '{ print ($1 < 20) }')" 1 "but not each of them"
-ok "a still serves" timeout 20 sh -c "echo x >$a/after && cat $a/after"
-ok "in sync" wait_until 15 link_is a working
+ok "a still serves" timeout 60 sh -c "echo x >$a/after && cat $a/after"
+ok "in sync" wait_until 60 link_is a working
 is "$(status_of a role)" primary "a is primary"
-ok "the standby has it" wait_until 10 cmp "$a/after" "$(mount_of b)/after"
+ok "the standby has it" wait_until 60 cmp "$a/after" "$(mount_of b)/after"
 stop_node a
 stop_node b
 ok "nothing crashed" sh -c "! grep -E 'internal error|AddressSanitizer|Segmentation' $T/a.log $T/b.log"

@@ -8,7 +8,7 @@ a=$(mount_of a) b=$(mount_of b)
 link_is() { [ "$(status_of "$1" replication link)" = "$2" ]; }
 role_is() { [ "$(status_of "$1" role)" = "$2" ]; }
 both_working() { link_is a working && link_is b working; }
-ok "in sync" wait_until 20 both_working
+ok "in sync" wait_until 60 both_working
 echo one >"$a/one"
 echo two >"$a/two"
 
@@ -41,7 +41,7 @@ user_pid=$user_PID
 test_pids+=("$user_pid")
 user_does() { # WORD PATH: what came of it
     echo "$*" >&"${user[1]}"
-    read -r -t 30 -u "${user[0]}" answer || answer="no answer"
+    read -r -t 60 -u "${user[0]}" answer || answer="no answer"
     echo "$answer"
 }
 is "$(user_does open "$a/one") $(user_does open "$a/two") $(user_does open "$a")" "done done done" "two files and a directory are opened on a"
@@ -51,7 +51,7 @@ network_cut b
 is "$(user_does write "$a/one")" done "the other is written while the peer is away"
 ok "b is promoted by force" "$BATON" promote --force --config "$CONFIG" --node b
 network_mend b
-ok "a becomes a standby" wait_until 20 role_is a standby
+ok "a becomes a standby" wait_until 60 role_is a standby
 is "$(user_does fdatasync "$a/one")" "Input/output error" "fdatasync of what was not acknowledged fails"
 is "$(user_does fsync "$a/one")" "Input/output error" "fsync, too"
 is "$(user_does dup-close "$a/one")" "Input/output error" "and close"
@@ -61,13 +61,13 @@ ok "both are in sync again" wait_until 30 both_working
 is "$(cat "$b/one")" one "what was not acknowledged is indeed not there"
 
 ok "roles are changed back" "$BATON" switchover --config "$CONFIG" --node b --to a
-ok "a is primary" wait_until 20 role_is a primary
+ok "a is primary" wait_until 60 role_is a primary
 is "$(user_does fsync "$a/one")" "Input/output error" "the file that was open all the time does not forget"
 is "$(user_does close "$a/one")" "Input/output error" "until it is closed"
 is "$(user_does open "$a/one")" done "opened anew"
-ok "fsync of a file whose last changes were undone ends" timeout -s KILL 10 sync "$a/one"
+ok "fsync of a file whose last changes were undone ends" timeout -s KILL 60 sync "$a/one"
 is "$(user_does write "$a/one") $(user_does fsync "$a/one") $(user_does close "$a/one")" "done done done" "it works as ever"
-ok "fsync of a new file ends" timeout -s KILL 10 sh -c "echo new >'$a/new' && sync '$a/new'"
+ok "fsync of a new file ends" timeout -s KILL 60 sh -c "echo new >'$a/new' && sync '$a/new'"
 eval "exec ${user[1]}>&-" # it ends
 wait "$user_pid" # bash forgets $user_PID
 stop_node a

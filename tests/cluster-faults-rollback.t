@@ -6,12 +6,12 @@ undone() { status_of "$1" state undone 2>/dev/null | grep -o '"path"' | wc -l; }
 prepare() {
     local i
     wait_until 30 in_sync || return 1
-    wait_until 20 same_position
+    wait_until 60 same_position
     writer_rests || return 1
     local old=$primary
     kept=$(undone "$old")
     network_cut $standby
-    wait_until 20 alone $primary $standby || return 1
+    wait_until 60 alone $primary $standby || return 1
     # Nobody was promised these: a person ends this node and forces the other one.
     for i in $(seq 500); do echo "only here $i" >"$(mount_of "$old")/only-$i"; done
     head -c 8M /dev/urandom >"$(mount_of "$old")/only-large"

@@ -5,7 +5,7 @@ WRITER_PAUSE=0.05
 . "$(dirname "$0")/faults.sh"
 built() { grep -c "has taken the old one's place" "$T/$standby.log"; }
 prepare() {
-    wait_until 30 in_sync || return 1
+    wait_until 90 in_sync || return 1
     local end
     stop_node $standby
     end=$(status_of $primary state lsn)
@@ -14,7 +14,7 @@ prepare() {
         [ "$(status_of $primary state journal_first)" -gt $((end + 1)) ]
     }
     head -c 6M /dev/urandom >"$(mount_of $primary)/large"
-    wait_until 30 trimmed || return 1
+    wait_until 120 trimmed || return 1
     network_speed 20
     start_node $standby
 }

@@ -23,7 +23,7 @@ start_node b || bail "node b does not start"
 a=$(mount_of a) b=$(mount_of b)
 works() { [ "$(status_of a replication link)" = working ]; }
 set_is() { [ "$(status_of a replication register members | tr -d '[] "')" = "$1" ]; }
-equal() { "$here/treecmp" --same --settle 20 "$a" "$b"; }
+equal() { "$here/treecmp" --same --settle 60 "$a" "$b"; }
 fill() { # NODE BYTES: somebody else takes all but so many
     fallocate -l $(($(df --output=avail -B1 "$T/$1" | tail -1) - $2)) "$T/$1/ballast" && sync -f "$T/$1"
 }
@@ -40,7 +40,7 @@ work() { # NAME COUNT: files of 256 KiB; the longest time that one took, in ms, 
         [ $took -le $longest ] || longest=$took
     done
 }
-ok "in sync" wait_until 20 works
+ok "in sync" wait_until 60 works
 ok "changes are made" work before 10
 ok "both are equal" equal
 
@@ -60,7 +60,7 @@ ok "the standby's disk is full: it is out of the set, the primary works on" work
 ok "a change waited for $longest ms" test "$longest" -lt 20000
 ok "the primary says why" says a "it said: a record was not taken: the disk there is full; it goes on when there is room"
 ok "the standby says so" says b "record .* of the primary was not taken: the disk of this store is full"
-ok "and that it may not be promoted" wait_until 10 says b "this node may not be promoted, it is not in sync"
+ok "and that it may not be promoted" wait_until 60 says b "this node may not be promoted, it is not in sync"
 fails "nor is it, though the primary has gone on without it" "$BATON" promote --config "$CONFIG" --node b
 kill_node a
 fails "nor when the primary is dead" "$BATON" promote --config "$CONFIG" --node b
@@ -86,18 +86,18 @@ fill_up() { # until there is no more room; it must end with ENOSPC
 }
 fill_up 2>"$T/said"
 like "$(tail -n 1 "$T/said")" "No space left on device" "the primary's disk is full: changes get ENOSPC"
-ok "status says so" wait_until 5 says a "full      new changes get \"no space left\""
-ok "in sync all the time" wait_until 20 works
+ok "status says so" wait_until 60 says a "full      new changes get \"no space left\""
+ok "in sync all the time" wait_until 60 works
 ok "reading goes on" cmp "$a/kept" <(echo kept)
 kill_node b
-ok "the set changes, full as the disk is" wait_until 20 set_is a
+ok "the set changes, full as the disk is" wait_until 60 set_is a
 ok "deleting goes on" rm "$a/before-1"
 start_node b || bail "node b does not start again"
 ok "back in sync" wait_until 30 works
 rm -f "$a"/fill-*
-ok "who deletes has room, without a restart" wait_until 20 work again 3
+ok "who deletes has room, without a restart" wait_until 60 work again 3
 room a
-ok "status says no more of it" wait_until 10 bash -c "! '$BATON' status --config '$CONFIG' --node a | grep -q '^  full'"
+ok "status says no more of it" wait_until 60 bash -c "! '$BATON' status --config '$CONFIG' --node a | grep -q '^  full'"
 ok "both are equal" equal
 
 # ---- the journal ----

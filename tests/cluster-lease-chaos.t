@@ -126,7 +126,7 @@ wait "${probes[@]}"
 primary=$(primary)
 same_position() { [ "$(status_of a state lsn)" = "$(status_of b state lsn)" ]; }
 wait_until 60 same_position
-ok "both mounts are equal" "$here/treecmp" --same --settle 30 "$(mount_of a)" "$(mount_of b)"
+ok "both mounts are equal" "$here/treecmp" --same --settle 60 "$(mount_of a)" "$(mount_of b)"
 "$BATON" journal list --json --type create --config "$CONFIG" --node "$primary" >"$T/journal.json" 2>"$T/.err"
 ok "what was acknowledged is there, and in order" python3 "$here/lease-probe.py" judge "$(mount_of "$primary")" "$T/journal.json" "$T/probe-a" "$T/probe-b"
 diag "$(tail -n 1 "$T/.out")"

@@ -6,7 +6,7 @@
 volume_up
 NAMES=40
 in_sync() { [ "$(status_of a replication link)$(status_of b replication link)" = workingworking ]; }
-ok "in sync" wait_until 20 in_sync
+ok "in sync" wait_until 60 in_sync
 mkdir "$(mount_of a)/d"
 
 cat >"$T/looker.py" <<'PY'
@@ -32,7 +32,7 @@ change_roles() { # FROM TO ROUND
     local from to node lookers=()
     from=$(mount_of "$1") to=$(mount_of "$2")
     (cd "$from/d" && for ((i = 0; i < NAMES; i++)); do : >"old$3.$i"; done)
-    wait_until 10 count_is "$to" "old$3." $NAMES
+    wait_until 60 count_is "$to" "old$3." $NAMES
     for node in a b; do
         python3 "$T/looker.py" "$(mount_of $node)/d" $(eval "echo old$3.{0..$((NAMES - 1))} new$3.{0..$((NAMES - 1))}") &
         lookers+=($!)
@@ -42,11 +42,11 @@ change_roles() { # FROM TO ROUND
     ok "round $3: roles change" "$BATON" switchover --config "$CONFIG" --node "$1" --to "$2"
     (cd "$to/d" && for ((i = 0; i < NAMES; i++)); do rm "old$3.$i"; : >"new$3.$i"; done)
     is "$(there "$to" "old$3.") $(there "$to" "new$3.")" "0 $NAMES" "round $3: $2, primary now, changes them"
-    wait_until 10 count_is "$from" "new$3." $NAMES
+    wait_until 60 count_is "$from" "new$3." $NAMES
     is "$(there "$from" "old$3.") $(there "$from" "new$3.")" "0 $NAMES" "round $3: $1 has forgotten what it knew"
     kill "${lookers[@]}"
     wait "${lookers[@]}" 2>/dev/null
-    wait_until 20 in_sync
+    wait_until 60 in_sync
 }
 
 change_roles a b 1

@@ -7,8 +7,8 @@
 network_up
 volume_create
 volume_format
-start_node a --orphan-grace 6s || bail "node a does not start"
-start_node b --orphan-grace 6s || bail "node b does not start"
+start_node a --orphan-grace 20s || bail "node a does not start"
+start_node b --orphan-grace 20s || bail "node b does not start"
 a=$(mount_of a) b=$(mount_of b)
 
 # An NFS server's way to a file: take PATH prints its handle, read MOUNT TYPE HANDLE what is in it.
@@ -35,7 +35,7 @@ read_handle() { python3 "$T/handle.py" read "$@"; }
 inodes_used() { df --output=iused "$1" | tail -n 1 | tr -d ' '; }
 in_sync() { [ "$(status_of a replication link)" = working ]; }
 
-ok "in sync" wait_until 20 in_sync
+ok "in sync" wait_until 60 in_sync
 before=$(inodes_used "$a")
 echo precious >"$a/file"
 exec 7<"$a/file"
@@ -45,7 +45,7 @@ sync "$a"
 is "$(read_handle "$a" "$type" "$handle")" precious "an unlinked file that is open is read by its handle"
 kill_node a
 exec 7<&-
-ok "b is promoted" wait_until 10 "$BATON" promote --config "$CONFIG" --node b
+ok "b is promoted" wait_until 60 "$BATON" promote --config "$CONFIG" --node b
 is_free() { [ "$(inodes_used "$b")" = "$before" ]; }
 fails "b does not free the file at once, though nobody has it open there" wait_until 2 is_free
 is "$(inodes_used "$b")" $((before + 1)) "it keeps it"

@@ -11,9 +11,9 @@ start_node b || bail "node b does not start"
 a=$(mount_of a) b=$(mount_of b)
 link_is() { [ "$(status_of "$1" replication link 2>&1)" = "$2" ]; }
 promote() { "$BATON" promote --config "$CONFIG" --node "$@"; }
-ok "both are in sync" wait_until 20 link_is b working
+ok "both are in sync" wait_until 60 link_is b working
 kill_node b
-ok "a goes on alone" wait_until 10 link_is a failed
+ok "a goes on alone" wait_until 60 link_is a failed
 echo acknowledged >"$a/file"
 sync "$a/file"
 kill_node a
@@ -22,7 +22,7 @@ fails "b, which cannot know of it, is not promoted" promote b
 like "$(cat "$T/.out")" "has not heard from a primary since it started.*--force" "and says why, and what to do"
 
 start_node a
-ok "a comes back and brings b up to date" wait_until 20 link_is b working
+ok "a comes back and brings b up to date" wait_until 60 link_is b working
 is "$(cat "$b/file")" acknowledged "b has what a had acknowledged"
 kill_node a
 ok "now b may be promoted" promote b

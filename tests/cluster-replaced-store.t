@@ -19,7 +19,7 @@ replace_store() { # NODE [--first]
     rm -rf "$store" "$store.register"
     "$BATON" format --config "$CONFIG" --node "$@" >"$T/.out" 2>&1 || bail "format: $(cat "$T/.out")"
 }
-ok "both are in sync" wait_until 20 link_is a working
+ok "both are in sync" wait_until 60 link_is a working
 for i in 1 2 3; do
     echo precious >"$a/$i"
 done
@@ -35,7 +35,7 @@ fails "it is not promoted without force" "$BATON" promote --config "$CONFIG" --n
 start_node b
 is "$(status_of b role)" standby "b waits for a person too"
 ok "b, whose copy it is, is promoted with force" "$BATON" promote --config "$CONFIG" --node b --force
-ok "and feeds the new store" wait_until 20 link_is b working
+ok "and feeds the new store" wait_until 60 link_is b working
 is "$(cat "$a/3")" precious "which has everything then"
 
 echo more >"$b/4"

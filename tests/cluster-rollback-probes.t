@@ -17,12 +17,12 @@ files() { # FOLDER COUNT
     for ((i = 0; i < $2; i++)); do echo "$1 $i" >"$1/$i" || return 1; done
 }
 again() { stop_node "$1" && start_node "$1"; }
-ok "both are in sync" wait_until 20 link_is a working
+ok "both are in sync" wait_until 60 link_is a working
 mkdir "$a/common" && files "$a/common" 10
-ok "b has it" wait_until 10 test -e "$b/common/9"
+ok "b has it" wait_until 60 test -e "$b/common/9"
 
 stop_node b
-ok "a goes on alone" wait_until 20 link_is a failed
+ok "a goes on alone" wait_until 60 link_is a failed
 for i in 1 2 3; do
     mkdir "$a/alone-$i" && files "$a/alone-$i" 20
     ok "a starts again" again a
@@ -32,7 +32,7 @@ epoch_a=$(epoch_of a)
 stop_node a
 
 ok "b starts" start_node b
-ok "b, which cannot know, is promoted" wait_until 10 "$BATON" promote --config "$CONFIG" --node b --force
+ok "b, which cannot know, is promoted" wait_until 60 "$BATON" promote --config "$CONFIG" --node b --force
 first_b=$(epoch_of b)
 ok "in an epoch below a's last one ($first_b, $epoch_a)" test "$first_b" -lt "$epoch_a"
 mkdir "$b/of-b-1" && files "$b/of-b-1" 70
@@ -46,13 +46,13 @@ rule=(to "${address[b]}" ipproto tcp dport 7402 unreachable)
 ip -n "$ID-a" rule add "${rule[@]}" || bail "no rule could be made"
 ok "a comes back" start_node a
 hears() { [ "$(status_of a replication peers 0 role)" = primary ]; }
-ok "a hears b, which has dialled it" wait_until 10 hears
+ok "a hears b, which has dialled it" wait_until 60 hears
 ok "and has told it nothing over a connection of its own" test -z "$(in_node a ss -Htn state established \
     dst "${address[b]}:7402")"
 ip -n "$ID-a" rule del "${rule[@]}"
 ok "it takes back what only it had, and is a standby in sync" wait_until 30 link_is b working
 same() { diff -r --no-dereference "$a" "$b"; }
-ok "both mounts are equal" wait_until 10 same
+ok "both mounts are equal" wait_until 60 same
 ok "with what was common" test -e "$a/common/9"
 undone=$(status_of a state undone 0 path)
 "$BATON" journal list --config "$CONFIG" --node a --undone "$undone" >"$T/undone.txt" 2>&1

@@ -10,11 +10,11 @@ start_node a || bail "node a does not start"
 start_node b || bail "node b does not start"
 a=$(mount_of a) b=$(mount_of b)
 link_is() { [ "$(status_of "$1" replication link 2>&1)" = "$2" ]; }
-ok "both are in sync" wait_until 20 link_is a working
+ok "both are in sync" wait_until 60 link_is a working
 mkdir "$a/shared" && echo common >"$a/shared/file" && ln -s file "$a/shared/link"
 
 network_cut b
-ok "a goes on alone" wait_until 20 link_is a failed
+ok "a goes on alone" wait_until 60 link_is a failed
 mkdir "$a/alone"
 for i in $(seq 200); do echo "only here $i" >"$a/alone/$i"; done
 echo changed by a >"$a/shared/file"
@@ -22,7 +22,7 @@ rm "$a/shared/link"
 setfattr -n user.by -v a "$a/shared/file"
 truncate -s 10M "$a/alone/1"
 kill_node a
-ok "b, which cannot know, is promoted" wait_until 10 "$BATON" promote --config "$CONFIG" --node b
+ok "b, which cannot know, is promoted" wait_until 60 "$BATON" promote --config "$CONFIG" --node b
 network_mend b
 is "$(cat "$b/shared/file")" common "b has what was common"
 echo changed by b >"$b/shared/file"
@@ -31,7 +31,7 @@ mkdir "$b/of-b"
 ok "a comes back" start_node a
 ok "and becomes a standby in sync" wait_until 30 link_is b working
 same() { diff -r --no-dereference "$a" "$b"; }
-ok "both mounts are equal" wait_until 10 same
+ok "both mounts are equal" wait_until 60 same
 is "$(cat "$a/shared/file")" "changed by b" "a shows b's file"
 ok "with its link" test -L "$a/shared/link"
 fails "and without a's attribute" getfattr -n user.by "$a/shared/file"

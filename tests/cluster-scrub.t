@@ -22,7 +22,7 @@ sync "$a/last"
 scrub() { # NODE OPTION…
     local node=$1
     shift
-    timeout 60 "$BATON" scrub --config "$CONFIG" --node "$node" "$@"
+    timeout 120 "$BATON" scrub --config "$CONFIG" --node "$node" "$@"
 }
 of_scrub() { # NODE KEY…
     local node=$1
@@ -51,7 +51,7 @@ PY
 damage() { python3 "$T/damage.py" "$(store_of "$1")" "$T/$2" || bail "the block of $2 is not found on node $1"; }
 
 first_ended() { [ "$(of_scrub a last ended)" -gt 0 ]; }
-ok "with [scrub] every the first one comes by itself" wait_until 20 first_ended
+ok "with [scrub] every the first one comes by itself" wait_until 60 first_ended
 ok "nothing is bad at first" scrub a --wait
 like "$(cat "$T/.out")" "20 MiB read.*no bad block found" "all of it was read"
 damage a on-a
@@ -80,9 +80,9 @@ sync "$a/dir/both"
 began=$(date +%s%N)
 ok "slowly" scrub a --rate 2MiB
 half_done() { [ "$(of_scrub a now bytes)" -gt 6000000 ]; }
-ok "it gets on" wait_until 20 half_done
+ok "it gets on" wait_until 60 half_done
 ok "not faster than it may" test $(($(date +%s%N) - began)) -gt 2300000000
-ok "a checkpoint has been made since" wait_until 10 test "$(store_of a)/checkpoint" -nt "$T/.out"
+ok "a checkpoint has been made since" wait_until 60 test "$(store_of a)/checkpoint" -nt "$T/.out"
 kill_node a
 start_node a || bail "node a does not start"
 like "$(cat "$T/a.log")" "scrub goes on where it was interrupted" "after a kill it goes on"
@@ -91,7 +91,7 @@ ok "not from the beginning" test "$(of_scrub a now bytes)" -gt 1000000
 fails "only one runs" scrub a
 scrub a --rate 1GiB >/dev/null
 ended() { [ "$(of_scrub a running)" = false ]; }
-ok "with another rate it comes to its end" wait_until 20 ended
+ok "with another rate it comes to its end" wait_until 60 ended
 like "$(of_scrub a last bytes)" "^2[0-9]{7}$" "about all was read once"
 scrub a --rate 1MiB >/dev/null
 ok "it can be stopped" scrub a --stop

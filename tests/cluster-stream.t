@@ -5,7 +5,7 @@ volume_up
 a=$(mount_of a) b=$(mount_of b)
 
 in_sync() { [ "$(status_of a replication link)" = working ] && [ "$(status_of b replication link)" = working ]; }
-ok "both nodes say working" wait_until 10 in_sync
+ok "both nodes say working" wait_until 60 in_sync
 
 # Names, types, modes, owners, sizes, times to the nanosecond (ctime too), inode numbers, links; then content.
 describe() {
@@ -29,11 +29,11 @@ make_tree() {
         setfattr -n user.note -v "a note" "$a/d/f6" && mv "$a/d/f7" "$a/d/e/moved" && rm "$a/d/f8"
 }
 ok "a tree is made at the primary" make_tree
-ok "the standby shows the same" wait_until 10 same
+ok "the standby shows the same" wait_until 60 same
 
 # Its kernel has cached all of that by now.
 ok "changes are made" sh -c "echo more >>$a/d/f9; rm $a/d/f10; mv $a/d/f11 $a/d/f12; mkdir $a/d/f10; chmod 600 $a/d/f13"
-ok "the standby shows them, whatever was cached" wait_until 10 same
+ok "the standby shows them, whatever was cached" wait_until 60 same
 
 fails "the standby takes no changes" touch "$b/no"
 like "$(cat "$T/.out")" "Read-only file system" "and says that it is read-only"

@@ -32,7 +32,7 @@ another_history() { # OLD-PRIMARY'S PROGRAM, which comes back as standby
     local old=$primary
     writer_rests || return 1
     network_cut $standby
-    wait_until 20 alone $primary $standby
+    wait_until 60 alone $primary $standby
     for i in $(seq 20); do echo "only here" >"$(mount_of "$old")/only-$i"; done
     kill_node "$old"
     primary=$standby standby=$old
@@ -46,7 +46,7 @@ hand_over() {
     local old=$primary
     primary=$standby standby=$old
     serve $primary
-    wait_until 20 in_sync
+    wait_until 60 in_sync
 }
 through_everything() { # WHO, PROGRAM OF THE STANDBY, PROGRAM OF THE PRIMARY
     ok "$1: in sync" wait_until 30 in_sync
@@ -75,7 +75,7 @@ like "$("$BATON" verify --config "$CONFIG" --node b 2>&1)" "upgrade" "... and it
 ok "the other node is stopped" stop_node a
 ok "and started with the new program" start_as a "$current"
 ok "in sync" wait_until 30 in_sync
-ok "each knows what the other runs" wait_until 10 bash -c "'$BATON' status --config '$CONFIG' --node a --json | grep -q '\"program\"'"
+ok "each knows what the other runs" wait_until 60 bash -c "'$BATON' status --config '$CONFIG' --node a --json | grep -q '\"program\"'"
 ok "the copies are equal, says verify" "$BATON" verify --config "$CONFIG" --node a
 ok "both mounts are equal" equal
 
@@ -83,9 +83,9 @@ ok "both mounts are equal" equal
 stop_node a
 ok "a starts with a program that is too far away" start_as a "$distant"
 unfit() { [[ "$(runs "$1" why)" = *"versions $2"*"upgrade the node with the older program"* ]]; }
-ok "the primary says so" wait_until 10 unfit b "3 to 3"
-ok "so does the other one" wait_until 10 unfit a "1 to 2"
-ok "the primary goes on alone" wait_until 20 touch "$(mount_of b)/alone"
+ok "the primary says so" wait_until 60 unfit b "3 to 3"
+ok "so does the other one" wait_until 60 unfit a "1 to 2"
+ok "the primary goes on alone" wait_until 60 touch "$(mount_of b)/alone"
 stop_node a
 ok "a starts with the right one" start_as a "$current"
 ok "and is in sync" wait_until 30 in_sync

@@ -12,7 +12,7 @@ for i in $(seq 100); do echo "$i" >"$a/file-$i"; done
 verify() { # NODE ARGUMENT…
     local node=$1
     shift
-    timeout 60 "$BATON" verify --config "$CONFIG" --node "$node" "$@" >"$T/verify.out" 2>&1
+    timeout 120 "$BATON" verify --config "$CONFIG" --node "$node" "$@" >"$T/verify.out" 2>&1
 }
 ok "the primary compares its copy with all others'" verify a
 is "$(grep -c "are equal at record" "$T/verify.out")" 2 "and finds both equal"

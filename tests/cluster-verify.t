@@ -11,7 +11,7 @@ in_sync() { [ "$(status_of a replication link)" = working ]; }
 verify() { # NODE ARGUMENT…: its output goes to $T/verify.out
     local node=$1
     shift
-    timeout 60 "$BATON" verify --config "$CONFIG" --node "$node" "$@" >"$T/verify.out" 2>&1
+    timeout 120 "$BATON" verify --config "$CONFIG" --node "$node" "$@" >"$T/verify.out" 2>&1
 }
 finds() { # STATUS DESCRIPTION NODE ARGUMENT…
     local expected=$1 description=$2 status
@@ -156,9 +156,9 @@ begin() { # it takes its time
 running() { [ "$(status_of a replication verify running)" = true ] && [ "$(status_of a replication verify now rows)" -gt 0 ]; }
 kept_by_b() { [ "$(status_of b replication compares 0 lsn)" -gt 0 ]; }
 begin
-ok "one is running" wait_until 20 running
+ok "one is running" wait_until 60 running
 like "$("$BATON" status --config "$CONFIG" --node a)" "comparing +with node b" "status shows it"
-ok "b keeps the state for it" wait_until 5 kept_by_b
+ok "b keeps the state for it" wait_until 60 kept_by_b
 like "$("$BATON" status --config "$CONFIG" --node b)" "compared +by node a" "and shows that"
 finds 2 "another one is refused" a
 says "running already" "with a sentence"
@@ -172,7 +172,7 @@ says "node b is not heard" "is not compared"
 start_node b || bail "node b does not start"
 ok "both are in sync" wait_until 30 in_sync
 begin
-ok "one is running" wait_until 20 running
+ok "one is running" wait_until 60 running
 stop_node b || bail "b does not stop"
 start_node b || bail "node b does not start"
 wait "$verifier"
@@ -180,7 +180,7 @@ is $? 2 "the other node was restarted: it could not be done"
 says "does not keep the state|has another store" "it says why"
 ok "both are in sync" wait_until 30 in_sync
 begin
-ok "one is running" wait_until 20 running
+ok "one is running" wait_until 60 running
 ok "the primary changes" "$BATON" switchover --config "$CONFIG" --node a
 wait "$verifier"
 is $? 0 "which does not matter: both had that record"
@@ -188,20 +188,20 @@ b_works() { [ "$(status_of b replication link)" = working ]; }
 ok "both are in sync" wait_until 30 b_works
 finds 0 "asked on the standby" a
 begin
-ok "one is running" wait_until 20 running
+ok "one is running" wait_until 60 running
 ok "it can be stopped" "$BATON" verify --stop --config "$CONFIG" --node a
 wait "$verifier"
 is $? 2 "which is no result"
 says "was stopped" "it says so"
 begin
-ok "one is running" wait_until 20 running
+ok "one is running" wait_until 60 running
 { kill -KILL "$verifier" && wait "$verifier"; } 2>/dev/null
 stopped_again() { [ "$(grep -c 'verify: stopped' "$T/a.log")" = 2 ]; }
-ok "when who asked has gone, it ends" wait_until 10 stopped_again
+ok "when who asked has gone, it ends" wait_until 60 stopped_again
 nothing_kept() { [ "$(status_of b replication compares)" = "[]" ]; }
-ok "and b keeps nothing for it" wait_until 10 nothing_kept
+ok "and b keeps nothing for it" wait_until 60 nothing_kept
 begin
-ok "one is running" wait_until 20 running
+ok "one is running" wait_until 60 running
 kill_node a
 wait "$verifier"
 is $? 2 "this node is killed: it could not be done"
@@ -220,7 +220,7 @@ ok "both are in sync" wait_until 30 b_works
 by_itself() { [ "$(status_of b replication verify results 0 outcome)" = equal ]; }
 ok "with [verify] every the primary does it by itself" wait_until 30 by_itself
 begin
-ok "one is running" wait_until 20 running
+ok "one is running" wait_until 60 running
 for i in $(seq 60); do head -c 200K /dev/urandom >"$(mount_of b)/load/much-$((i % 3))"; done
 wait "$verifier"
 is $? 2 "much is written, more than the journal may keep: it could not be done"

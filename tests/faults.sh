@@ -102,7 +102,7 @@ cluster_begin() {
     volume_format
     start_node a || bail "node a does not start"
     start_node b || bail "node b does not start"
-    wait_until 30 in_sync || bail "the nodes do not get in sync"
+    wait_until 90 in_sync || bail "the nodes do not get in sync"
     serve $primary
     python3 "$here/chaos-writer.py" "$where" writer "$seed" "${WRITER_PAUSE:-0}" >"$T/writer.log" 2>&1 &
     writer=$!
@@ -111,8 +111,8 @@ cluster_begin() {
 
 equal() { # The writer rests: a pause of it, and everything is at both.
     pause_writer
-    wait_until 20 same_position
-    "$here/treecmp" --same --settle 20 "$(mount_of a)" "$(mount_of b)"
+    wait_until 60 same_position
+    "$here/treecmp" --same --settle 60 "$(mount_of a)" "$(mount_of b)"
     local status=$?
     serve $primary
     return $status
@@ -123,18 +123,18 @@ scenario() { # FAULT MOMENT
     prepare || { tap_report 1 "$what does not begin: $(tail -n 3 "$T/.out")"; return 1; }
     case $2 in
     "in the middle of")
-        wait_until 20 in_phase
+        wait_until 60 in_phase
         met=$?
         a_moment
         ;;
-    after) wait_until 60 finished; met=$? ;;
+    after) wait_until 120 finished; met=$? ;;
     *) met=0 ;;
     esac
     "fault_$1"
     status=$?
     network_speed 0
-    wait_until 90 finished || status=1
-    wait_until 30 in_sync || status=1
+    wait_until 180 finished || status=1
+    wait_until 90 in_sync || status=1
     [ $met = 0 ] && [ $status = 0 ]
     tap_report $? "${fault_says[$1]} $2 $what: in sync again" || diag "met: $met, status: $status, primary: $primary"
     ok "... and both mounts are equal" equal

@@ -1,8 +1,10 @@
 #include "tests/importing.h"
 
-#include <sys/stat.h>
+#include "fs/check.h"
+#include "fs/generation.h"
 
-#define WANTS 64u
+#include <stdio.h>
+#include <sys/stat.h>
 
 static char why[600];
 
@@ -134,4 +136,45 @@ void work(struct store *store, unsigned changes) {
         if (rc)
             bail("churn: %s", strerror(-rc));
     }
+}
+
+/* ---- Beginning and end ---- */
+
+const struct key none = {0};
+const char *aside;
+
+struct import *open_import(struct store *old) {
+    struct import *import;
+    if (import_open(old, &import, why, sizeof why) != 0)
+        bail("import_open: %s", why);
+    return import;
+}
+
+struct store *replace(struct import *import, struct store *old, const char *name) {
+    import_close(import);
+    char path[512];
+    snprintf(path, sizeof path, "%s", store_path(old));
+    store_close(old);
+    is_int(0, import_switch(path, aside), "the new store takes the old one's place");
+    PROMISE(generation_sweep(path, true) == 0);
+    return fixture_open(name);
+}
+
+void is_then(struct store *store, const struct source *source, const char *what) {
+    struct position position;
+    struct tables *now = tables_take(store, TABLES_LOGICAL);
+    store_position(store, &position);
+    if (!ok(tables_equal(source->then, now, why, sizeof why), "%s: the tables are those of then", what))
+        diag("%s", why);
+    tables_free(now);
+    is_int((int64_t)source->state.lsn, (int64_t)position.lsn, "%s: at its LSN", what);
+    is_blob(source->state.chain, position.chain, CHAIN_SIZE, "%s: with its chain", what);
+    is_int((int64_t)source->state.lsn + 1, (int64_t)position.first, "%s: the journal begins behind it", what);
+}
+
+void is_in_order(struct store *store, const char *what) {
+    char path[512];
+    snprintf(path, sizeof path, "%s", store_path(store));
+    store_close(store);
+    is_int(0, check_store(path, CHECK_DATA, tell, NULL), "%s: check finds nothing", what);
 }

@@ -7,6 +7,7 @@
 #include "tests/churn.h"
 
 #define ROWS_BYTES (32u << 10)
+#define WANTS 64u /* pieces that are asked for at once */
 
 struct source {
     struct store *store, *past;
@@ -39,5 +40,13 @@ int import_all(struct import *import, struct source *source);
 extern uint64_t directories[2], work_seed;
 struct store *busy_store(const char *name); /* with an epoch and the two directories */
 void work(struct store *store, unsigned changes);
+
+extern const struct key none;
+extern const char *aside;                     /* the next old store is kept as that */
+struct import *open_import(struct store *old); /* or bails out */
+/* The new store takes the old one's place; returns it, open. The import and the old store are closed. */
+struct store *replace(struct import *import, struct store *old, const char *name);
+void is_then(struct store *store, const struct source *source, const char *what); /* the source's state, and no more */
+void is_in_order(struct store *store, const char *what);                          /* closes and checks it */
 
 #endif

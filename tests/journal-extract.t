@@ -17,7 +17,7 @@ a=$(mount_of a) b=$(mount_of b)
 link_is() { [ "$(status_of "$1" replication link 2>&1)" = "$2" ]; }
 extract() { "$BATON" journal extract --config "$CONFIG" "$@"; }
 treecmp() { "$BATON_SRC/tests/treecmp" "$@"; }
-ok "both are in sync" wait_until 20 link_is a working
+ok "both are in sync" wait_until 60 link_is a working
 
 # ---- what both have ----
 mkdir -p "$a/shared/dirA" "$a/shared/gonedir"
@@ -31,7 +31,7 @@ sync "$a/shared/mode"
 
 # ---- what only a has ----
 network_cut b
-ok "a goes on alone" wait_until 20 link_is a failed
+ok "a goes on alone" wait_until 60 link_is a failed
 mkdir "$a/alone"
 for i in $(seq 20); do echo "only here $i" >"$a/alone/$i"; done
 printf patched | dd of="$a/shared/big" bs=1 seek=100000 conv=notrunc status=none
@@ -51,7 +51,7 @@ cp -a --sparse=always "$a/." "$T/tail" || bail "cp"
 kill_node a
 
 # ---- and what b does instead ----
-ok "b, which cannot know, is promoted" wait_until 10 "$BATON" promote --config "$CONFIG" --node b
+ok "b, which cannot know, is promoted" wait_until 60 "$BATON" promote --config "$CONFIG" --node b
 network_mend b
 echo "changed by b" >"$b/shared/big"
 rm "$b/shared/shrunk" "$b/shared/attr"

@@ -22,7 +22,7 @@ remember() {
 volume_up
 a=$(mount_of a)
 in_sync() { [ "$(status_of a replication link)" = working ]; }
-ok "in sync" wait_until 20 in_sync
+ok "in sync" wait_until 60 in_sync
 
 mkdir -p "$a/dir/sub" "$a/gone"
 echo "version one" >"$a/dir/file"

@@ -292,12 +292,13 @@ process_gone() { # ended, or a zombie that waits for its parent
     [ -z "$state" ] || [ "$state" = Z ]
 }
 
-# stop_node NODE: SIGTERM; SIGKILL and a false value if it does not end within 30 s.
+# stop_node NODE: SIGTERM; SIGKILL and a false value if it does not end within a minute.
 stop_node() {
-    local pid=${node_pid[$1]} in_time=0
+    local pid=${node_pid[$1]:-} in_time=0
+    [ -n "$pid" ] || { diag "batond on $1 does not run"; return 1; }
     unset "node_pid[$1]"
     kill -TERM "$pid" 2>/dev/null
-    wait_until "${STOP_SECONDS:-30}" process_gone "$pid" || {
+    wait_until "${STOP_SECONDS:-60}" process_gone "$pid" || {
         diag "batond on $1 did not end at SIGTERM"
         in_time=1
         kill -KILL "$pid"
@@ -308,7 +309,8 @@ stop_node() {
 
 # kill_node NODE: SIGKILL. The mount stays, dead, until the node is started again or the test ends.
 kill_node() {
-    local pid=${node_pid[$1]}
+    local pid=${node_pid[$1]:-}
+    [ -n "$pid" ] || { diag "batond on $1 does not run"; return 1; }
     unset "node_pid[$1]"
     kill -KILL "$pid" && wait "$pid" 2>/dev/null
     return 0

@@ -39,7 +39,7 @@ fetch_tree() {
     rm -rf "$T/package"
 }
 
-both_equal() { "$here/treecmp" --same --settle 20 "$(mount_of a)" "$(mount_of b)"; }
+both_equal() { "$here/treecmp" --same --settle 60 "$(mount_of a)" "$(mount_of b)"; }
 link_is() { [ "$(status_of "$1" replication link)" = "$2" ]; }
 # tar keeps no sockets, and of times what fits into its headers, which is all here.
 tar_equal() {
@@ -60,7 +60,7 @@ ok "the tree has enough files ($files)" [ "$files" -ge "${BATON_TEST_FILES:-2000
 volume_up
 a=$(mount_of a)
 b=$(mount_of b)
-ok "in sync" wait_until 20 link_is a working
+ok "in sync" wait_until 60 link_is a working
 
 # ---- copies ----
 took "cp -a" cp -a "$T/tree" "$a/cp"

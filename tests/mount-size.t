@@ -18,7 +18,7 @@ start_node b || bail "node b does not start"
 a=$(mount_of a)
 b=$(mount_of b)
 link_is() { [ "$(status_of a replication link)" = "$1" ]; }
-ok "in sync" wait_until 20 link_is working
+ok "in sync" wait_until 60 link_is working
 
 # ---- space ----
 used() { du -sm "$(store_of "$1")" | cut -f 1; }

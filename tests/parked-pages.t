@@ -32,7 +32,7 @@ for path in sys.argv[1:]:
 print("written", flush=True)
 sys.stdin.read()
 PY
-ok "in sync" wait_until 20 in_sync
+ok "in sync" wait_until 60 in_sync
 mkdir "$a/d" "$a/locked"
 for i in 1 2 3 4; do head -c 2M /dev/zero >"$a/d/mapped$i"; done
 head -c 100000 /dev/urandom >"$a/d/data"
@@ -42,23 +42,23 @@ network_cut b
 coproc mapper { exec python3 "$T/mapper.py" "$a/d/mapped"{1,2,3,4} 2>&1; }
 mapper_pid=$mapper_PID
 test_pids+=("$mapper_pid")
-read -r -t 20 -u "${mapper[0]}" answer || answer="no answer"
+read -r -t 60 -u "${mapper[0]}" answer || answer="no answer"
 is "$answer" written "1024 pages are written back while nobody acknowledges"
 echo 3 >/proc/sys/vm/drop_caches
-is "$(timeout -s KILL 10 sha1sum <"$a/d/data")" "$sum" "another file is read"
-is "$(timeout -s KILL 10 head -c 4 "$a/d/mapped4")" page "and what was mapped"
+is "$(timeout -s KILL 30 sha1sum <"$a/d/data")" "$sum" "another file is read"
+is "$(timeout -s KILL 30 head -c 4 "$a/d/mapped4")" page "and what was mapped"
 
-timeout -s KILL 60 touch "$a/locked/new" &
+timeout -s KILL 120 touch "$a/locked/new" &
 toucher=$!
 test_pids+=($toucher)
 waits() { grep -q request_wait_answer /proc/[0-9]*/task/*/wchan 2>/dev/null; }
-ok "a create waits" wait_until 10 waits
+ok "a create waits" wait_until 60 waits
 ok "b is promoted by force" "$BATON" promote --force --config "$CONFIG" --node b
 network_mend b
 ok "a becomes a standby" wait_until 30 role_is a standby
 wait $toucher
 is "$?" 1 "the create is answered: it failed"
-ok "its directory is listed" timeout -s KILL 10 ls -l "$a/locked"
+ok "its directory is listed" timeout -s KILL 30 ls -l "$a/locked"
 ok "in sync again" wait_until 30 in_sync
 is "$(ls "$a/locked" "$(mount_of b)/locked" | grep -c new)" 0 "and it is on neither node"
 ok "b's directory takes another" touch "$(mount_of b)/locked/new"

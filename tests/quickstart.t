@@ -13,7 +13,7 @@ quickstart >"$T/start.out" 2>&1
 is $? 0 "it starts" || bail "$(tail -n 20 "$T/start.out")"
 like "$(cat "$T/start.out")" "node a: primary.*node b: standby.*in sync" "the status shows both nodes, in sync"
 echo 1 >"$base/a/mount/hello"
-ok "a file written on a is seen on b" wait_until 10 shows 1
+ok "a file written on a is seen on b" wait_until 60 shows 1
 fails "b takes no changes" touch "$base/b/mount/file"
 pid=$(cat "$base/a/pid")
 quickstart >"$T/start.out" 2>&1
@@ -21,7 +21,7 @@ is $? 0 "it starts again"
 ok "... a new daemon" process_gone "$pid"
 fails "... and an empty volume" test -e "$base/a/mount/hello"
 echo 2 >"$base/a/mount/hello"
-ok "it works again" wait_until 10 shows 2
+ok "it works again" wait_until 60 shows 2
 ok "the volume is handed over" "$BATON" switchover --config "$base/demo.conf" --node a
 ok "... b takes changes now" touch "$base/b/mount/file"
 pids="$(cat "$base/a/pid") $(cat "$base/b/pid")"

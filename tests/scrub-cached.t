@@ -39,7 +39,7 @@ ok "the block is on the disk" on_disk
 on_disk damage
 fails "it rots there" on_disk
 ok "which the page cache hides" in_cache
-ok "scrub" timeout 60 "$BATON" scrub --config "$CONFIG" --node a --wait
+ok "scrub" timeout 120 "$BATON" scrub --config "$CONFIG" --node a --wait
 like "$(cat "$T/.out")" "1 bad block found, 1 mended" "finds and mends it"
 sync -f "$T/a"
 ok "the disk has it right again" on_disk

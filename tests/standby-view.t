@@ -10,7 +10,7 @@ b=$(mount_of b)
 
 content_is() { [ "$(cat "$1")" = "$2" ]; }
 shows() { # FILE CONTENT DESCRIPTION
-    wait_until 10 content_is "$1" "$2"
+    wait_until 60 content_is "$1" "$2"
     is "$(cat "$1" 2>&1)" "$2" "$3"
 }
 
@@ -34,11 +34,11 @@ while (page[:3], os.pread(fd, 3, 0)) == before or page[:3] != os.pread(fd, 3, 0)
 print(page[:3].decode())
 PY
 head -c 4096 /dev/zero | tr '\0' x >"$a/mapped"
-wait_until 10 test -s "$b/mapped"
+wait_until 60 test -s "$b/mapped"
 python3 "$T/reader.py" "$b/mapped" >"$T/reader.out" 2>&1 &
 reader=$!
 test_pids+=("$reader")
-wait_until 10 grep -q mapped "$T/reader.out"
+wait_until 60 grep -q mapped "$T/reader.out"
 printf new | dd of="$a/mapped" conv=notrunc status=none
 wait "$reader"
 is "$(tail -n 1 "$T/reader.out")" new "a page that is mapped there changes with it"
@@ -47,23 +47,23 @@ ls "$b/later" >/dev/null 2>&1
 echo here >"$a/later"
 shows "$b/later" here "a name that was missing before is found"
 mv "$a/later" "$a/moved"
-ok "a renamed file goes" wait_until 10 test ! -e "$b/later"
+ok "a renamed file goes" wait_until 60 test ! -e "$b/later"
 shows "$b/moved" here "and comes under its new name"
 rm "$a/moved"
-ok "a removed one goes" wait_until 10 test ! -e "$b/moved"
+ok "a removed one goes" wait_until 60 test ! -e "$b/moved"
 mkdir "$a/directory"
 touch "$a/directory/"{1,2,3}
 three() { [ "$(ls "$b/directory" | wc -l)" = "$1" ]; }
-ok "a directory's list" wait_until 10 three 3
+ok "a directory's list" wait_until 60 three 3
 rm "$a/directory/2"
-ok "changes with it" wait_until 10 three 2
+ok "changes with it" wait_until 60 three 2
 chmod 640 "$a/file"
 mode_is() { [ "$(stat -c %a "$1")" = "$2" ]; }
-ok "a mode changes with it" wait_until 10 mode_is "$b/file" 640
+ok "a mode changes with it" wait_until 60 mode_is "$b/file" 640
 getfacl -c "$b/file" >/dev/null 2>&1
 setfacl -m u:1234:rw "$a/file"
 acl_has() { getfacl -cn "$1" 2>/dev/null | grep -q "$2"; }
-ok "an ACL, too" wait_until 10 acl_has "$b/file" user:1234:rw-
+ok "an ACL, too" wait_until 60 acl_has "$b/file" user:1234:rw-
 
 fails "nothing can be created on the standby" touch "$b/new"
 like "$(cat "$T/.out")" "Read-only file system" "because it is read-only"
@@ -86,7 +86,7 @@ is "$(cat "$b/file")" three "what is written is read"
 ok "a comes back" start_node a
 shows "$a/file" three "and shows what b did"
 in_sync() { [ "$(status_of b replication link)" = working ]; }
-wait_until 20 in_sync
+wait_until 60 in_sync
 ok "roles are changed back" "$BATON" switchover --config "$CONFIG" --node b --to a
 # A directory that is opened by a while it is the primary, and stays open.
 cat >"$T/lister.py" <<'PY'
@@ -105,22 +105,22 @@ listed() { # into $names
 }
 listed_is() { listed && [ "$names" = "$1" ]; }
 ok "an open directory is listed" listed_is "1 3 4"
-wait_until 20 eval '[ "$(status_of a replication link)" = working ]'
+wait_until 60 eval '[ "$(status_of a replication link)" = working ]'
 ok "roles change" "$BATON" switchover --config "$CONFIG" --node a --to b
 ok "it is listed on the standby" listed_is "1 3 4"
 touch "$b/directory/5"
-ok "where a name that came later is seen" wait_until 10 listed_is "1 3 4 5"
+ok "where a name that came later is seen" wait_until 60 listed_is "1 3 4 5"
 mv "$b/directory/1" "$b/one"
-ok "and one that went is not" wait_until 10 listed_is "3 4 5"
+ok "and one that went is not" wait_until 60 listed_is "3 4 5"
 eval "exec ${lister[1]}>&-" # it ends
 wait "$lister_pid"
-wait_until 20 eval '[ "$(status_of b replication link)" = working ]'
+wait_until 60 eval '[ "$(status_of b replication link)" = working ]'
 ok "roles change again" "$BATON" switchover --config "$CONFIG" --node b --to a
 
 ok "a takes changes" bash -c "echo four >'$a/file'"
 shows "$b/file" four "b, whose kernel had cached as a primary's, shows them"
 rm "$a/after"
-ok "names as well" wait_until 10 test ! -e "$b/after"
+ok "names as well" wait_until 60 test ! -e "$b/after"
 fails "b takes none" touch "$b/more"
 stop_node b
 stop_node a

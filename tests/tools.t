@@ -42,7 +42,7 @@ ok "a starts" start_node a
 ok "b starts" start_node b
 a=$(mount_of a)
 in_sync() { [ "$(status_of a replication link)" = working ]; }
-ok "in sync" wait_until 20 in_sync
+ok "in sync" wait_until 60 in_sync
 ok "status --json is JSON" bash -c "'$BATON' status --json --config '$CONFIG' --node a | python3 -m json.tool"
 like "$(baton status --node b)" "node b: standby" "the standby says what it is"
 mkdir "$a/dir" && echo one >"$a/dir/file" && mv "$a/dir/file" "$a/dir/other"
@@ -51,9 +51,9 @@ followed() { grep -q "removed dir/other" "$T/follow.out"; }
 "$BATON" journal follow --config "$CONFIG" --node b >"$T/follow.out" 2>&1 &
 test_pids+=($!)
 begun() { grep -q "renamed" "$T/follow.out"; }
-ok "follow on the standby shows what was" wait_until 10 begun
+ok "follow on the standby shows what was" wait_until 60 begun
 rm "$a/dir/other"
-ok "... and what comes" wait_until 10 followed
+ok "... and what comes" wait_until 60 followed
 ok "journal verify on the standby" baton journal verify --node b
 baton journal list --node a --json | is_json
 is $? 0 "journal list --json is JSON, a line each"
@@ -70,7 +70,7 @@ took=$((($(date +%s%N) - begin) / 1000000))
 kill -CONT "${node_pid[a]}"
 like "$(cat "$T/.out")" "does not answer" "... and says why"
 ok "... within a second or so ($took ms; this machine may be busy)" [ "$took" -lt 2500 ]
-ok "afterwards it answers again" wait_until 10 baton status --node a
+ok "afterwards it answers again" wait_until 60 baton status --node a
 
 # ---- at rest ----
 mkdir "$a/keep" && cp -a "$BATON_SRC/tests" "$a/keep/"
