@@ -197,7 +197,8 @@ static int64_t send_rounds(struct voters *v, unsigned ready, int64_t now) {
 /* ---- Renewals -------------------------------------------------------------------------------------------------------- */
 
 static void send_renewal(struct voters *v, unsigned to, int64_t now) {
-    struct ask_question question = {.type = ASK_RENEW, .epoch = v->holding.lease.epoch, .session = v->holding.lease.session};
+    struct ask_question question = {.type = ASK_RENEW, .epoch = v->holding.lease.epoch, .session = v->holding.lease.session,
+                                    .lease_ms = (uint32_t)(v->duration / MS)};
     fill_head(v, &question);
     holding_renewal(v, question.number, now);
     for (unsigned i = 0; i < v->seat_count; i++)

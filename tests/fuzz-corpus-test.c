@@ -18,7 +18,7 @@
 
 static const struct fuzz_harness *const harnesses[] = {&fuzz_wire,  &fuzz_record, &fuzz_apply,  &fuzz_config,
                                                        &fuzz_files, &fuzz_store,  &fuzz_import, &fuzz_compare,
-                                                       &fuzz_control, &fuzz_peer};
+                                                       &fuzz_control, &fuzz_peer,   &fuzz_ask};
 #define HARNESSES (sizeof harnesses / sizeof *harnesses)
 #define INPUT_MAX (256u << 10)
 #define INPUTS_MAX 2000u

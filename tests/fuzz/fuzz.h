@@ -22,7 +22,7 @@ struct fuzz_harness {
 };
 
 extern const struct fuzz_harness fuzz_wire, fuzz_record, fuzz_apply, fuzz_config, fuzz_files, fuzz_store, fuzz_import,
-    fuzz_control, fuzz_peer, fuzz_compare;
+    fuzz_control, fuzz_peer, fuzz_compare, fuzz_ask;
 
 /* For `seeds`: one of them. */
 void fuzz_give(const char *name, const void *bytes, size_t length);
