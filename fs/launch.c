@@ -42,11 +42,16 @@ static void watched_signals(sigset_t *set) {
     sigaddset(set, SIGCHLD);
 }
 
-/* In a process that has just been forked. */
-static void leave_parent(const struct parent *parent) {
+/* In a process that has just been forked. One that serves is told to stop by signals that it reads itself: none may end it
+ * before it does. */
+static void leave_parent(const struct parent *parent, bool serves) {
     sigset_t set;
     watched_signals(&set);
     close(parent->signals);
+    if (serves) {
+        sigemptyset(&set);
+        sigaddset(&set, SIGCHLD);
+    }
     sigprocmask(SIG_UNBLOCK, &set, NULL);
 }
 
@@ -83,7 +88,7 @@ static int start(struct parent *parent, int *status) {
     fflush(NULL);
     pid_t child = fork();
     if (child == 0) {
-        leave_parent(parent);
+        leave_parent(parent, true);
         close(ends[0]);
         *status = serve(launch, self, ends[1]);
         return 1;
@@ -166,7 +171,7 @@ static void clean_up_after(struct parent *parent, const struct died *died) {
     }
     if (parent->after > 0)
         return;
-    leave_parent(parent);
+    leave_parent(parent, false);
     prctl(PR_SET_NAME, "batond-after");
     alarm(LAUNCH_AFTER_SECONDS);
     parent->launch->after(parent->launch->context, died);

@@ -18,7 +18,8 @@ struct launch {
     struct supervision *shared; /* launch_share() */
     int64_t patience;           /* see supervisor_begin */
     const char *source;         /* of the mount: the volume's name */
-    /* In the child: serves until its end. It says that it is ready with launch_ready(ready). Returns its exit status. */
+    /* In the child: serves until its end. It says that it is ready with launch_ready(ready). SIGTERM, SIGINT and SIGHUP are
+     * blocked. Returns its exit status. */
     int (*serve)(void *context, int ready);
     /* In the parent, once: the first child is ready. */
     void (*ready)(void *context);
