@@ -1,13 +1,14 @@
 /* batond: serves one volume on this node. Opens the store, mounts, replicates, answers the tools, until it is told to
- * stop or its mount goes away. */
+ * stop or its mount goes away. That is the child's work; the parent supervises it (launch.h). */
 #include "fs/control.h"
 #include "fs/events.h"
 #include "fs/front.h"
 #include "fs/generation.h"
 #include "fs/import.h"
+#include "fs/launch.h"
 #include "fs/scrub.h"
 #include "fs/volume.h"
-#include "membership/register.h"
+#include "membership/supervisor.h"
 #include "replication/replicator.h"
 #include "replication/verify.h"
 
@@ -44,12 +45,20 @@ static const char usage[] =
     "them\n"
     "                         open (90s)\n"
     "  -b, --background       return when the mount answers, log to the system's journal\n"
+    "  -S, --no-supervisor    serve in this one process: nobody gives the lease back or starts it again when it dies\n"
     "  -v, --verbose          log more\n"
     "  -h, --help, -V, --version\n";
 
 struct options {
     const char *config, *node, *secret_key, *mount, *mount_options, *orphan_grace;
-    bool background, verbose;
+    bool background, verbose, alone;
+};
+
+/* What both processes need. */
+struct run {
+    struct volume volume;
+    struct options options;
+    int background; /* whoever has started us waits there for a byte; -1: nobody */
 };
 
 static int parse_arguments(int argc, char **argv, struct options *options) {
@@ -59,6 +68,7 @@ static int parse_arguments(int argc, char **argv, struct options *options) {
                                           {"mount", required_argument, NULL, 'm'},
                                           {"options", required_argument, NULL, 'o'},
                                           {"background", no_argument, NULL, 'b'},
+                                          {"no-supervisor", no_argument, NULL, 'S'},
                                           {"verbose", no_argument, NULL, 'v'},
                                           {"help", no_argument, NULL, 'h'},
                                           {"version", no_argument, NULL, 'V'},
@@ -66,7 +76,7 @@ static int parse_arguments(int argc, char **argv, struct options *options) {
                                           {0}};
     int option;
 
-    while ((option = getopt_long(argc, argv, "c:n:k:m:o:bvhV", known, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, "c:n:k:m:o:bSvhV", known, NULL)) != -1) {
         switch (option) {
         case 'c':
             options->config = optarg;
@@ -88,6 +98,9 @@ static int parse_arguments(int argc, char **argv, struct options *options) {
             break;
         case 'b':
             options->background = true;
+            break;
+        case 'S':
+            options->alone = true;
             break;
         case 'v':
             options->verbose = true;
@@ -220,6 +233,8 @@ static int start(struct volume *volume) {
     volume->park = park_create();
     volume->local = park_create();
     volume->events = events_create();
+    if (config_register(&volume->config) != REGISTER_FILE)
+        volume->lease = &volume->supervision->lease; /* nothing is held back before the engine is open */
     if (!volume->park || !volume->local || !volume->events) {
         log_error("no memory for a start");
         return -ENOMEM;
@@ -387,27 +402,57 @@ static int go_background(void) {
     _exit(length == 1 ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
-static void say_ready(const struct volume *volume, int parent) {
-    log_info("%s serves volume %s%s%s as %s", volume->self->name, volume->config.volume,
-             volume->front ? " at " : ", not mounted", volume->front ? volume->self->mount : "",
-             atomic_load(&volume->role) == ROLE_PRIMARY ? "primary" : "standby");
-    if (parent >= 0) {
-        if (chdir("/") < 0) /* so as not to keep a mount busy; paths have been used by now */
-            log_warning("cannot change to /: %s", strerror(errno));
-        int journal = sd_journal_stream_fd("batond", LOG_LEVEL_INFO, 0);
-        AUTO_CLOSE int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-        AUTO_CLOSE int log = journal < 0 ? -1 : journal;
-        dup2(null, STDIN_FILENO);
-        dup2(null, STDOUT_FILENO);
-        dup2(log >= 0 ? log : null, STDERR_FILENO);
-        ssize_t done = write(parent, "r", 1);
+/* Of the process that serves, and of its parent. */
+static void detach(void) {
+    if (chdir("/") < 0) /* so as not to keep a mount busy; paths have been used by now */
+        log_warning("cannot change to /: %s", strerror(errno));
+    int journal = sd_journal_stream_fd("batond", LOG_LEVEL_INFO, 0);
+    AUTO_CLOSE int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    AUTO_CLOSE int log = journal < 0 ? -1 : journal;
+    dup2(null, STDIN_FILENO);
+    dup2(null, STDOUT_FILENO);
+    dup2(log >= 0 ? log : null, STDERR_FILENO);
+}
+
+/* To whoever has started this process. Once, by the parent if there is one. */
+static void say_ready(void *context) {
+    struct run *run = context;
+
+    if (run->background >= 0) {
+        ssize_t done = write(run->background, "r", 1);
         (void)done;
-        close(parent);
+        close(run->background);
     } else {
         puts("ready");
         fflush(stdout);
     }
-    sd_notify(0, "READY=1");
+    sd_notifyf(0, "READY=1\nMAINPID=%ld", (long)getpid());
+}
+
+static void parent_ready(void *context) {
+    struct run *run = context;
+    if (run->background >= 0)
+        detach();
+    say_ready(run);
+}
+
+/* `parent`: the supervisor, which passes it on; -1: there is none. */
+static void is_ready(struct run *run, int parent) {
+    struct volume *volume = &run->volume;
+    log_info("%s serves volume %s%s%s as %s", volume->self->name, volume->config.volume,
+             volume->front ? " at " : ", not mounted", volume->front ? front_path(volume->front) : "",
+             atomic_load(&volume->role) == ROLE_PRIMARY ? "primary" : "standby");
+    if (volume->front) {
+        snprintf(volume->supervision->mount, sizeof volume->supervision->mount, "%s", front_path(volume->front));
+        front_device(front_path(volume->front), volume->supervision->device);
+    }
+    atomic_store(&volume->supervision->serving, true);
+    if (run->background >= 0)
+        detach();
+    if (parent >= 0)
+        launch_ready(parent);
+    else
+        say_ready(run);
 }
 
 /* Buffers of a megabyte come and go with every large write. Given back to the kernel each time, their pages would have to
@@ -418,32 +463,65 @@ static void keep_buffers(void) {
     mallopt(M_TRIM_THRESHOLD, 16 << 20);
 }
 
+static int serve_volume(void *context, int parent) {
+    struct run *run = context;
+    struct volume *volume = &run->volume;
+    int signals = block_signals();
+
+    raise_descriptors();
+    volume->renewal.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    PROMISE(volume->renewal.fd > 0);
+    int error = start(volume);
+    if (!error) {
+        is_ready(run, parent);
+        error = serve(volume, signals);
+        if (parent < 0)
+            sd_notify(0, "STOPPING=1");
+    }
+    stop(volume);
+    return error ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+/* ---- After its death, in a process for that ---- */
+
+static void leave_note(void *context, const struct died *died) {
+    const struct run *run = context;
+    int error = died_add(run->volume.self->store, died);
+    if (error)
+        log_warning("the note of how it died cannot be left beside %s: %s", run->volume.self->store, strerror(-error));
+}
+
+static int supervised(struct run *run) {
+    const struct config *config = &run->volume.config;
+    struct launch how = {.context = run,
+                         .shared = run->volume.supervision,
+                         .patience = config_register(config) == REGISTER_FILE ? 0 : MAX(config->lease_ms, 1000u) * INT64_C(1000000),
+                         .source = config->volume,
+                         .serve = serve_volume,
+                         .ready = parent_ready,
+                         .after = leave_note};
+    return launch(&how);
+}
+
 int main(int argc, char **argv) {
-    static struct volume volume;
-    struct options options = {0};
-    int parent = -1;
+    static struct run run = {.background = -1};
 
     log_identify("batond");
     keep_buffers();
-    if (parse_arguments(argc, argv, &options)) {
+    if (parse_arguments(argc, argv, &run.options)) {
         fputs(usage, stderr);
         return 2;
     }
-    log_verbose(options.verbose);
-    if (configure(&volume, &options))
+    log_verbose(run.options.verbose);
+    if (configure(&run.volume, &run.options))
         return EXIT_FAILURE;
-    if (options.background)
-        parent = go_background();
-    int signals = block_signals();
-    raise_descriptors();
-    volume.renewal.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    PROMISE(volume.renewal.fd > 0);
-    int error = start(&volume);
-    if (!error) {
-        say_ready(&volume, parent);
-        error = serve(&volume, signals);
-        sd_notify(0, "STOPPING=1");
+    run.volume.supervision = launch_share();
+    if (!run.volume.supervision) {
+        log_error("no memory for a start: %s", strerror(errno));
+        return EXIT_FAILURE;
     }
-    stop(&volume);
-    return error ? EXIT_FAILURE : EXIT_SUCCESS;
+    atomic_store(&run.volume.supervision->lease.until, INT64_MAX);
+    if (run.options.background)
+        run.background = go_background();
+    return run.options.alone ? serve_volume(&run, -1) : supervised(&run);
 }

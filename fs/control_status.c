@@ -10,6 +10,8 @@
 #include "fs/mend.h"
 #include "fs/undone.h"
 #include "fs/volume.h"
+#include "membership/died.h"
+#include "membership/supervisor.h"
 #include "replication/replicator.h"
 
 #include <stdatomic.h>
@@ -18,6 +20,14 @@
 static atomic_flag asking = ATOMIC_FLAG_INIT;
 
 static const char *const acknowledge_names[] = {"close", "write", "never"};
+
+static void add_supervisor(const struct volume *volume, json_t *line) {
+    const struct supervision *shared = volume->supervision;
+    int parent = shared ? atomic_load(&shared->parent) : 0;
+    if (parent)
+        json_object_set_new(line, "supervisor",
+                            json_pack("{s:i, s:I}", "pid", parent, "restarts", (json_int_t)atomic_load(&shared->restarts)));
+}
 
 static json_t *quick(struct volume *volume) {
     const struct config *config = &volume->config;
@@ -31,6 +41,7 @@ static json_t *quick(struct volume *volume) {
         atomic_load(&volume->stopping) ? 1 : 0, "pid", (json_int_t)getpid());
     if (line == NULL)
         return NULL;
+    add_supervisor(volume, line);
     json_object_set_new(line, "mounted", json_boolean(volume->front != NULL));
     if (volume->park != NULL)
         json_object_set_new(line, "waiting", json_integer((json_int_t)park_count(volume->park)));
@@ -42,6 +53,10 @@ static json_t *quick(struct volume *volume) {
 
 static void add_undone(void *list, const char *path, uint64_t bytes) {
     json_array_append_new(list, json_pack("{s:s, s:I}", "path", path, "bytes", (json_int_t)bytes));
+}
+
+static void add_died(void *list, const char *text) {
+    json_array_append_new(list, json_string(text));
 }
 
 static void add_aside(void *context, const char *name) {
@@ -94,6 +109,11 @@ static json_t *slow(struct volume *volume) {
         json_array_size(aside) > 0)
         json_object_set(state, "aside", aside);
     json_decref(aside);
+    json_t *died = json_array();
+    if (state != NULL && died != NULL && died_each(store_path(volume->store), add_died, died) == 0 &&
+        json_array_size(died) > 0)
+        json_object_set(state, "died", died);
+    json_decref(died);
     return json_pack("{s:o, s:b}", "state", state, "end", 1);
 }
 

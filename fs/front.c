@@ -403,6 +403,10 @@ bool front_ended(const struct front *front) {
     return poll(&ended, 1, 0) > 0;
 }
 
+const char *front_path(const struct front *front) {
+    return front->mount;
+}
+
 int front_ended_fd(const struct front *front) {
     return front->ended_fd;
 }

@@ -16,6 +16,17 @@ int front_start(struct volume *volume, struct front **front, char *why, size_t w
  * stopped: answers what is held, joins the threads. */
 void front_unmount(struct front *front);
 void front_stop(struct front *front);
+/* Where it is mounted. */
+const char *front_path(const struct front *front);
+/* What is mounted there last, if it is a Baton's: its device as the kernel writes it ("0:45"), else "". Returns how many of
+ * Baton's are mounted there, one above the other. */
+unsigned front_device(const char *path, char device[24]);
+/* For another process than the one that served, which is dead. Takes its mount away, if it is still the one that is seen there:
+ * callers get errors, and who comes sees none of what the kernel had cached of it (who has a file open there may). In its
+ * place comes one that gives errors too, and whose device then stands in `device`, so that nobody takes the empty directory
+ * below for the volume; the next front_start() takes that away. Waits for nobody. */
+void front_replace_dead(const char *path, char device[24], const char *source);
+void front_clear_dead(const char *path, const char *device);
 /* The session has ended, for instance because somebody unmounted from outside. The descriptor becomes readable then. */
 bool front_ended(const struct front *front);
 int front_ended_fd(const struct front *front);

@@ -3,9 +3,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 
 #define READ_AHEAD_KIB 1024
@@ -61,57 +59,25 @@ static int parse_options(struct front *front, char *why, size_t why_room) {
     return 0;
 }
 
-/* A daemon that died leaves its mount, where everything is ENOTCONN but for what the kernel has cached: so no stat().
- */
-static void clear_dead(const char *path) {
-    struct statvfs ignored;
-
-    for (int tries = 0; tries < 16; tries++) {
-        if (statvfs(path, &ignored) == 0 || (errno != ENOTCONN && errno != ECONNABORTED))
-            return;
-        if (umount2(path, MNT_DETACH) < 0)
-            return;
-        log_info("cleared the mount that a dead daemon had left at %s", path);
-    }
-}
-
 static bool lies_in(const char *path, const char *directory) {
     size_t length = strlen(directory);
     return strncmp(path, directory, length) == 0 &&
            (path[length] == '/' || path[length] == 0 || strcmp(directory, "/") == 0);
 }
 
-/* Is a live Baton mounted there? mountinfo writes blanks as \040. */
-static bool mounted_already(const char *path) {
-    FILE *file = fopen("/proc/self/mountinfo", "re");
-    char line[4 * PATH_MAX], escaped[4 * PATH_MAX], *to = escaped;
-    bool found = false;
-
-    if (!file)
-        return false;
-    for (const char *at = path; *at && to < escaped + sizeof escaped - 5; at++)
-        to += strchr(" \t\n\\", *at) ? sprintf(to, "\\%03o", (unsigned char)*at) : (*to = *at, 1);
-    *to = 0;
-    while (!found && fgets(line, sizeof line, file)) {
-        char *rest = line, *field = NULL;
-        for (int i = 0; i < 5; i++)
-            field = strsep(&rest, " ");
-        found = field && rest && strcmp(field, escaped) == 0 && strstr(rest, " - fuse.baton ");
-    }
-    fclose(file);
-    return found;
-}
-
 int mount_prepare(struct front *front, char *why, size_t why_room) {
     const char *wanted = front->volume->self->mount;
-    char store[PATH_MAX], mount[PATH_MAX];
+    char store[PATH_MAX], mount[PATH_MAX], device[24];
     struct stat about;
+    bool usable;
 
     int error = parse_options(front, why, why_room);
     if (error)
         return error;
-    clear_dead(wanted);
-    if (!realpath(wanted, mount) || stat(mount, &about) < 0 || !S_ISDIR(about.st_mode)) {
+    errno = 0;
+    usable = realpath(wanted, mount) != NULL;
+    front->over_dead = usable && dead_one_left(mount);
+    if (!usable || (!front->over_dead && (stat(mount, &about) < 0 || !S_ISDIR(about.st_mode)))) {
         error = errno ? -errno : -ENOTDIR;
         snprintf(why, why_room, "the mount point %s cannot be used: %s; make the directory", wanted, strerror(-error));
         return error;
@@ -126,7 +92,7 @@ int mount_prepare(struct front *front, char *why, size_t why_room) {
                  store, mount);
         return -EINVAL;
     }
-    if (mounted_already(mount) || strlen(mount) >= sizeof front->mount) {
+    if ((!front->over_dead && front_device(mount, device) > 0) || strlen(mount) >= sizeof front->mount) {
         snprintf(why, why_room, "a volume is mounted at %s already; unmount it, or choose another mount point", mount);
         return -EBUSY;
     }
@@ -135,8 +101,6 @@ int mount_prepare(struct front *front, char *why, size_t why_room) {
 }
 
 int mount_attach(struct front *front, char *why, size_t why_room) {
-    char data[128];
-
     front->fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
     if (front->fd < 0) {
         int error = -errno;
@@ -144,10 +108,9 @@ int mount_attach(struct front *front, char *why, size_t why_room) {
                  strerror(-error));
         return error;
     }
-    snprintf(data, sizeof data, "fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other,max_read=%u",
-             front->fd, TRANSFER_MAX);
-    if (mount(front->volume->config.volume, front->mount, "fuse.baton", front->mount_flags, data) < 0) {
-        int error = -errno;
+    struct mounting what = {front->volume->config.volume, front->fd, front->mount_flags, true};
+    int error = front->over_dead ? mount_replace(&what, front->mount) : mount_new(&what, front->mount);
+    if (error) {
         snprintf(why, why_room, "cannot mount at %s: %s", front->mount, strerror(-error));
         return error;
     }
@@ -165,7 +128,7 @@ void mount_flush(struct front *front) {
 void mount_detach(struct front *front) {
     front->mounted = false;
     if (front_ended(front)) { /* unmounted from outside, or the connection failed and left a dead mount */
-        clear_dead(front->mount);
+        dead_clear(front->mount);
         return;
     }
     if (front->worker_started > 0)

@@ -42,6 +42,7 @@ struct front {
     int ended_fd;        /* eventfd: readable when the session has ended */
     char mount[1024];
     bool mounted;
+    bool over_dead; /* a dead daemon's mount is there, and is to be replaced */
     unsigned long mount_flags; /* MS_… */
     struct nodes *nodes;
     struct notify *notify;
@@ -163,6 +164,20 @@ void touch_atime(struct front *front, uint64_t ino, bool directory);
 void open_flags(struct front *front, struct fuse_file_info *file);
 /* fsync through a file or directory that was opened in that term. */
 void fsync_opened(fuse_req_t request, uint64_t ino, bool data_only, uint64_t term);
+
+/* ---- Dead mounts, and what takes their place: front_dead.c. Paths are real ones. ---- */
+struct mounting {
+    const char *source;
+    int fd; /* the device */
+    unsigned long flags; /* MS_… */
+    bool serves; /* false: one that gives errors */
+};
+int mount_new(const struct mounting *what, const char *path);
+/* In place of the dead mount that is seen at `path`. */
+int mount_replace(const struct mounting *what, const char *path);
+void dead_clear(const char *path); /* dead mounts there go */
+/* … but for the last one, if that is a Baton's; is it there? */
+bool dead_one_left(const char *path);
 
 /* ---- The mount: front_mount.c ---- */
 int mount_prepare(struct front *front, char *why, size_t why_room);

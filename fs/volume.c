@@ -1,7 +1,7 @@
 #include "fs/volume.h"
 
 #include "fs/front.h"
-#include "membership/register.h"
+#include "membership/supervisor.h"
 #include "replication/replicator.h"
 
 #include <stdio.h>
@@ -86,10 +86,19 @@ bool volume_may_answer(const struct volume *volume) {
     return atomic_load(&volume->role) == ROLE_STANDBY || volume_lease_holds(volume);
 }
 
+/* For the note of whoever finds this process dead. */
+static void tell_position(struct volume *volume, uint64_t lsn, epoch_t epoch) {
+    if (!volume->supervision)
+        return;
+    atomic_store_explicit(&volume->supervision->lsn, lsn, memory_order_relaxed);
+    atomic_store_explicit(&volume->supervision->epoch, epoch, memory_order_relaxed);
+}
+
 void volume_applied(void *context, const struct record *record, struct entry *entry) {
     struct volume *volume = context;
     struct replicator *replicator = atomic_load(&volume->replicator);
 
+    tell_position(volume, record->head.lsn, record->head.epoch);
     if (replicator) /* first: while it travels, there is time for the rest */
         replicator_applied(replicator, entry);
     if (volume->front)
@@ -99,6 +108,7 @@ void volume_applied(void *context, const struct record *record, struct entry *en
 void volume_undone(void *context, const struct record *record) {
     struct volume *volume = context;
 
+    tell_position(volume, record->head.lsn - 1, record->head.epoch);
     if (volume->front)
         front_undone(volume->front, record);
 }
@@ -133,7 +143,10 @@ void volume_watch(struct volume *volume) {
                                 .undone = volume_undone,
                                 .fetch = volume_fetch,
                                 .context = volume};
+    struct position position;
     store_set_watch(volume->store, &watch);
+    store_position(volume->store, &position);
+    tell_position(volume, position.lsn, position.epoch);
 }
 
 bool volume_renewal_holds(struct volume *volume) {

@@ -19,6 +19,7 @@ struct control;    /* fs/control.h: the socket that tools ask */
 struct reg;        /* membership/register.h */
 struct lease_shared;
 struct events;     /* fs/events.h */
+struct supervision; /* membership/supervisor.h */
 
 /* A new store has been built beside this one (replication/sync.c): it is to take its place. */
 struct volume_renewal {
@@ -45,6 +46,7 @@ struct volume {
     struct reg *reg;
     struct events *events;
     struct lease_shared *lease; /* what may be answered until when; NULL: nobody else can be primary */
+    struct supervision *supervision; /* what the parent sees of this process; NULL: a test's volume */
     int64_t orphan_grace; /* ns: orphans of earlier epochs are kept so long */
     _Atomic int role;     /* enum role */
     atomic_bool stopping;

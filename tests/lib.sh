@@ -129,7 +129,8 @@ wait_until() {
 }
 
 # ---- leaving nothing behind ----
-declare -A node_pid=()
+declare -A node_pid=()    # of the process that serves; it changes when it dies and is started again: daemon_pid
+declare -A node_parent=() # of its supervisor, which this shell has started
 test_pids=()   # other processes that the test wants ended: test_pids+=($!)
 namespaces=()
 cleanup_hooks=() # commands to run first
@@ -163,8 +164,8 @@ cleanup() {
     for pid in ${test_pids[@]+"${test_pids[@]}"}; do
         is_child "$pid" && kill -KILL "$pid" 2>/dev/null
     done
-    for node in ${node_pid[@]+"${!node_pid[@]}"}; do
-        kill -KILL "${node_pid[$node]}" 2>/dev/null && wait "${node_pid[$node]}" 2>/dev/null
+    for node in ${node_parent[@]+"${!node_parent[@]}"}; do
+        kill_node "$node"
     done
     for mount in $(mounts_below "$T"); do
         umount -l "$mount" 2>/dev/null
@@ -280,11 +281,26 @@ start_node() {
     : >"$T/$node.out"
     nsenter --net="/run/netns/$ID-$node" -- "$BATOND" --config "$CONFIG" --node "$node" "$@" \
         >"$T/$node.out" 2>>"$T/$node.log" &
-    node_pid[$node]=$!
+    node_parent[$node]=$!
     wait_until "${START_SECONDS:-60}" node_ready_or_dead "$node"
     grep -q '^ready' "$T/$node.out" || { diag "batond on $node did not get ready: $(tail -n 5 "$T/$node.log")"; return 1; }
+    node_pid[$node]=$(daemon_pid "$node") || diag "batond on $node has ended already"
 }
-node_ready_or_dead() { grep -q '^ready' "$T/$1.out" || ! kill -0 "${node_pid[$1]}"; }
+node_ready_or_dead() { grep -q '^ready' "$T/$1.out" || process_gone "${node_parent[$1]}"; }
+
+# daemon_pid NODE: the process that serves now; the supervisor itself if it does that alone (--no-supervisor). False: none
+# does at the moment.
+daemon_pid() {
+    local parent=${node_parent[$1]} child
+    [ "$(cat "/proc/$parent/comm" 2>/dev/null)" != batond-parent ] || {
+        for child in $(cat "/proc/$parent/task/$parent/children" 2>/dev/null); do
+            [ "$(cat "/proc/$child/comm" 2>/dev/null)" = batond ] && echo "$child" && return
+        done
+        return 1
+    }
+    process_gone "$parent" && return 1
+    echo "$parent"
+}
 
 process_gone() { # ended, or a zombie that waits for its parent
     local state
@@ -294,25 +310,31 @@ process_gone() { # ended, or a zombie that waits for its parent
 
 # stop_node NODE: SIGTERM; SIGKILL and a false value if it does not end within a minute.
 stop_node() {
-    local pid=${node_pid[$1]:-} in_time=0
+    local pid=${node_parent[$1]:-}
     [ -n "$pid" ] || { diag "batond on $1 does not run"; return 1; }
-    unset "node_pid[$1]"
     kill -TERM "$pid" 2>/dev/null
     wait_until "${STOP_SECONDS:-60}" process_gone "$pid" || {
         diag "batond on $1 did not end at SIGTERM"
-        in_time=1
-        kill -KILL "$pid"
+        kill_node "$1"
+        return 1
     }
+    unset "node_pid[$1]" "node_parent[$1]"
     wait "$pid" 2>/dev/null
-    return $in_time
+    return 0
 }
 
-# kill_node NODE: SIGKILL. The mount stays, dead, until the node is started again or the test ends.
+# kill_node NODE: SIGKILL, of both processes, as if at one moment: the supervisor stands still before it can notice anything.
+# The mount stays, dead, until the node is started again or the test ends.
 kill_node() {
-    local pid=${node_pid[$1]:-}
-    [ -n "$pid" ] || { diag "batond on $1 does not run"; return 1; }
-    unset "node_pid[$1]"
-    kill -KILL "$pid" && wait "$pid" 2>/dev/null
+    local parent=${node_parent[$1]:-} child
+    [ -n "$parent" ] || { diag "batond on $1 does not run"; return 1; }
+    kill -STOP "$parent" 2>/dev/null
+    for child in $(cat "/proc/$parent/task/$parent/children" 2>/dev/null); do
+        kill -STOP "$child" && kill -KILL "$child"
+    done 2>/dev/null
+    unset "node_pid[$1]" "node_parent[$1]"
+    kill -KILL "$parent" 2>/dev/null && wait "$parent" 2>/dev/null
+    [ -z "${child:-}" ] || wait_until 30 process_gone "$child"
     return 0
 }
 
@@ -322,6 +344,7 @@ start_witness() {
     mkdir -p "$T/witness"
     nsenter --net="/run/netns/$ID-witness" -- "$BATON_BUILD/baton-witness" --state "$T/witness/state" "$@" "$CONFIG" \
         >"$T/witness.out" 2>>"$T/witness.log" &
+    node_parent[witness]=$!
     node_pid[witness]=$!
     wait_until "${START_SECONDS:-60}" node_ready_or_dead witness
     grep -q '^ready' "$T/witness.out" || { diag "the witness did not get ready: $(tail -n 5 "$T/witness.log")"; return 1; }
@@ -350,6 +373,18 @@ volume_up_with_witness() {
         start_node "$node" || bail "node $node does not start"
     done
     wait_until 60 primary_now || bail "no node becomes primary"
+}
+
+# crash_node NODE: SIGKILL of the process that serves, alone. Its supervisor cleans up and starts it again.
+crash_node() {
+    local pid
+    pid=$(daemon_pid "$1") && kill -KILL "$pid"
+}
+# restarted NODE: another process serves than the one that start_node or this has found, and answers. Sets node_pid.
+restarted() {
+    local pid
+    pid=$(daemon_pid "$1") && [ "$pid" != "${node_pid[$1]}" ] && [ "$(status_of "$1" pid 2>/dev/null)" = "$pid" ] || return 1
+    node_pid[$1]=$pid
 }
 
 # network, config, stores, daemons; a is primary

@@ -114,8 +114,8 @@ static void show_log(void) { /* its end */
 }
 
 bool rig_start(const char *options) {
-    char *arguments[16] = {NULL, (char *)"--config", config_path, (char *)"--node", (char *)"a"};
-    int ends[2], used = 5;
+    char *arguments[16] = {NULL, (char *)"--config", config_path, (char *)"--node", (char *)"a", (char *)"--no-supervisor"};
+    int ends[2], used = 6;
     char said[64] = "", words[2048], *rest = words;
 
     snprintf(words, sizeof words, "%s", options);

@@ -1,5 +1,5 @@
 /* A volume of a single node for tests in C: its store, its config file and a real batond that mounts it, below
- * test_directory(). Needs root and /dev/fuse: without them the whole test is skipped. What is still running or mounted
+ * test_directory(), in one process. Needs root and /dev/fuse: without them the whole test is skipped. What is still running or mounted
  * at exit is ended and unmounted.
  */
 #ifndef BATON_TESTS_RIG_H

@@ -124,6 +124,14 @@ static void show_bad_blocks(const json_t *bad) {
     putchar('\n');
 }
 
+/* The newest note; the others are in the file. */
+static void show_died(const json_t *died) {
+    size_t count = json_array_size(died);
+    if (count > 0)
+        printf("  died      %s (%zu note%s in the file beside the store, .died; remove it when it has been read)\n",
+               json_string_value(json_array_get(died, count - 1)), count, count == 1 ? "" : "s");
+}
+
 static void show_state(const json_t *state, bool primary) {
     char age[32], a[32], b[32], c[32], d[32], e[32];
     const json_t *space = json_object_get(state, "space");
@@ -138,6 +146,7 @@ static void show_state(const json_t *state, bool primary) {
     }
     size_t index;
     json_t *tail;
+    show_died(json_object_get(state, "died"));
     json_array_foreach (json_object_get(state, "undone"), index, tail) {
         size_text(number_of(tail, "bytes"), a, sizeof a);
         printf("  undone    %s in %s: changes that only this node had; look at them with \"baton journal list --undone\", "
