@@ -59,7 +59,8 @@ static void look_at_promises(struct change *change) {
             if (!enough(change, change->lists[i].promised, change->lists[i].count))
                 return;
         if (change->present.version == 0 || has_list(change, &change->present)) {
-            change->state = CHANGE_READ;
+            /* One that is known may have been chosen after these promises, by a higher ballot. */
+            change->state = change->present.version < change->known.version ? CHANGE_ANEW : CHANGE_READ;
             return;
         }
         if (change->list_count == CHANGE_LISTS) { /* lists change seldom: somebody is far behind */
@@ -132,10 +133,17 @@ static bool known_voter(const struct change *change, const char *voter, const ui
 }
 
 enum change_state change_answer(struct change *change, const char *voter, const struct voter_answer *answer, bool to_accept) {
-    if (change->state != (to_accept ? CHANGE_ACCEPT : CHANGE_PREPARE) || !known_voter(change, voter, answer->id, to_accept))
+    if (change->state != (to_accept ? CHANGE_ACCEPT : CHANGE_PREPARE))
         return change->state;
-    if (answer->known.version > change->known.version)
+    if (answer->known.version > change->known.version) { /* whoever tells it: of the lists here too many may be gone */
         change->known = answer->known;
+        if (!to_accept && (change->birth || !has_list(change, &change->known))) {
+            change->state = CHANGE_ANEW;
+            return change->state;
+        }
+    }
+    if (!known_voter(change, voter, answer->id, to_accept))
+        return change->state;
     if (answer->verdict != VOTER_YES)
         note_refusal(change, answer);
     else if (to_accept && ballot_compare(answer->accepted, change->ballot) == 0)
@@ -148,6 +156,8 @@ enum change_state change_answer(struct change *change, const char *voter, const 
 void change_next(struct change *change, const struct register_value *next) {
     PROMISE(change->state == CHANGE_READ);
     change->next = next ? *next : change->present;
+    if (change->next.version > change->present.version && change->present.version > change->known.version)
+        change->known = change->present; /* as the caller says */
     PROMISE(change->known.version > 0 || change->next.version == 1);
     unsigned lists = change->list_count;
     add_list(change, &change->next);

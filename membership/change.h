@@ -3,9 +3,12 @@
  * Prepare at a majority of the voters of a value that is known to be chosen. The value of the highest accepted ballot among
  * the promises is the present one. If that has another list, a majority of that list has to promise, too, and so on: a value
  * needs a majority of the list before it and of its own, so whoever knows an old list meets somebody who knows the next, and
- * comes to the newest step by step. (A list alone that was only met is not enough: its value may not be chosen.) Then accept,
- * until a majority of each of these lists and of the next value's have. The first value of all (birth) needs every
- * voter that it names, as none of them can tell whether a majority of the others has had one.
+ * comes to the newest step by step. (A list alone that was only met is not enough: its value may not be chosen.) The list of the
+ * newest value that is known has to be among them: who has accepted a value knows the one before it, and without a majority of
+ * that one's list, others who know it may be choosing another value than the present one. So whoever is told of a value that is
+ * newer than what he began with, and has another list, begins anew. Then accept, until a majority of each of these lists and of
+ * the next value's have. The first value of all (birth) needs every voter that it names, as none of them can tell whether a
+ * majority of the others has had one.
  *
  * A present value that is not what the caller expected is proposed again as it is: it may have been left half done, and
  * becomes the value by this. A holder of the lease whom that value does not name has to stop before: see change_next().
@@ -24,7 +27,7 @@ enum change_state {
     CHANGE_READ,        /* `present` is known: change_next() */
     CHANGE_ACCEPT,      /* send an accept with `ballot` and `next` to every voter of `lists` and of `next` */
     CHANGE_CHOSEN,      /* `next` is the value, durably */
-    CHANGE_ANEW,        /* somebody has a higher ballot: change_again(), after a random pause */
+    CHANGE_ANEW,        /* somebody has a higher ballot, or the list of voters is another: change_again(), after a random pause */
     CHANGE_STATE_END
 };
 
@@ -60,7 +63,8 @@ void change_begin(struct change *change, const struct register_value *known, str
 void change_again(struct change *change);
 /* An answer to the prepare (`to_accept` false) or to the accept, from that voter. Returns the state. */
 enum change_state change_answer(struct change *change, const char *voter, const struct voter_answer *answer, bool to_accept);
-/* In CHANGE_READ: what is proposed. NULL: the present value as it is. The first value, of version 1, has to be chosen before
+/* In CHANGE_READ: what is proposed. NULL: the present value as it is. Another one may only be put in place of a present value
+ * that is known to be chosen: what was left half done is proposed as it is first. The first value, of version 1, has to be chosen before
  * there is a second: as long as `known` has version 0, nothing but that one may be proposed. After this, and before an accept is sent, a holder of
  * the lease whom the value does not name has to stop acknowledging, for ever in its epoch. */
 void change_next(struct change *change, const struct register_value *next);

@@ -58,16 +58,24 @@ void voters_tell_lost(struct voters *v, epoch_t epoch) {
     PROMISE(pthread_cond_broadcast(&v->changed) == 0);
 }
 
+static void freed_here(void *context) { /* by a thread of this node's voter */
+    struct voters *v = context;
+    voters_lock(v);
+    v->tell_freed = true;
+    PROMISE(pthread_cond_broadcast(&v->changed) == 0);
+    voters_unlock(v);
+}
+
 static void *tell(void *argument) {
     struct voters *v = argument;
     const struct register_watch *watch = &v->watch;
     voters_lock(v);
     while (!v->ended) {
-        bool news = v->tell_news, lost = v->tell_lost;
+        bool news = v->tell_news, lost = v->tell_lost, freed = v->tell_freed;
         struct register_value value = v->known;
         epoch_t epoch = v->lost;
-        v->tell_news = v->tell_lost = false;
-        if (!news && !lost) {
+        v->tell_news = v->tell_lost = v->tell_freed = false;
+        if (!news && !lost && !freed) {
             PROMISE(pthread_cond_wait(&v->changed, &v->lock) == 0);
             continue;
         }
@@ -76,6 +84,8 @@ static void *tell(void *argument) {
             watch->lost(watch->context, epoch);
         if (news && watch->news)
             watch->news(watch->context, &value);
+        if (freed && watch->freed)
+            watch->freed(watch->context);
         voters_lock(v);
     }
     voters_unlock(v);
@@ -213,6 +223,15 @@ static void voters_learn(struct reg *reg, const struct register_value *value) {
     voters_unlock(v);
 }
 
+/* Its threads are gone, or were never begun. */
+static void dispose(struct voters *v) {
+    if (v->host)
+        voter_host_close(v->host); /* may answer still, to nobody */
+    pthread_cond_destroy(&v->changed);
+    pthread_mutex_destroy(&v->lock);
+    free(v);
+}
+
 static void voters_close(struct reg *reg) {
     struct voters *v = (struct voters *)reg;
     int64_t deadline = clock_boot() + VOTERS_CLOSE_PATIENCE;
@@ -231,9 +250,7 @@ static void voters_close(struct reg *reg) {
     voters_unlock(v);
     talk_stop(v);
     PROMISE(pthread_join(v->teller, NULL) == 0);
-    pthread_cond_destroy(&v->changed);
-    pthread_mutex_destroy(&v->lock);
-    free(v);
+    dispose(v);
 }
 
 static const struct lease_engine voters_lease = {
@@ -260,14 +277,12 @@ static void init_lock(struct voters *v) {
     pthread_condattr_destroy(&monotonic);
 }
 
-int voters_open_apart(const struct config *config, const struct node_config *self, const char *secret,
-                      const struct register_watch *watch, struct lease_shared *shared, struct reg **reg, char *why,
-                      size_t why_room) {
+static struct voters *make(const struct config *config, const struct node_config *self, const char *secret,
+                           const struct register_watch *watch, struct lease_shared *shared) {
     struct voters *v = calloc(1, sizeof *v);
     if (!v || getrandom(&v->number, sizeof v->number, 0) != sizeof v->number) {
-        snprintf(why, why_room, "no memory, or no random numbers, for the register");
         free(v);
-        return -ENOMEM;
+        return NULL;
     }
     v->reg.engine = &voters_engine;
     v->config = config;
@@ -275,6 +290,8 @@ int voters_open_apart(const struct config *config, const struct node_config *sel
     snprintf(v->secret, sizeof v->secret, "%s", secret);
     if (watch)
         v->watch = *watch;
+    v->own_watch = (struct register_watch){.context = v, .freed = freed_here};
+    v->own = -1;
     v->shared = shared;
     v->duration = (int64_t)config->lease_ms * MS;
     for (unsigned i = 0; i < config->node_count; i++)
@@ -283,12 +300,61 @@ int voters_open_apart(const struct config *config, const struct node_config *sel
         add_seat(v, &config->witness);
     holding_init(v);
     init_lock(v);
+    return v;
+}
+
+static void begin(struct voters *v) {
     talk_start(v);
     PROMISE(pthread_create(&v->teller, NULL, tell, v) == 0);
     pthread_setname_np(v->teller, "voters-watch");
     voters_lock(v);
     glance(v);
     voters_unlock(v);
+}
+
+int voters_open_apart(const struct config *config, const struct node_config *self, const char *secret,
+                      const struct register_watch *watch, struct lease_shared *shared, struct reg **reg, char *why,
+                      size_t why_room) {
+    struct voters *v = make(config, self, secret, watch, shared);
+    if (!v) {
+        snprintf(why, why_room, "no memory, or no random numbers, for the register");
+        return -ENOMEM;
+    }
+    begin(v);
+    *reg = &v->reg;
+    return 0;
+}
+
+static int open_own_voter(struct voters *v, char *why, size_t why_room) {
+    char address[VOTER_ADDRESS], directory[sizeof v->self->store + 16];
+    voter_directory(v->self->store, directory, sizeof directory);
+    if (voter_address(v->config, v->self->name, address) != 0) {
+        snprintf(why, why_room, "node %s: its address %s leaves no port for its voter", v->self->name, v->self->address);
+        return -EINVAL;
+    }
+    struct voter_host_options options = {.address = address, .transport = v->config->transport, .secret = v->secret,
+                                         .directory = directory};
+    int rc = voter_host_open(&options, &v->host, why, why_room);
+    if (rc)
+        return rc;
+    v->own = seat_named(v, v->self->name);
+    return voter_host_serve(v->host, v->config, v->self->name, &v->own_watch, why, why_room);
+}
+
+int register_voters_open(const struct config *config, const struct node_config *self, const char *secret,
+                         const struct register_watch *watch, struct lease_shared *shared, struct reg **reg, char *why,
+                         size_t why_room) {
+    struct voters *v = make(config, self, secret, watch, shared);
+    if (!v) {
+        snprintf(why, why_room, "no memory, or no random numbers, for the register");
+        return -ENOMEM;
+    }
+    int rc = open_own_voter(v, why, why_room);
+    if (rc) {
+        dispose(v);
+        return rc;
+    }
+    begin(v);
     *reg = &v->reg;
     return 0;
 }

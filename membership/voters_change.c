@@ -115,10 +115,7 @@ static int decide(struct proposal *p, const struct register_value *expected, con
         change_next(change, &wanted);
         return 0;
     }
-    if (change->present.version < change->known.version)
-        return -EAGAIN;
-    if (change->present.version == expected->version) {
-        change->known = change->present; /* as the caller says */
+    if (change->present.version == expected->version) { /* which is chosen, as the caller says */
         if (!lists) {
             wanted.voter_count = change->present.voter_count;
             memcpy(wanted.voters, change->present.voters, sizeof wanted.voters);

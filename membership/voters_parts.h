@@ -15,12 +15,14 @@
 #include "membership/ask.h"
 #include "membership/change.h"
 #include "membership/lease.h"
+#include "membership/voter_host.h"
 #include "membership/voters.h"
 
 #include <pthread.h>
 
 #define MS INT64_C(1000000)
 #define SEATS_MAX (CONFIG_NODES_MAX + 1u)
+#define OWN_QUESTIONS 16u /* at once, to this process's own voter */
 #define RENEWALS 32u /* of which answers still count: at least eight quarters of the lease time */
 
 /* Where a voter may sit: a node of the config, or its witness. Number i is a bit in sets of seats. */
@@ -87,6 +89,11 @@ struct voters {
     struct lease_shared *shared;
     int64_t duration; /* of a lease */
     unsigned seat_count;
+    struct voter_host *host; /* of this node's own voter, in this process; NULL: it is asked like others */
+    struct register_watch own_watch;
+    int own;       /* its seat; -1 */
+    struct ask_question own_questions[OWN_QUESTIONS]; /* the talker's: asked when it has given the lock back */
+    unsigned own_count;
     void *context; /* ZeroMQ's */
     int wake;      /* eventfd: the talker has something to do */
     pthread_t talker, teller;
@@ -105,7 +112,7 @@ struct voters {
     unsigned inside;      /* calls that wait */
     bool stopping;        /* they end */
     bool ended;           /* the threads do */
-    bool tell_news, tell_lost;
+    bool tell_news, tell_lost, tell_freed;
     epoch_t lost;
 };
 
@@ -142,7 +149,7 @@ void talk_answer(struct voters *v, unsigned seat, const struct ask_answer *answe
 
 /* A socket to that voter of the config, set up like all others. NULL with a line in the log. */
 void *voters_dial(const struct config *config, const struct node_config *self, const char *secret, void *context,
-                  const struct node_config *to, bool witness, int64_t duration);
+                  const struct node_config *to);
 
 /* ---- voters_change.c ---- */
 

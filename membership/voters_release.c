@@ -78,9 +78,8 @@ static int wait_for(struct release *release, int64_t deadline) {
 static void dial_all(struct release *release, const struct node_config *self, const char *secret, void *context) {
     const struct config *config = release->config;
     for (unsigned i = 0; i < config->node_count + config->has_witness; i++) {
-        bool witness = i == config->node_count;
-        const struct node_config *at = witness ? &config->witness : &config->nodes[i];
-        void *socket = voters_dial(config, self, secret, context, at, witness, (int64_t)config->lease_ms * MS);
+        const struct node_config *at = i == config->node_count ? &config->witness : &config->nodes[i];
+        void *socket = voters_dial(config, self, secret, context, at);
         if (!socket)
             continue; /* the log says why; it is one that does not answer */
         release->at[release->count] = at;

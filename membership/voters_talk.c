@@ -26,27 +26,16 @@ static void set_int(void *socket, int option, int value) {
     PROMISE(zmq_setsockopt(socket, option, &value, sizeof value) == 0);
 }
 
-/* From where, in the clear: the address that the other end expects. */
-static void endpoint(const struct node_config *self, const struct node_config *to, bool witness, bool from_own, char text[320]) {
-    char host[64] = "", own[64];
-    uint16_t port = 0, ignored;
-    config_address(to->address, host, &port); /* the config was read: it is one */
-    port = (uint16_t)(port + (witness ? 0 : VOTER_PORT));
-    bool six = strchr(host, ':') != NULL;
-    from_own = from_own && config_address(self->address, own, &ignored) == 0 && (strchr(own, ':') != NULL) == six;
-    if (from_own)
-        snprintf(text, 320, six ? "tcp://[%s]:0;[%s]:%u" : "tcp://%s:0;%s:%u", own, host, port);
-    else
-        snprintf(text, 320, six ? "tcp://[%s]:%u" : "tcp://%s:%u", host, port);
-}
-
 void *voters_dial(const struct config *config, const struct node_config *self, const char *secret, void *context,
-                  const struct node_config *to, bool witness, int64_t duration) {
-    char text[320];
+                  const struct node_config *to) {
+    char at[VOTER_ADDRESS] = "", via[VOTER_ADDRESS + 80], host[64];
+    uint16_t ignored;
+    bool six = strchr(to->address, '[') != NULL, own_six = strchr(self->address, '[') != NULL;
+    int64_t duration = (int64_t)config->lease_ms * MS;
     bool secured = config->transport == TRANSPORT_CURVE;
     void *socket = zmq_socket(context, ZMQ_DEALER);
     if (!socket) {
-        log_error("no socket for the voter %s: %s", witness ? "witness" : to->name, zmq_strerror(errno));
+        log_error("no socket for the voter %s: %s", to->name, zmq_strerror(errno));
         return NULL;
     }
     int64_t most = ASK_BYTES;
@@ -55,7 +44,7 @@ void *voters_dial(const struct config *config, const struct node_config *self, c
     set_int(socket, ZMQ_IMMEDIATE, 1); /* nothing piles up for a voter that is away */
     set_int(socket, ZMQ_SNDHWM, MESSAGES_WAITING);
     set_int(socket, ZMQ_RCVHWM, MESSAGES_WAITING);
-    set_int(socket, ZMQ_IPV6, strchr(to->address, '[') != NULL);
+    set_int(socket, ZMQ_IPV6, six);
     /* No heartbeats of ZeroMQ's: see replication/link.c. */
     set_int(socket, ZMQ_TCP_KEEPALIVE, 1);
     set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, 2);
@@ -71,17 +60,19 @@ void *voters_dial(const struct config *config, const struct node_config *self, c
         rc = zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, to->public_key, KEY_TEXT) < 0 ||
              zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, self->public_key, KEY_TEXT) < 0 ||
              zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, secret, KEY_TEXT) < 0;
-    endpoint(self, to, witness, !secured, text);
-    if (rc || zmq_connect(socket, text) < 0) {
-        log_error("the voter %s cannot be dialled at %s: %s", witness ? "witness" : to->name, text, zmq_strerror(errno));
+    if (voter_address(config, to->name, at) != 0)
+        rc = -1;
+    /* From the address that the other end expects. */
+    if (!secured && six == own_six && config_address(self->address, host, &ignored) == 0)
+        snprintf(via, sizeof via, six ? "tcp://[%s]:0;%s" : "tcp://%s:0;%s", host, at + strlen("tcp://"));
+    else
+        snprintf(via, sizeof via, "%s", at);
+    if (rc || zmq_connect(socket, via) < 0) {
+        log_error("the voter %s cannot be dialled at %s: %s", to->name, via, zmq_strerror(errno));
         zmq_close(socket);
         return NULL;
     }
     return socket;
-}
-
-static bool is_witness(const struct voters *v, const struct seat *seat) {
-    return seat->at == &v->config->witness;
 }
 
 static void hang_up(struct seat *seat) {
@@ -97,7 +88,7 @@ static void dial(struct voters *v, struct seat *seat, int64_t now) {
         seat->redials++;
     }
     if (!seat->socket && (seat->dialled == INT64_MIN || now - seat->dialled > PAUSE_FIRST_MOST)) {
-        seat->socket = voters_dial(v->config, v->self, v->secret, v->context, seat->at, is_witness(v, seat), v->duration);
+        seat->socket = voters_dial(v->config, v->self, v->secret, v->context, seat->at);
         seat->dialled = now;
     }
 }
@@ -105,6 +96,11 @@ static void dial(struct voters *v, struct seat *seat, int64_t now) {
 static void send_to(struct voters *v, unsigned number, const struct ask_question *question, int64_t now) {
     uint8_t bytes[ASK_BYTES];
     struct seat *seat = &v->seats[number];
+    if ((int)number == v->own) { /* when the lock is given back; what has no room is sent again */
+        if (v->own_count < OWN_QUESTIONS)
+            v->own_questions[v->own_count++] = *question;
+        return;
+    }
     dial(v, seat, now);
     size_t length = ask_encode_question(question, bytes);
     if (seat->silent_since == INT64_MAX)
@@ -198,7 +194,7 @@ static int64_t send_rounds(struct voters *v, unsigned ready, int64_t now) {
 
 static void send_renewal(struct voters *v, unsigned to, int64_t now) {
     struct ask_question question = {.type = ASK_RENEW, .epoch = v->holding.lease.epoch, .session = v->holding.lease.session,
-                                    .lease_ms = (uint32_t)(v->duration / MS)};
+                                    .lease_ms = v->config->lease_ms};
     fill_head(v, &question);
     holding_renewal(v, question.number, now);
     for (unsigned i = 0; i < v->seat_count; i++)
@@ -223,6 +219,19 @@ static int64_t renew(struct voters *v, bool asked, bool fit, unsigned ready, int
     return holding->held ? MIN(holding->next_renewal, atomic_load(&v->shared->until)) : holding->next_renewal;
 }
 
+static void own_answered(void *context, const struct ask_answer *answer) {
+    struct voters *v = context;
+    talk_answer(v, (unsigned)v->own, answer);
+}
+
+/* Without the lock: it may answer before it returns. The questions are the talker's. */
+static void ask_own(struct voters *v) {
+    for (unsigned i = 0; i < v->own_count; i++)
+        if (voter_host_ask(v->host, &v->own_questions[i], own_answered, v) != 0)
+            log_debug("too many questions wait for the disk of this node's voter; they are asked again");
+    v->own_count = 0;
+}
+
 /* Sends what is due. Returns when something will be. */
 static int64_t step(struct voters *v, unsigned ready) {
     bool fit = true;
@@ -239,6 +248,7 @@ static int64_t step(struct voters *v, unsigned ready) {
     int64_t next = renew(v, due, fit, ready, now);
     next = MIN(next, send_rounds(v, ready, now));
     voters_unlock(v);
+    ask_own(v);
     return next;
 }
 

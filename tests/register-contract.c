@@ -161,11 +161,11 @@ static void one_value_after_the_other(const struct contract *contract) {
     struct contract_node a, b;
     contract->fresh(contract->context, LEAST_LEASE);
     node_open(&a, contract, 0);
+    node_open(&b, contract, 1);
     is_int(0, a.engine->read(a.reg, &a.value), "a volume without a value is read");
     is_int(0, a.value.version, "as version 0");
     struct register_value nothing = a.value, first = value_after(&a, 0, 77);
     is_int(0, a.engine->change(a.reg, &a.value, &first), "the first value is chosen");
-    node_open(&b, contract, 1);
     is_int(0, b.engine->read(b.reg, &b.value), "another node reads it");
     ok(b.value.version == 1 && b.value.epoch == first.epoch && strcmp(b.value.primary, first.primary) == 0 &&
        b.value.start_lsn == 77 && b.value.member_count == 1 && register_is_member(&b.value, first.primary, first.members[0].incarnation),
@@ -404,10 +404,10 @@ static bool rises_after(struct contract_node *n, struct contract_child *child, c
 static void killed(const struct contract *contract) {
     struct contract_node b;
     contract->fresh(contract->context, SHORT_LEASE);
+    node_open(&b, contract, 1);
     struct contract_child *child = child_holds(contract, 0);
     if (!child)
         return;
-    node_open(&b, contract, 1);
     ok(!is_free(&b), "it holds others up");
     child_kill(child);
     int64_t until = atomic_load(&child->n.shared.until);
@@ -424,10 +424,10 @@ static void killed(const struct contract *contract) {
 static void stopped(const struct contract *contract) {
     struct contract_node b;
     contract->fresh(contract->context, SHORT_LEASE);
+    node_open(&b, contract, 1);
     struct contract_child *child = child_holds(contract, 0);
     if (!child)
         return;
-    node_open(&b, contract, 1);
     kill(child->pid, SIGSTOP);
     usleep(1000);
     if (!rises_after(&b, child, "stopped"))
@@ -446,10 +446,10 @@ static void stopped(const struct contract *contract) {
 static void released_by_the_supervisor(const struct contract *contract) {
     struct contract_node b;
     contract->fresh(contract->context, LONG_LEASE);
+    node_open(&b, contract, 1);
     struct contract_child *child = child_holds(contract, 0);
     if (!child)
         return;
-    node_open(&b, contract, 1);
     child_kill(child);
     ok(!is_free(&b), "a holder that was killed holds others up");
     is_int(0, contract->release(contract->context, 0, atomic_load(&child->n.shared.epoch), atomic_load(&child->n.shared.session), 60000 * MS),

@@ -160,7 +160,8 @@ static void propose(struct node *node) {
         memcpy(&next, &node->known, sizeof next); /* birth: the voters there are to be */
     next.version++;
     bool first = node->known.version == 0 && node->change.known.version == 0;
-    bool may = first ? node->change.present.version == 0 : expected || node->purpose == PROMOTE;
+    bool known = node->change.present.version == node->change.known.version; /* else it may be half done */
+    bool may = first ? node->change.present.version == 0 : known && (expected || node->purpose == PROMOTE);
     switch (may ? node->purpose : NOTHING) {
     case PROMOTE:
         next.epoch = EPOCH_MAKE(EPOCH_COUNTER(next.epoch) + 1, self + 1);
