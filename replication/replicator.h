@@ -12,12 +12,20 @@
 
 struct volume;
 struct replicator;
+struct register_watch;
 
-/* Sets volume->replicator, opens the register (STORE.register → volume->reg), asks the peers who is primary, takes this node's role (calls
- * front_become_primary if it is that), starts the threads. replicator_stop closes the register again. Either is called
- * when store, park and front are there; front may be NULL. */
+/* Sets volume->replicator, takes this node's role, starts the threads. Called when store, park and front are there; front may be
+ * NULL. Without a register in volume->reg it opens the file (STORE.register), which replicator_stop closes again: then it asks the
+ * peers who is primary, and calls front_become_primary if this node is to be that. With a register whose engine has a lease
+ * (volume->reg and volume->lease are set, and stay) it returns with a standby, which stands for primary as any other. */
 int replicator_start(struct volume *volume, char *why, size_t why_room);
+/* The end is near: a primary hands over to a member of the set that is in sync, else its lease is given back; it stands no
+ * more. The mount has no users any more. Within `patience` ns, if the disk answers. Without a lease: nothing. */
+void replicator_leave(struct replicator *replicator, int64_t patience);
 void replicator_stop(struct replicator *replicator);
+
+/* What an engine with a lease is opened with: it is told to the replicator that the volume has just then. */
+struct register_watch replicator_watch(struct volume *volume);
 
 /* New record (lock held): be quick. */
 void replicator_applied(struct replicator *replicator, struct entry *entry);

@@ -49,6 +49,12 @@ void set_add_self(const struct replicator *r, struct register_value *value) {
     add_member(value, r->config->nodes[r->self].name, r->incarnation);
 }
 
+void set_keep(const struct replicator *r, uint32_t keep, struct register_value *value) {
+    for (unsigned i = 0; i < r->count; i++)
+        if (!(keep & 1u << i))
+            remove_member(value, r->config->nodes[i].name);
+}
+
 uint32_t set_bits(const struct replicator *r, const struct register_value *value) {
     uint32_t bits = 1u << r->self;
     for (unsigned i = 0; i < r->count; i++)
@@ -190,6 +196,8 @@ static int joining_node(const struct replicator *r) {
 /* True if the register is to be written now. lock held. */
 static bool shrink(struct replicator *r, int64_t now) {
     struct register_value next = r->value;
+    if (r->elects && store_stalled(r->store, SICK_LEAST / 2))
+        return false; /* it is this node that is sick: its lease will end, and a member of the set takes over */
     for (unsigned i = 0; i < r->value.member_count; i++) {
         const char *why = why_out(r, &r->value.members[i], now);
         if (!why)
