@@ -112,7 +112,7 @@ static int tell_switch(struct replicator *r, unsigned node, const struct wire_sw
 
 /* The mount's gate. At the end of this process the mount has gone before. */
 static struct front *gate(const struct replicator *r) {
-    return r->leaving ? NULL : r->volume->front;
+    return atomic_load(&r->volume->stopping) ? NULL : r->volume->front;
 }
 
 /* A standby, whatever becomes of the handover. */

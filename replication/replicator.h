@@ -14,13 +14,18 @@ struct volume;
 struct replicator;
 struct register_watch;
 
+/* Opens the volume's register, if the config has one that decides by itself: volume->reg, and volume->lease if that is NULL still.
+ * Before replicator_start, and open until after the last replicator_stop. Else nothing. 0 or a negative errno with a sentence. */
+int replicator_open_register(struct volume *volume, char *why, size_t why_room);
+void replicator_close_register(struct volume *volume);
+
 /* Sets volume->replicator, takes this node's role, starts the threads. Called when store, park and front are there; front may be
  * NULL. Without a register in volume->reg it opens the file (STORE.register), which replicator_stop closes again: then it asks the
  * peers who is primary, and calls front_become_primary if this node is to be that. With a register whose engine has a lease
  * (volume->reg and volume->lease are set, and stay) it returns with a standby, which stands for primary as any other. */
 int replicator_start(struct volume *volume, char *why, size_t why_room);
-/* The end is near: a primary hands over to a member of the set that is in sync, else its lease is given back; it stands no
- * more. The mount has no users any more. Within `patience` ns, if the disk answers. Without a lease: nothing. */
+/* Before replicator_stop: a primary hands over to a member of the set that is in sync, else its lease is given back; it stands no
+ * more. If the volume is stopping, the mount has gone. Within `patience` ns, if the disk answers. Without a lease: nothing. */
 void replicator_leave(struct replicator *replicator, int64_t patience);
 void replicator_stop(struct replicator *replicator);
 
