@@ -339,18 +339,18 @@ json_t *candidate_lease_status(struct replicator *r, const struct lease_view *le
 static const char *const phase_names[] = {"silence", "voters", "nodes",  "receiver", "disk",
                                           "ballot",  "lease",  "epoch", "mount"};
 
-static json_t *takeover_status(const struct replicator *r) {
+json_t *candidate_takeover(const struct replicator *r) {
     const struct takeover *takeover = &r->takeover;
     char epoch[40];
     json_t *phases = json_object();
     int64_t total = 0;
     snprintf(epoch, sizeof epoch, "%" PRIu64 ".%u", EPOCH_COUNTER(takeover->epoch), EPOCH_NODE(takeover->epoch));
     for (enum takeover_phase phase = 0; phase < TAKEOVER_PHASES; phase++) {
-        json_object_set_new(phases, phase_names[phase], json_real((double)(takeover->phases[phase] / 1000) / 1000));
+        json_object_set_new(phases, phase_names[phase], json_integer(takeover->phases[phase] / MS));
         total += takeover->phases[phase];
     }
-    return json_pack("{s:s, s:s, s:I, s:f, s:o}", "epoch", epoch, "how", takeover->how, "time", (json_int_t)takeover->at,
-                     "total_ms", (double)(total / 1000) / 1000, "phases_ms", phases);
+    return json_pack("{s:s, s:s, s:I, s:I, s:o}", "epoch", epoch, "how", takeover->how, "time", (json_int_t)takeover->at,
+                     "total_ms", (json_int_t)(total / MS), "phases", phases);
 }
 
 json_t *candidate_status(struct replicator *r, json_t *shown) {
@@ -360,6 +360,6 @@ json_t *candidate_status(struct replicator *r, json_t *shown) {
     json_object_set_new(shown, "election", json_pack("{s:s, s:b, s:o}", "state", elect_state_name(r->elect.state), "stays", r->stays,
                                                      "why", why));
     if (r->takeover.epoch)
-        json_object_set_new(shown, "takeover", takeover_status(r));
+        json_object_set_new(shown, "takeover", candidate_takeover(r));
     return shown;
 }

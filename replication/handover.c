@@ -2,6 +2,7 @@
  * epoch, the register names the other one, then that one is told and begins. With a lease, the register's change ends this
  * node's before it is sent, and the other one takes it.
  */
+#include "fs/events.h"
 #include "fs/front.h"
 #include "replication/parts.h"
 
@@ -200,16 +201,19 @@ static int hand_over(struct replicator *r, unsigned node, char *why, size_t room
         front_become_standby(gate(r));
     park_give_up(r->volume->park, -EIO); /* what came to wait since */
     roles_resume_standby(r);
-    if (rc == 0)
+    if (rc == 0) {
         log_info("handed over to node %s", r->peers[node].node->name);
+        volume_event(r->volume, "handed-over", json_pack("{s:s}", "to", r->peers[node].node->name), "handed over to node %s",
+                     r->peers[node].node->name);
+    }
     return rc;
 }
 
-static int switchover(struct replicator *r, unsigned node, int64_t patience, char *why, size_t room) {
+int handover_to(struct replicator *r, unsigned node, int64_t patience, char *why, size_t room) {
     const char *name = r->peers[node].node->name;
     repl_lock(r);
     const struct peer *peer = &r->peers[node];
-    bool primary = r->role == ROLE_PRIMARY, fit = peer->feed.state == FEED_STREAMING && roles_in_set(r, node);
+    bool primary = r->role == ROLE_PRIMARY, stays = peer->beat.flags & BEAT_STAYS, fit = peer->feed.state == FEED_STREAMING && roles_in_set(r, node);
     if (primary && !fit)
         snprintf(why, room, "node %s is not in sync with this one%s%.200s", name, peer->feed.why[0] ? ": " : "",
                  peer->feed.why);
@@ -220,6 +224,10 @@ static int switchover(struct replicator *r, unsigned node, int64_t patience, cha
     }
     if (!fit)
         return -ENOTCONN;
+    if (stays) {
+        snprintf(why, room, "node %s is kept as standby; \"baton standby --end\" there ends that", name);
+        return -EPERM;
+    }
     if (gate(r))
         front_hold(gate(r));
     slow_end(r);
@@ -247,7 +255,7 @@ int replicator_switchover(struct replicator *r, const char *node, char *why, siz
         if (i == r->self || strcmp(r->config->nodes[i].name, node) != 0)
             continue;
         PROMISE(pthread_mutex_lock(&r->role_lock) == 0);
-        int rc = switchover(r, i, DRAIN_PATIENCE, why, room);
+        int rc = handover_to(r, i, DRAIN_PATIENCE, why, room);
         PROMISE(pthread_mutex_unlock(&r->role_lock) == 0);
         return rc;
     }
@@ -258,8 +266,7 @@ int replicator_switchover(struct replicator *r, const char *node, char *why, siz
 
 /* ---- The end --------------------------------------------------------------------------------------------------------- */
 
-/* A member that is in sync, answers, and has nothing against being primary; -1. */
-static int successor(struct replicator *r) {
+int handover_successor(struct replicator *r) {
     int found = -1;
     int64_t now = clock_boot();
     repl_lock(r);
@@ -307,8 +314,8 @@ static void leave(struct replicator *r, int64_t patience) {
         return;
     }
     if (atomic_load(&r->volume->role) == ROLE_PRIMARY) {
-        int node = successor(r);
-        if (node >= 0 && switchover(r, (unsigned)node, (deadline - clock_boot()) / 3, why, sizeof why) != 0)
+        int node = handover_successor(r);
+        if (node >= 0 && handover_to(r, (unsigned)node, (deadline - clock_boot()) / 3, why, sizeof why) != 0)
             log_warning("nothing was handed over at the end: %s", why);
     }
     if (atomic_load(&r->volume->role) == ROLE_PRIMARY)

@@ -79,6 +79,8 @@ struct peer {
     unsigned sessions_since; /* …and has logged in so often since */
     struct catchup catchup; /* of a session in which it is not in the set */
     void *dealer; /* the talker's */
+    int64_t synced_since; /* without a break; 0: it is not in sync */
+    int64_t away_since;   /* a spare may take its place; 0: it is not away */
 };
 
 struct letter { /* a control frame that another thread wants sent */
@@ -176,6 +178,9 @@ struct replicator {
     enum elect_state elect_told; /* the log */
     bool stays; /* a person wants this node to stay standby */
     epoch_t lease_lost;  /* the newest epoch of this node whose lease has ended */
+    int64_t duty_again, hand_back_again, voters_again; /* not before then */
+    int64_t voter_since[REGISTER_VOTERS_MAX]; /* one that has lost its state answers; as lease_view numbers them */
+    bool spare_wanted;   /* the spare is fed */
     bool leaving;        /* this node is about to stop: it does not stand any more */
     struct register_value born; /* what STORE.register had at the start, for a volume that has no other register yet */
     struct takeover taking, takeover; /* under way; the last one */
@@ -367,6 +372,23 @@ void handover_take(struct replicator *r); /* another node hands over to this one
 
 #define SICK_LEAST (2000 * MS) /* a disk that takes this long for one thing is slow, not sick */
 #define ASK_PATIENCE (500 * MS)     /* for peers' answers when it matters whether they live */
+/* Hands over to `node`, which has to be in sync; role_lock held. As replicator_switchover. */
+int handover_to(struct replicator *r, unsigned node, int64_t patience, char *why, size_t room);
+/* A member that is in sync, answers, and has nothing against being primary; -1. */
+int handover_successor(struct replicator *r);
+
+/* duty.c */
+void duty_start(struct replicator *r);
+void duty_consider(struct replicator *r); /* the keeper's, role_lock held */
+bool duty_in_sync(const struct replicator *r, unsigned node); /* of the primary; lock held */
+int duty_edit_voters(struct replicator *r, enum voters_edit edit, const char *name, bool even, char *why, size_t room);
+
+/* spare.c; lock held, but for the last one */
+bool spare_refused(const struct replicator *r, unsigned node);
+void spare_consider(struct replicator *r, int64_t now);
+const char *spare_why_out(const struct replicator *r, unsigned node); /* of the set; NULL: it stays */
+void spare_voters(struct replicator *r, const struct lease_view *view); /* role_lock held */
+
 /* candidate.c; of an engine with a lease */
 void candidate_start(struct replicator *r);
 void candidate_consider(struct replicator *r); /* the keeper's, role_lock held */
@@ -377,6 +399,7 @@ void candidate_give_up(struct replicator *r);
 void candidate_view(struct replicator *r, int64_t since, struct elect_view *view);
 /* The value names where its epoch began: a store without that is another one. Takes the engine lock. */
 bool candidate_reaches_start(struct replicator *r);
+json_t *candidate_takeover(const struct replicator *r); /* the last one; lock held */
 json_t *candidate_status(struct replicator *r, json_t *shown); /* adds to it; lock held */
 json_t *candidate_lease_status(struct replicator *r, const struct lease_view *lease);
 

@@ -96,6 +96,10 @@ static int promote_elected(struct replicator *r, bool force, char *why, size_t r
     elect.yields_until = now; /* whoever would go first, a person has decided */
     bool may = elect_judge(&elect, &view, now);
     repl_unlock(r);
+    if (r->stays && !force) {
+        snprintf(why, room, "this node is kept as standby; \"baton standby --end\" ends that");
+        return -EPERM;
+    }
     if (!may && !force) {
         snprintf(why, room, "%s", elect.why[0]);
         return -ESTALE;
@@ -120,6 +124,7 @@ int replicator_promote(struct replicator *r, bool force, char *why, size_t room)
         rc = may_promote(r, why, room);
     }
     if (rc == 0 || (force && rc != -EALREADY)) {
+        roles_takeover_begin(r, rc ? "promoted by force" : "promoted");
         if (rc)
             log_warning("promoted by force, although: %s", why);
         rc = roles_become_primary(r, &(struct beginning){.start = START_PROMOTED}, why, room);

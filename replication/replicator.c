@@ -208,8 +208,10 @@ int replicator_start(struct volume *volume, char *why, size_t room) {
     replicator_read_position(r);
     roles_hold_load(r);
     follow_start(&r->follow, r->lease, clock_boot());
-    if (r->elects)
+    if (r->elects) {
         candidate_start(r);
+        duty_start(r);
+    }
     atomic_store(&volume->replicator, r); /* the epoch's record is applied before this returns */
     start_threads(r);
     rc = roles_start(r, why, room);
@@ -286,6 +288,8 @@ static const char *link_state(const struct replicator *r) {
     bool all = true, feeds = false;
     for (unsigned i = 0; i < r->count; i++) {
         if (i == r->self)
+            continue;
+        if (spare_refused(r, i))
             continue;
         bool streaming = r->peers[i].feed.state == FEED_STREAMING;
         bool in_sync = streaming && (r->acks.set & 1u << i) && roles_in_set(r, i);

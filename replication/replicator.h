@@ -7,12 +7,12 @@
 
 #include "fs/park.h"
 #include "fs/store.h"
+#include "membership/register.h"
 
 #include <jansson.h>
 
 struct volume;
 struct replicator;
-struct register_watch;
 
 /* Opens the volume's register, if the config has one that decides by itself: volume->reg, and volume->lease if that is NULL still.
  * Before replicator_start, and open until after the last replicator_stop. Else nothing. 0 or a negative errno with a sentence. */
@@ -61,6 +61,15 @@ int replicator_promote(struct replicator *replicator, bool force, char *why, siz
  * the register, lets the peer start its epoch, becomes its standby. On any failure before the register is written this
  * node goes on as primary. */
 int replicator_switchover(struct replicator *replicator, const char *node, char *why, size_t why_room);
+
+/* This node stays standby from now on, also after a restart, as long as another one can be primary; as primary it hands over.
+ * `end`: no more. -ENOTSUP without a lease. */
+int replicator_standby(struct replicator *replicator, bool end, bool *handed_over, char *why, size_t why_room);
+/* {"ready": bool, "why": [sentences], "end": true}: may this node be stopped? New reference; asks nobody. */
+json_t *replicator_ready_to_stop(struct replicator *replicator);
+/* On the primary: changes the list of voters by one (lease_engine.edit). */
+int replicator_voters(struct replicator *replicator, enum voters_edit edit, const char *name, bool even, char *why,
+                      size_t why_room);
 
 /* Registers the control commands "promote" {"force": bool} and "switchover" {"node": name}; before control_start. The
  * answer is {"end": true, "role": …, "epoch": "counter.node"} or an error. */

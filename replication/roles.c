@@ -5,6 +5,7 @@
  * names it, then it has the lease (where there is one), then its store begins the epoch, then changes are let in. An old one stops acknowledging, then its store
  * ends the epoch, then the register names another one, then that one is told.
  */
+#include "fs/events.h"
 #include "fs/front.h"
 #include "replication/parts.h"
 
@@ -179,16 +180,30 @@ static bool answers_with_disk(struct replicator *r, const struct beginning *begi
     return fewer;
 }
 
+/* The first value got its voters from the engine. */
+static void fill_voters(struct replicator *r, struct register_value *next) {
+    struct register_value found;
+    if (r->elects && next->version == 1 && r->volume->reg->engine->read(r->volume->reg, &found) == 0 &&
+        register_compare(&found, next) == 0) {
+        next->voter_count = found.voter_count;
+        memcpy(next->voters, found.voters, sizeof next->voters);
+    }
+}
+
 /* The value is chosen, or found to be: 0. */
 static int choose(struct replicator *r, const struct beginning *beginning, struct register_value *expected,
-                  const struct register_value *next) {
+                  struct register_value *next) {
     struct reg *reg = r->volume->reg;
     if (EPOCH_COUNTER(next->epoch) > EPOCH_COUNTER_MAX)
         return -ERANGE;
     if (register_compare(next, expected) == 0) /* a given value may have arrived by heartbeat before */
         return 0;
-    if (!beginning->given || !r->elects)
-        return register_settle(reg, expected, next);
+    if (!beginning->given || !r->elects) {
+        int rc = register_settle(reg, expected, next);
+        if (rc == 0)
+            fill_voters(r, next);
+        return rc;
+    }
     if (register_compare(next, expected) < 0)
         return -ESTALE;
     if (reg->engine->learn) /* who gives it has had it chosen */
@@ -211,6 +226,17 @@ static int not_chosen(struct replicator *r, int rc, const struct register_value 
     return rc;
 }
 
+static void tell_primary(struct replicator *r, const struct register_value *next, const struct position *position) {
+    char epoch[40];
+    snprintf(epoch, sizeof epoch, "%" PRIu64 ".%u", EPOCH_COUNTER(next->epoch), EPOCH_NODE(next->epoch));
+    json_t *detail = json_pack("{s:s, s:I}", "epoch", epoch, "lsn", (json_int_t)position->lsn);
+    repl_lock(r);
+    if (r->takeover.how)
+        json_object_set_new(detail, "takeover", candidate_takeover(r));
+    repl_unlock(r);
+    volume_event(r->volume, "primary", detail, "this node is primary, from LSN %" PRIu64 " on", position->lsn + 1);
+}
+
 static void serve(struct replicator *r, const struct register_value *next, const struct position *position) {
     atomic_store(&r->volume->role, ROLE_PRIMARY);
     if (r->volume->front)
@@ -229,6 +255,7 @@ static void serve(struct replicator *r, const struct register_value *next, const
     repl_unlock(r);
     talk_kick(r);
     log_info("primary in epoch %" PRIu64 " from LSN %" PRIu64, EPOCH_COUNTER(next->epoch), position->lsn + 1);
+    tell_primary(r, next, position);
 }
 
 int roles_become_primary(struct replicator *r, const struct beginning *beginning, char *why, size_t why_room) {
@@ -301,6 +328,7 @@ void roles_step_down(struct replicator *r, const char *why) {
     acks_stop(&r->acks);
     repl_unlock(r);
     log_warning("%s: this node is no longer primary", why);
+    volume_event(r->volume, "standby", json_pack("{s:s}", "why", why), "%s: this node is no longer primary", why);
     slow_end(r);
     if (r->elects) /* the store may be what hangs: nobody who waits hangs with it */
         park_give_up(r->volume->park, -EIO);
@@ -326,9 +354,12 @@ static void learn_value(struct replicator *r, const struct register_value *next)
     if (reg->engine->learn)
         reg->engine->learn(reg, &value);
     repl_lock(r);
-    if (r->role == ROLE_PRIMARY && value.epoch == r->value.epoch) { /* its voters have changed */
-        r->value = value;
-        acks_adopt(&r->acks, set_bits(r, &value));
+    if (r->role == ROLE_PRIMARY && value.epoch == r->value.epoch) { /* its voters have changed, or it is what it proposed */
+        set_withdraw(r);
+        if (!r->acks.pending) { /* else the one who proposed finds it */
+            r->value = value;
+            acks_adopt(&r->acks, set_bits(r, &value));
+        }
         repl_unlock(r);
         return;
     }
@@ -422,6 +453,7 @@ int roles_start(struct replicator *r, char *why, size_t room) {
     if (!fit && r->trouble[0])
         log_warning("%s", r->trouble);
     repl_unlock(r);
+    roles_takeover_begin(r, "started");
     int rc = fit ? roles_become_primary(r, &(struct beginning){.start = START_ANEW}, why, room) : 0;
     PROMISE(pthread_mutex_unlock(&r->role_lock) == 0);
     return rc;
@@ -461,6 +493,7 @@ void *keeper_thread(void *argument) {
             rollback_consider(r);
             candidate_consider(r);
             set_consider(r);
+            duty_consider(r);
             PROMISE(pthread_mutex_unlock(&r->role_lock) == 0);
         }
         tell_hold(r, told);

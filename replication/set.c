@@ -12,6 +12,7 @@
  * A proposal that has been handed to the register (`writing`) may have been chosen, whatever the answer was: it is never
  * withdrawn, but written again until its outcome is known.
  */
+#include "fs/events.h"
 #include "replication/parts.h"
 
 #include <inttypes.h>
@@ -101,6 +102,8 @@ static const char *why_out(const struct replicator *r, const struct register_mem
             continue;
         if (i == r->self)
             return NULL;
+        if (spare_refused(r, i))
+            return spare_why_out(r, i);
         if (peer->feed.state == FEED_STREAMING && memcmp(peer->feed.incarnation, member->incarnation, 16) != 0)
             return "it came back with another store";
         if (peer->feed.state == FEED_STREAMING)
@@ -203,6 +206,8 @@ static bool shrink(struct replicator *r, int64_t now) {
         if (!why)
             continue;
         log_warning("node %s leaves the in-sync set: %s", r->value.members[i].node, why);
+        volume_event(r->volume, "set-shrinks", json_pack("{s:s, s:s}", "node", r->value.members[i].node, "why", why),
+                     "node %s leaves the in-sync set: %s", r->value.members[i].node, why);
         remove_member(&next, r->value.members[i].node);
     }
     if (next.member_count == r->value.member_count)
@@ -231,6 +236,8 @@ static bool grow(struct replicator *r, int64_t now) {
         struct peer *peer = &r->peers[node];
         if (peer->feed.state == FEED_STREAMING && peer->feed.durable >= peer->join_lsn) {
             log_info("node %s comes into the in-sync set at LSN %" PRIu64, peer->node->name, peer->join_lsn);
+            volume_event(r->volume, "set-grows", json_pack("{s:s, s:I}", "node", peer->node->name, "lsn", (json_int_t)peer->join_lsn),
+                         "node %s comes into the in-sync set at LSN %" PRIu64, peer->node->name, peer->join_lsn);
             return true;
         }
         if (peer->feed.state != FEED_STREAMING || now - peer->join_since > JOIN_PATIENCE)
