@@ -138,6 +138,16 @@ struct takeover {
     int64_t phases[TAKEOVER_PHASES]; /* ns */
 };
 
+enum fencing_state { FENCING_IDLE = 0, FENCING_RUNS, FENCING_DONE, FENCING_FAILED };
+struct fencing { /* the program that powers another node off */
+    _Atomic int state; /* enum fencing_state */
+    pthread_t thread;  /* unless it is idle */
+    unsigned node;
+    int64_t since, again;
+    uint32_t off;      /* nodes that are off, and have not been heard since: bits */
+    char why[256];
+};
+
 #define MEND_QUESTIONS 8u /* who comes then waits for room */
 enum mend_question_state { MEND_FREE, MEND_ASKED, MEND_UNDER_WAY, MEND_LEFT, MEND_ANSWERED };
 struct mend_question { /* a block that is bad here; LEFT: under way, but nobody waits for it any more */
@@ -180,6 +190,8 @@ struct replicator {
     epoch_t lease_lost;  /* the newest epoch of this node whose lease has ended */
     int64_t duty_again, hand_back_again, voters_again; /* not before then */
     int64_t voter_since[REGISTER_VOTERS_MAX]; /* one that has lost its state answers; as lease_view numbers them */
+    struct fencing fencing;
+    bool primary_left;   /* it said goodbye, and has not been heard since */
     bool spare_wanted;   /* the spare is fed */
     bool leaving;        /* this node is about to stop: it does not stand any more */
     struct register_value born; /* what STORE.register had at the start, for a volume that has no other register yet */
@@ -382,6 +394,14 @@ void duty_start(struct replicator *r);
 void duty_consider(struct replicator *r); /* the keeper's, role_lock held */
 bool duty_in_sync(const struct replicator *r, unsigned node); /* of the primary; lock held */
 int duty_edit_voters(struct replicator *r, enum voters_edit edit, const char *name, bool even, char *why, size_t room);
+
+/* fencing.c */
+void fencing_consider(struct replicator *r); /* the keeper's, role_lock held */
+bool fencing_lets_go(const struct replicator *r, unsigned node); /* a silent member may be put out of the set; lock held */
+void fencing_heard(struct replicator *r, unsigned node); /* it lives; lock held */
+void fencing_stop(struct replicator *r); /* the keeper has ended */
+/* promote.c: the primary is off; role_lock held */
+int promote_fenced(struct replicator *r, char *why, size_t why_room);
 
 /* spare.c; lock held, but for the last one */
 bool spare_refused(const struct replicator *r, unsigned node);

@@ -35,6 +35,14 @@ static int may_promote(struct replicator *r, char *why, size_t room) {
     return rc;
 }
 
+int promote_fenced(struct replicator *r, char *why, size_t room) {
+    int rc = may_promote(r, why, room);
+    if (rc)
+        return rc;
+    roles_takeover_begin(r, "the other node was powered off");
+    return roles_become_primary(r, &(struct beginning){.start = START_PROMOTED}, why, room);
+}
+
 /* ---- With a lease: as an election, but at once, and refused in words --------------------------------------------------- */
 
 /* The newest value, a majority of the voters, and nobody who is primary; by force the lease of one that does not answer is

@@ -266,6 +266,7 @@ void replicator_stop(struct replicator *r) {
                        r->verifier, r->pacer};
     for (unsigned i = 0; i < r->threads; i++)
         pthread_join(all[i], NULL);
+    fencing_stop(r);
     if (r->volume->reg && !r->elects) {
         r->volume->reg->engine->close(r->volume->reg);
         r->volume->reg = NULL;

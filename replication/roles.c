@@ -494,6 +494,7 @@ void *keeper_thread(void *argument) {
             candidate_consider(r);
             set_consider(r);
             duty_consider(r);
+            fencing_consider(r);
             PROMISE(pthread_mutex_unlock(&r->role_lock) == 0);
         }
         tell_hold(r, told);

@@ -111,7 +111,7 @@ static const char *why_out(const struct replicator *r, const struct register_mem
         if (peer->left && peer->left >= r->primary_since)
             return "it left";
         int64_t heard = MAX(peer->feed.heard, r->primary_since);
-        return now - heard > r->lease ? "it has been silent for the lease time" : NULL;
+        return now - heard > r->lease && fencing_lets_go(r, i) ? "it has been silent for the lease time" : NULL;
     }
     return "the config has no such node any more";
 }

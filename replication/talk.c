@@ -100,6 +100,9 @@ static void hear_beat(struct replicator *r, const struct link_message *message) 
     int64_t now = clock_boot();
     peer->known = true;
     peer->heard = now;
+    fencing_heard(r, message->node);
+    if (beat->role == ROLE_PRIMARY)
+        r->primary_left = false;
     peer->beat = *beat;
     peer->features = message->frame.head.features;
     peer->version = message->frame.head.version_max;
@@ -147,6 +150,7 @@ static void hear_bye(struct replicator *r, const struct link_message *message) {
     } else if (in_session(&r->follow) && r->follow.session == session && r->follow.primary == message->node) {
         follow_end(&r->follow, clock_boot(), "the primary said: %s", message->frame.bye.text);
         elect_freed(&r->elect);
+        r->primary_left = true;
         pthread_cond_signal(&r->keep_work);
     }
 }

@@ -321,6 +321,85 @@ static void promotions(struct load *load, unsigned primary) {
     in_sync(pair, other);
 }
 
+static bool ready(struct pair *pair, unsigned node, const char *word) {
+    json_t *answer = replicator_ready_to_stop(pair->nodes[node].replicator);
+    char *text = json_dumps(answer, 0);
+    bool as_said = word ? strstr(text, word) != NULL : json_is_true(json_object_get(answer, "ready"));
+    if (!as_said)
+        diag("%s", text);
+    free(text);
+    json_decref(answer);
+    return as_said;
+}
+
+static bool comes_to_be_ready(struct pair *pair, unsigned node) {
+    int64_t deadline = clock_boot() + LONG * 1000000000ll;
+    while (!ready(pair, node, NULL) && clock_boot() < deadline)
+        usleep(50000);
+    return ready(pair, node, NULL);
+}
+
+/* A node that a person keeps as standby, also after a restart; and the way to it. */
+static unsigned kept_as_standby(struct load *load, unsigned primary) {
+    struct pair *pair = load->pair;
+    unsigned other = 1 - primary;
+    char why[512] = "";
+    bool handed_over;
+    ok(comes_to_be_ready(pair, primary) && comes_to_be_ready(pair, other), "either may be stopped");
+    stop(load, other, false);
+    ok(goes_on(load), "alone it goes on");
+    ok(ready(pair, primary, "no other node is in sync"), "alone, the primary may not be stopped");
+    is_int(-ENOTCONN, replicator_standby(pair->nodes[primary].replicator, false, &handed_over, why, sizeof why),
+           "nor does it become standby: %s", why);
+    start(load, other);
+    in_sync(pair, primary);
+    is_int(0, replicator_standby(pair->nodes[primary].replicator, false, &handed_over, why, sizeof why), "a primary is kept as standby %s", why);
+    ok(handed_over, "it has handed over");
+    ok(pair_wait_role(pair, other, ROLE_PRIMARY, LONG), "the other one is primary");
+    in_sync(pair, other);
+    is_int(-EPERM, replicator_switchover(pair->nodes[other].replicator, pair->config.nodes[primary].name, why, sizeof why),
+           "it gets nothing back: %s", why);
+    stop(load, primary, false);
+    start(load, primary);
+    in_sync(pair, other);
+    ok(says(pair, primary, NULL, "\"stays\": true"), "a restart changes nothing");
+    pair_silence(pair, other);
+    stop(load, other, false);
+    ok(pair_wait_role(pair, primary, ROLE_PRIMARY, LONG), "the other one is gone: better this one than none");
+    ok(goes_on(load), "it works");
+    start(load, other);
+    ok(pair_wait_role(pair, other, ROLE_PRIMARY, LONG), "when the other one is in sync again, it is handed over");
+    in_sync(pair, other);
+    is_int(0, replicator_standby(pair->nodes[primary].replicator, true, &handed_over, why, sizeof why), "that has an end %s", why);
+    int rc, tries = 0;
+    while ((rc = replicator_switchover(pair->nodes[other].replicator, pair->config.nodes[primary].name, why, sizeof why)) == -EPERM &&
+           tries++ < LONG * 20)
+        usleep(50000); /* the other one hears of it with a heartbeat */
+    is_int(0, rc, "it may be primary again %s", why);
+    in_sync(pair, primary);
+    return primary;
+}
+
+/* failback = auto */
+static unsigned preferred(struct load *load, unsigned primary) {
+    struct pair *pair = load->pair;
+    unsigned other = 1 - primary;
+    pair->config.failback = FAILBACK_AUTO;
+    strcpy(pair->config.preferred, pair->config.nodes[other].name);
+    for (unsigned i = 0; i < 2; i++) {
+        stop(load, 1 - other, false);
+        stop(load, other, false);
+        start(load, 1 - other);
+        start(load, other);
+        ok(pair_wait_role(pair, other, ROLE_PRIMARY, LONG), "the preferred node becomes primary by itself");
+        in_sync(pair, other);
+    }
+    ok(goes_on(load), "it works");
+    pair->config.preferred[0] = 0;
+    pair->config.failback = FAILBACK_MANUAL;
+    return other;
+}
+
 static void unformat_first(struct pair *pair) {
     char path[1100], why[512];
     for (unsigned i = 0; i < 2; i++) {
@@ -350,6 +429,8 @@ static void all(unsigned first) {
     primary = handed_over(load, primary);
     primary = outcome_unknown(load, primary);
     primary = both_at_once(load);
+    primary = kept_as_standby(load, primary);
+    primary = preferred(load, primary);
     ok(all_there(load, primary), "of %u acknowledged files none is lost", atomic_load(&load->count));
     ok(pair_wait_equal(pair, LONG) || true, "equal");
     promotions(load, primary);
