@@ -29,6 +29,9 @@
 /* A daemon that is ending lets go of the store within this time: mount right after umount works. */
 #define STORE_WAIT_NS (INT64_C(15) * 1000000000)
 
+/* To hand over at the end, or to give the lease back. */
+#define LEAVE_NS (INT64_C(1500) * 1000000)
+
 /* Orphans of earlier epochs may still be open at a client of the primary before: as long as its server's grace time. */
 #define ORPHAN_GRACE_MS 90000
 
@@ -241,7 +244,9 @@ static int start(struct volume *volume) {
     }
     sweep(volume);
     watch_store(volume);
-    if (volume->self->mount[0])
+    if (volume->config.node_count > 1)
+        error = replicator_open_register(volume, why, sizeof why);
+    if (!error && volume->self->mount[0])
         error = front_start(volume, &volume->front, why, sizeof why);
     control_status();
     control_journal();
@@ -262,6 +267,8 @@ static void stop(struct volume *volume) {
     atomic_store(&volume->stopping, true);
     if (volume->front)
         front_unmount(volume->front);
+    if (volume->replicator)
+        replicator_leave(volume->replicator, LEAVE_NS);
     if (volume->control)
         control_stop(volume->control);
     scrub_close(volume->scrub);
@@ -274,6 +281,7 @@ static void stop(struct volume *volume) {
         store_set_watch(volume->store, &(struct store_watch){0});
     if (volume->store)
         store_close(volume->store);
+    replicator_close_register(volume);
     park_free(volume->local);
     park_free(volume->park);
     events_free(volume->events);
@@ -304,6 +312,8 @@ static int renew(struct volume *volume) {
     volume->control = NULL;
     scrub_close(volume->scrub);
     volume->scrub = NULL;
+    if (atomic_load(&volume->role) == ROLE_PRIMARY) /* it has become that meanwhile */
+        replicator_leave(volume->replicator, LEAVE_NS);
     replicator_stop(volume->replicator);
     bool holds = volume_renewal_holds(volume);
     if (holds)

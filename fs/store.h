@@ -149,6 +149,10 @@ int store_sync(struct store *store, uint64_t lsn);
 /* Commits and makes a checkpoint now; waits. */
 int store_checkpoint(struct store *store);
 
+/* What the store asked of its disk has not come back for `patience` ns: a commit, a write of the tail, or a flush while no other
+ * flush has come back either (one of much data takes its time). Waiting for somebody else is not that. Any thread, no locks. */
+bool store_stalled(const struct store *store, int64_t patience);
+
 /* ---- Watching, reading history --------------------------------------------------------------------------------------- */
 
 /* A record as it stands in memory: shared, counted. */

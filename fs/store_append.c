@@ -208,8 +208,11 @@ static void publish(struct store *store, const struct record *record, struct ent
             store_fail(store, "the chain before record %llu is not known", (unsigned long long)head.lsn);
         rc = tail_rotate(&store->tail, head.lsn - 1, chain, false);
     }
-    if (rc == 0)
+    if (rc == 0) {
+        disk_begin(store, DISK_TAIL);
         rc = tail_write(&store->tail, entry, entry->payload, inlined);
+        disk_end(store, DISK_TAIL);
+    }
     if (rc)
         store_fail(store, "writing the tail failed: %s", strerror(-rc));
     mark_set(&store->mark, head.lsn); /* before anybody can acknowledge it */

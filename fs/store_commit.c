@@ -22,6 +22,37 @@ void store_fail(const struct store *store, const char *format, ...) {
     _exit(70);
 }
 
+/* ---- does the disk answer? ---- */
+
+void disk_begin(struct store *store, enum disk_work work) {
+    atomic_store_explicit(&store->disk_since[work], clock_boot(), memory_order_relaxed);
+}
+
+void disk_end(struct store *store, enum disk_work work) {
+    atomic_store_explicit(&store->disk_since[work], 0, memory_order_relaxed);
+    if (work == DISK_CHECKPOINT || work == DISK_SYNC)
+        atomic_store_explicit(&store->disk_flushed, clock_boot(), memory_order_relaxed);
+}
+
+bool store_stalled(const struct store *store, int64_t patience) {
+    int64_t limit = clock_boot() - patience;
+    for (enum disk_work work = 0; work < DISK_WORKS; work++) {
+        int64_t since = atomic_load_explicit(&store->disk_since[work], memory_order_relaxed);
+        bool flush = work == DISK_CHECKPOINT || work == DISK_SYNC;
+        if (since && since < limit && (!flush || atomic_load_explicit(&store->disk_flushed, memory_order_relaxed) < limit))
+            return true;
+    }
+    return false;
+}
+
+/* Flushes a file. 0 or -1 with errno. */
+static int flush_file(struct store *store, int fd, enum disk_work work) {
+    disk_begin(store, work);
+    int rc = fdatasync(fd);
+    disk_end(store, work);
+    return rc;
+}
+
 /* ---- transactions ---- */
 
 static int accounting_save(struct store *store) {
@@ -70,7 +101,9 @@ int store_commit_txn(struct store *store) {
         store->txn = NULL;
         return rc ? rc : -EIO;
     }
+    disk_begin(store, DISK_COMMIT);
     rc = mdb_txn_commit(store->txn);
+    disk_end(store, DISK_COMMIT);
     store->txn = NULL;
     if (rc) {
         if (clock_boot() - store->refused_told > TELL_REFUSED)
@@ -196,12 +229,12 @@ static struct sync_list segments_unsynced(struct store *store, bool big_only) {
     return list;
 }
 
-static void segments_sync(struct store *store, struct sync_list *list) {
+static void segments_sync(struct store *store, struct sync_list *list, enum disk_work work) {
     for (uint32_t i = 0; i < list->count; i++) {
         int fd = segment_fd_get(&store->segments, list->segments[i], false);
         if (fd == -ENOENT)
             continue; /* freed and unlinked meanwhile */
-        if (fd < 0 || fdatasync(fd) < 0)
+        if (fd < 0 || flush_file(store, fd, work) < 0)
             store_fail(store, "data could not be written to disk: %s", strerror(fd < 0 ? -fd : errno));
         segment_fd_put(&store->segments, fd);
     }
@@ -282,14 +315,16 @@ void store_checkpoint_now(struct store *store) {
     store_unlock(store);
 
     flush_behind(store); /* the tail that carries it may go after this */
-    segments_sync(store, &segments);
-    if (fdatasync(store->meta_fd) < 0)
+    segments_sync(store, &segments, DISK_CHECKPOINT);
+    if (flush_file(store, store->meta_fd, DISK_CHECKPOINT) < 0)
         store_fail(store, "the database could not be written to disk: %s", strerror(errno));
     /* The checkpoint names this file: without its first page nobody could tell a tail that holds nothing from one that
      * is lost. */
-    if (fdatasync(tail_fd) < 0)
+    if (flush_file(store, tail_fd, DISK_CHECKPOINT) < 0)
         store_fail(store, "the tail could not be written to disk: %s", strerror(errno));
+    disk_begin(store, DISK_CHECKPOINT);
     rc = checkpoint_write(store, next);
+    disk_end(store, DISK_CHECKPOINT);
     if (rc)
         store_fail(store, "the checkpoint could not be written: %s", strerror(-rc));
 
@@ -449,9 +484,9 @@ static void sync_pass(struct store *store) {
             store->tail.files[i].unsynced = false;
         }
     store_unlock(store);
-    segments_sync(store, &segments);
+    segments_sync(store, &segments, DISK_SYNC);
     for (unsigned i = 0; i < count; i++)
-        if (fdatasync(fds[i]) < 0)
+        if (flush_file(store, fds[i], DISK_SYNC) < 0)
             store_fail(store, "the tail could not be written to disk: %s", strerror(errno));
     durable_advance(store, target, undone);
 }

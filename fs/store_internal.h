@@ -96,6 +96,9 @@ struct history_hold {
     uint64_t lsn;
 };
 
+/* What is asked of the disk at a time, by whom: see store_stalled. */
+enum disk_work { DISK_TAIL = 0, DISK_COMMIT, DISK_CHECKPOINT, DISK_SYNC, DISK_WORKS };
+
 struct store {
     struct history *history; /* not a store but a past one, read through history.c; else NULL */
     char *path; /* the store's folder: lock, control socket, undone/ */
@@ -168,6 +171,9 @@ struct store {
     _Atomic uint64_t sync_wanted;
     bool sync_stop;
 
+    _Atomic int64_t disk_since[DISK_WORKS]; /* clock_boot; 0: nothing is asked */
+    _Atomic int64_t disk_flushed;           /* when a flush came back last */
+
     uint64_t meta_allocated; /* bytes of data.mdb with blocks behind them */
     bool space_short;
     int64_t space_checked, space_told;
@@ -177,6 +183,10 @@ struct store {
 /* Says the sentence and ends the process: the state on disk is an exact prefix, the next open finds it. */
 void store_fail(const struct store *store, const char *format, ...)
     __attribute__((format(printf, 2, 3), noreturn));
+
+/* store_commit.c: around each of them; of one kind there is one at a time. */
+void disk_begin(struct store *store, enum disk_work work);
+void disk_end(struct store *store, enum disk_work work);
 
 /* table.c */
 /* The checksum that stands behind a row's value. */

@@ -5,7 +5,8 @@
  *   acknowledgements  takes them in, moves the lines                                                  (primary.c)
  *   receiver          takes records in, acknowledges                                                  (standby.c)
  *   talker            control: heartbeats, logins, answers                                            (talk.c)
- *   keeper            changes that take time: the in-sync set (set.c), roles                          (roles.c)
+ *   keeper            changes that take time: the in-sync set (set.c), roles (roles.c, handover.c, promote.c),
+ *                     and, where the register's engine has a lease, standing for primary             (candidate.c)
  *   provider          gives rows and blocks to nodes that build or mend their stores                  (provide.c),
  *                     and hashes of rows to those that compare theirs                                 (compare.c)
  *   opener            opens the states for those, which may take long                                 (provide.c)
@@ -27,6 +28,7 @@
 #include "replication/acks.h"
 #include "replication/awake.h"
 #include "replication/catchup.h"
+#include "replication/elect.h"
 #include "replication/feed.h"
 #include "replication/follow.h"
 #include "replication/link.h"
@@ -77,6 +79,8 @@ struct peer {
     unsigned sessions_since; /* …and has logged in so often since */
     struct catchup catchup; /* of a session in which it is not in the set */
     void *dealer; /* the talker's */
+    int64_t synced_since; /* without a break; 0: it is not in sync */
+    int64_t away_since;   /* a spare may take its place; 0: it is not away */
 };
 
 struct letter { /* a control frame that another thread wants sent */
@@ -111,6 +115,37 @@ struct sync {  /* a full synchronization of this store */
     uint64_t fetched_before; /* the phase */
     uint64_t rows, blocks;   /* about how many there are */
     char why[WIRE_TEXT];     /* why it does not go on */
+};
+
+/* What a node goes through that becomes primary, each with the time that it took. */
+enum takeover_phase {
+    TAKEOVER_SILENCE = 0, /* of the primary, until it was noticed */
+    TAKEOVER_VOTERS,      /* register and voters asked */
+    TAKEOVER_NODES,       /* the other nodes asked */
+    TAKEOVER_RECEIVER,    /* what was acknowledged is applied */
+    TAKEOVER_DISK,        /* …and, where it has to be, on disk */
+    TAKEOVER_BALLOT,
+    TAKEOVER_LEASE,
+    TAKEOVER_EPOCH,
+    TAKEOVER_MOUNT,       /* the first change is let in */
+    TAKEOVER_PHASES
+};
+struct takeover {
+    epoch_t epoch; /* 0: there was none */
+    const char *how;
+    int64_t at;    /* clock_now, at its end */
+    int64_t mark;  /* clock_boot: the last phase's end */
+    int64_t phases[TAKEOVER_PHASES]; /* ns */
+};
+
+enum fencing_state { FENCING_IDLE = 0, FENCING_RUNS, FENCING_DONE, FENCING_FAILED };
+struct fencing { /* the program that powers another node off */
+    _Atomic int state; /* enum fencing_state */
+    pthread_t thread;  /* unless it is idle */
+    unsigned node;
+    int64_t since, again;
+    uint32_t off;      /* nodes that are off, and have not been heard since: bits */
+    char why[256];
 };
 
 #define MEND_QUESTIONS 8u /* who comes then waits for room */
@@ -148,6 +183,19 @@ struct replicator {
     bool unsure;   /* …and has stopped: the register may have chosen what this node proposed, or may yet */
     bool beat_now; /* the talker shall not wait for the next heartbeat's time */
     int64_t primary_since;
+    const struct lease_engine *elects; /* the register's: the cluster decides who is primary; NULL: a person does */
+    struct elect elect;
+    enum elect_state elect_told; /* the log */
+    bool stays; /* a person wants this node to stay standby */
+    epoch_t lease_lost;  /* the newest epoch of this node whose lease has ended */
+    int64_t duty_again, hand_back_again, voters_again; /* not before then */
+    int64_t voter_since[REGISTER_VOTERS_MAX]; /* one that has lost its state answers; as lease_view numbers them */
+    struct fencing fencing;
+    bool primary_left;   /* it said goodbye, and has not been heard since */
+    bool spare_wanted;   /* the spare is fed */
+    bool leaving;        /* this node is about to stop: it does not stand any more */
+    struct register_value born; /* what STORE.register had at the start, for a volume that has no other register yet */
+    struct takeover taking, takeover; /* under way; the last one */
     struct register_value value; /* the register as this node knows it */
     bool set_heard; /* …and its set is what a primary said to this process in a session, or what it had as primary */
     struct wire_position position;
@@ -303,9 +351,83 @@ int roles_start(struct replicator *r, char *why, size_t why_room);
 bool roles_in_set(const struct replicator *r, unsigned node); /* as the register has it; lock held */
 /* A peer's position counts for the set unless the set, or the proposed one, has another incarnation of it; lock held. */
 void roles_count_ack(struct replicator *r, unsigned node);
+const char *roles_own_name(const struct replicator *r);
+/* Asks the nodes of `bits` and waits for their answers, up to `patience`. Returns with the lock. */
+void roles_ask_locked(struct replicator *r, uint32_t bits, int64_t patience);
+/* A node that has said since then that it is primary, in an epoch that is not behind ours; -1: none. lock held */
+int roles_answering_primary(const struct replicator *r, int64_t since);
+/* The register has another value than this node knew. */
+void roles_adopt(struct replicator *r, const struct register_value *found);
+/* The value that names `node`, in a new epoch after `position`; lock held. */
+void roles_next_epoch(struct replicator *r, const struct position *position, unsigned node, bool promoted,
+                      struct register_value *next);
+enum start { START_ANEW, START_PROMOTED, START_ELECTED, START_HANDED_OVER, START_AGAIN };
+struct beginning {
+    enum start start;
+    const struct register_value *given; /* HANDED_OVER: the value that makes this node primary; else one is made */
+    uint32_t keep; /* ELECTED: the members that stay in the set beside this node */
+};
+/* A promotion begins with this store as the only member, an election with those that are kept, another start with the set as
+ * it is. AGAIN is after a handover that came to nothing: what waits for an acknowledgement goes on waiting. role_lock held. */
+int roles_become_primary(struct replicator *r, const struct beginning *beginning, char *why, size_t why_room);
+void roles_close_epoch(struct replicator *r); /* lock held */
+/* A standby again, after a change of role that came to nothing, or to its end. */
+void roles_resume_standby(struct replicator *r);
+/* This node acknowledges nothing more. role_lock held. */
+void roles_step_down(struct replicator *r, const char *why);
+void roles_take_over_value(struct replicator *r); /* the keeper's, role_lock held */
+void roles_takeover_begin(struct replicator *r, const char *how);       /* phases are counted from now on */
+void roles_takeover_mark(struct replicator *r, enum takeover_phase phase); /* this one ends now */
+
+/* handover.c */
+void handover_take(struct replicator *r); /* another node hands over to this one; the keeper's, role_lock held */
+
+#define SICK_LEAST (2000 * MS) /* a disk that takes this long for one thing is slow, not sick */
+#define ASK_PATIENCE (500 * MS)     /* for peers' answers when it matters whether they live */
+/* Hands over to `node`, which has to be in sync; role_lock held. As replicator_switchover. */
+int handover_to(struct replicator *r, unsigned node, int64_t patience, char *why, size_t room);
+/* A member that is in sync, answers, and has nothing against being primary; -1. */
+int handover_successor(struct replicator *r);
+
+/* duty.c */
+void duty_start(struct replicator *r);
+void duty_consider(struct replicator *r); /* the keeper's, role_lock held */
+bool duty_in_sync(const struct replicator *r, unsigned node); /* of the primary; lock held */
+int duty_edit_voters(struct replicator *r, enum voters_edit edit, const char *name, bool even, char *why, size_t room);
+
+/* fencing.c */
+void fencing_consider(struct replicator *r); /* the keeper's, role_lock held */
+bool fencing_lets_go(const struct replicator *r, unsigned node); /* a silent member may be put out of the set; lock held */
+void fencing_heard(struct replicator *r, unsigned node); /* it lives; lock held */
+void fencing_stop(struct replicator *r); /* the keeper has ended */
+/* promote.c: the primary is off; role_lock held */
+int promote_fenced(struct replicator *r, char *why, size_t why_room);
+
+/* spare.c; lock held, but for the last one */
+bool spare_refused(const struct replicator *r, unsigned node);
+void spare_consider(struct replicator *r, int64_t now);
+const char *spare_why_out(const struct replicator *r, unsigned node); /* of the set; NULL: it stays */
+void spare_voters(struct replicator *r, const struct lease_view *view); /* role_lock held */
+
+/* candidate.c; of an engine with a lease */
+void candidate_start(struct replicator *r);
+void candidate_consider(struct replicator *r); /* the keeper's, role_lock held */
+bool candidate_holds(const struct replicator *r); /* the lease lasts; always, without one. Any lock */
+int candidate_take_lease(struct replicator *r, const struct register_value *value, char *why, size_t why_room);
+void candidate_give_up(struct replicator *r);
+/* What is known of the nodes, those that have answered since then; lock held. */
+void candidate_view(struct replicator *r, int64_t since, struct elect_view *view);
+/* The value names where its epoch began: a store without that is another one. Takes the engine lock. */
+bool candidate_reaches_start(struct replicator *r);
+json_t *candidate_takeover(const struct replicator *r); /* the last one; lock held */
+json_t *candidate_status(struct replicator *r, json_t *shown); /* adds to it; lock held */
+json_t *candidate_lease_status(struct replicator *r, const struct lease_view *lease);
+
 void set_consider(struct replicator *r); /* set.c: shrink, grow; the keeper's, role_lock held */
 /* A proposal that has not been handed to the register is taken back; no-op if there is none. lock held */
 void set_withdraw(struct replicator *r);
+/* Only the members of `keep` stay, and names that the config no longer has. */
+void set_keep(const struct replicator *r, uint32_t keep, struct register_value *value);
 uint32_t set_bits(const struct replicator *r, const struct register_value *value);
 void set_add_self(const struct replicator *r, struct register_value *value);
 /* What nodes that are in the set or fed have durably; *absent: every node, those that are away as last heard. lock held */

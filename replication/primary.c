@@ -467,6 +467,9 @@ void primary_login(struct replicator *r, struct link_message *message) {
     if (r->role != ROLE_PRIMARY || r->changing || message->frame.head.session == 0) {
         reply.answer.verdict = VERDICT_NOT_PRIMARY;
         snprintf(reply.answer.text, WIRE_TEXT, "node %s is not primary", r->config->nodes[r->self].name);
+    } else if (spare_refused(r, message->node)) {
+        reply.answer.verdict = VERDICT_REFUSED;
+        snprintf(reply.answer.text, WIRE_TEXT, "it is the spare, and is fed when another node has been away for long");
     } else {
         if (before == FEED_STREAMING && session != message->frame.head.session)
             primary_end_session(r, message->node, "it logs in anew");

@@ -148,9 +148,11 @@ static int open_register(struct replicator *r, char *why, size_t room) {
         register_file_path(store_path(r->store), path, sizeof path);
         rc = register_file_open(path, &volume->reg, why, room);
     }
-    if (rc == 0 && (rc = volume->reg->engine->read(volume->reg, &r->value)))
+    if (rc == 0)
+        r->elects = volume->reg->engine->lease;
+    if (rc == 0 && (rc = volume->reg->engine->read(volume->reg, &r->value)) && !r->elects)
         snprintf(why, room, "the register cannot be read: %s", strerror(-rc));
-    return rc;
+    return r->elects ? 0 : rc; /* a majority of others may answer later */
 }
 
 static int dial_peers(struct replicator *r, char *why, size_t room) {
@@ -206,6 +208,10 @@ int replicator_start(struct volume *volume, char *why, size_t room) {
     replicator_read_position(r);
     roles_hold_load(r);
     follow_start(&r->follow, r->lease, clock_boot());
+    if (r->elects) {
+        candidate_start(r);
+        duty_start(r);
+    }
     atomic_store(&volume->replicator, r); /* the epoch's record is applied before this returns */
     start_threads(r);
     rc = roles_start(r, why, room);
@@ -260,7 +266,8 @@ void replicator_stop(struct replicator *r) {
                        r->verifier, r->pacer};
     for (unsigned i = 0; i < r->threads; i++)
         pthread_join(all[i], NULL);
-    if (r->volume->reg) {
+    fencing_stop(r);
+    if (r->volume->reg && !r->elects) {
         r->volume->reg->engine->close(r->volume->reg);
         r->volume->reg = NULL;
     }
@@ -282,6 +289,8 @@ static const char *link_state(const struct replicator *r) {
     bool all = true, feeds = false;
     for (unsigned i = 0; i < r->count; i++) {
         if (i == r->self)
+            continue;
+        if (spare_refused(r, i))
             continue;
         bool streaming = r->peers[i].feed.state == FEED_STREAMING;
         bool in_sync = streaming && (r->acks.set & 1u << i) && roles_in_set(r, i);
@@ -346,7 +355,10 @@ static json_t *show_register(const struct replicator *r) {
 }
 
 json_t *replicator_status(struct replicator *r) {
+    struct lease_view lease;
     char epoch[40];
+    if (r->elects)
+        r->elects->view(r->volume->reg, &lease);
     int64_t now = clock_boot();
     json_t *peers = json_array();
     repl_lock(r);
@@ -367,7 +379,12 @@ json_t *replicator_status(struct replicator *r) {
     json_t *slowing = slow_status(r);
     if (slowing)
         json_object_set_new(shown, "slowing", slowing);
-    set_text(shown, "trouble", r->trouble);
+    if (r->elects)
+        candidate_status(r, shown);
+    bool barred = r->elects && r->elect.why_count && (r->elect.state == ELECT_ALONE || r->elect.state == ELECT_BARRED);
+    set_text(shown, "trouble", r->trouble[0] || !barred ? r->trouble : r->elect.why[0]);
     repl_unlock(r);
+    if (r->elects)
+        json_object_set_new(shown, "lease", candidate_lease_status(r, &lease));
     return shown;
 }

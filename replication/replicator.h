@@ -7,17 +7,30 @@
 
 #include "fs/park.h"
 #include "fs/store.h"
+#include "membership/register.h"
 
 #include <jansson.h>
 
 struct volume;
 struct replicator;
 
-/* Sets volume->replicator, opens the register (STORE.register → volume->reg), asks the peers who is primary, takes this node's role (calls
- * front_become_primary if it is that), starts the threads. replicator_stop closes the register again. Either is called
- * when store, park and front are there; front may be NULL. */
+/* Opens the volume's register, if the config has one that decides by itself: volume->reg, and volume->lease if that is NULL still.
+ * Before replicator_start, and open until after the last replicator_stop. Else nothing. 0 or a negative errno with a sentence. */
+int replicator_open_register(struct volume *volume, char *why, size_t why_room);
+void replicator_close_register(struct volume *volume);
+
+/* Sets volume->replicator, takes this node's role, starts the threads. Called when store, park and front are there; front may be
+ * NULL. Without a register in volume->reg it opens the file (STORE.register), which replicator_stop closes again: then it asks the
+ * peers who is primary, and calls front_become_primary if this node is to be that. With a register whose engine has a lease
+ * (volume->reg and volume->lease are set, and stay) it returns with a standby, which stands for primary as any other. */
 int replicator_start(struct volume *volume, char *why, size_t why_room);
+/* Before replicator_stop: a primary hands over to a member of the set that is in sync, else its lease is given back; it stands no
+ * more. If the volume is stopping, the mount has gone. Within `patience` ns, if the disk answers. Without a lease: nothing. */
+void replicator_leave(struct replicator *replicator, int64_t patience);
 void replicator_stop(struct replicator *replicator);
+
+/* What an engine with a lease is opened with: it is told to the replicator that the volume has just then. */
+struct register_watch replicator_watch(struct volume *volume);
 
 /* New record (lock held): be quick. */
 void replicator_applied(struct replicator *replicator, struct entry *entry);
@@ -48,6 +61,15 @@ int replicator_promote(struct replicator *replicator, bool force, char *why, siz
  * the register, lets the peer start its epoch, becomes its standby. On any failure before the register is written this
  * node goes on as primary. */
 int replicator_switchover(struct replicator *replicator, const char *node, char *why, size_t why_room);
+
+/* This node stays standby from now on, also after a restart, as long as another one can be primary; as primary it hands over.
+ * `end`: no more. -ENOTSUP without a lease. */
+int replicator_standby(struct replicator *replicator, bool end, bool *handed_over, char *why, size_t why_room);
+/* {"ready": bool, "why": [sentences], "end": true}: may this node be stopped? New reference; asks nobody. */
+json_t *replicator_ready_to_stop(struct replicator *replicator);
+/* On the primary: changes the list of voters by one (lease_engine.edit). */
+int replicator_voters(struct replicator *replicator, enum voters_edit edit, const char *name, bool even, char *why,
+                      size_t why_room);
 
 /* Registers the control commands "promote" {"force": bool} and "switchover" {"node": name}; before control_start. The
  * answer is {"end": true, "role": …, "epoch": "counter.node"} or an error. */

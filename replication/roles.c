@@ -1,49 +1,44 @@
-/* Roles: who this node is at its start, promotion, handing over, stepping down; and the keeper, the thread in which all
- * that happens unasked.
+/* Roles: who this node is at its start, becoming primary, stepping down; and the keeper, the thread in which all that happens
+ * unasked. handover.c hands over, promote.c is asked by a person, candidate.c stands for primary by itself.
  *
  * Order, always: a new primary first stops its receiver (what it acknowledged is applied by then), then the register
- * names it, then its store begins the epoch, then changes are let in. An old one stops acknowledging, then its store
+ * names it, then it has the lease (where there is one), then its store begins the epoch, then changes are let in. An old one stops acknowledging, then its store
  * ends the epoch, then the register names another one, then that one is told.
  */
+#include "fs/events.h"
 #include "fs/front.h"
 #include "replication/parts.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 
-#define ASK_PATIENCE (500 * MS)     /* for peers' answers when it matters whether they live */
 #define START_PATIENCE (3000 * MS)  /* the same at a start: links may be coming up with us */
-#define DRAIN_PATIENCE (10000 * MS) /* of a switchover */
-#define SWITCH_PATIENCE (5000 * MS)
-#define SWITCH_AGAIN (400 * MS) /* word or answer may be lost on the way */
 #define KEEPER_TICK (50 * MS)
 #define HOLD_SAVE (1000 * MS) /* how often the position that every node has is noted in the store */
 
-static const char *own_name(const struct replicator *r) {
+const char *roles_own_name(const struct replicator *r) {
     return r->config->nodes[r->self].name;
 }
 
 /* ---- Asking ---------------------------------------------------------------------------------------------------------- */
 
-static bool all_heard_since(const struct replicator *r, int64_t since) {
+static bool all_heard_since(const struct replicator *r, uint32_t bits, int64_t since) {
     for (unsigned i = 0; i < r->count; i++)
-        if (i != r->self && r->peers[i].heard < since)
+        if (i != r->self && (bits & 1u << i) && r->peers[i].heard < since)
             return false;
     return true;
 }
 
-/* Asks every node and waits for the answers, for a moment. Returns with the lock. */
-static void ask_peers_locked(struct replicator *r, int64_t patience) {
+void roles_ask_locked(struct replicator *r, uint32_t bits, int64_t patience) {
     int64_t since = clock_boot();
     repl_lock(r);
     r->beat_now = true;
     talk_kick(r);
-    while (!all_heard_since(r, since) && repl_wait(r, &r->news, since + patience))
+    while (!all_heard_since(r, bits, since) && repl_wait(r, &r->news, since + patience))
         ;
 }
 
-/* A node that says that it is primary now, in an epoch that is not behind ours; -1: none. lock held */
-static int answering_primary(const struct replicator *r, int64_t since) {
+int roles_answering_primary(const struct replicator *r, int64_t since) {
     for (unsigned i = 0; i < r->count; i++) {
         const struct peer *peer = &r->peers[i];
         if (i != r->self && peer->heard >= since && peer->beat.role == ROLE_PRIMARY &&
@@ -55,7 +50,7 @@ static int answering_primary(const struct replicator *r, int64_t since) {
 
 /* ---- Becoming primary ------------------------------------------------------------------------------------------------ */
 
-static void resume_standby(struct replicator *r) {
+void roles_resume_standby(struct replicator *r) {
     repl_lock(r);
     follow_start(&r->follow, r->lease, clock_boot());
     r->changing = r->unsure = false;
@@ -64,11 +59,12 @@ static void resume_standby(struct replicator *r) {
     talk_kick(r);
 }
 
-/* The register has another value than this node knew. */
-static void adopt(struct replicator *r, const struct register_value *found) {
+void roles_adopt(struct replicator *r, const struct register_value *found) {
     repl_lock(r);
-    if (register_compare(found, &r->value) > 0)
+    if (register_compare(found, &r->value) > 0) {
         r->value = *found;
+        elect_value(&r->elect, strcmp(found->primary, roles_own_name(r)) == 0, clock_boot());
+    }
     repl_unlock(r);
 }
 
@@ -81,14 +77,14 @@ static void look_again(struct replicator *r) {
     repl_unlock(r);
     if (!unsure || r->volume->reg->engine->read(r->volume->reg, &found) != 0)
         return;
-    adopt(r, &found);
-    resume_standby(r);
+    roles_adopt(r, &found);
+    roles_resume_standby(r);
 }
 
 /* A promotion takes the counter after the next one: the primary that it did not hear of may be handing over to this very
  * node, and the value that it makes for that has the next one. Two values of one epoch would hide each other's set. */
-static void next_epoch(struct replicator *r, const struct position *position, unsigned node, bool promoted,
-                       struct register_value *next) {
+void roles_next_epoch(struct replicator *r, const struct position *position, unsigned node, bool promoted,
+                      struct register_value *next) {
     uint64_t counter = MAX(EPOCH_COUNTER(r->value.epoch), EPOCH_COUNTER(position->epoch));
     for (unsigned i = 0; i < r->count; i++)
         if (r->peers[i].known)
@@ -99,8 +95,6 @@ static void next_epoch(struct replicator *r, const struct position *position, un
     next->start_lsn = position->lsn;
     memcpy(next->start_chain, position->chain, CHAIN_SIZE);
 }
-
-enum start { START_ANEW, START_PROMOTED, START_HANDED_OVER, START_AGAIN };
 
 /* How far this node knows that the whole set has everything on its disk, at the start of an epoch. What lies beyond, older
  * than the epoch or not, is acknowledged when the members have told that they have it, or when they are out of the set. */
@@ -138,7 +132,7 @@ static void open_epoch(struct replicator *r, const struct register_value *next, 
     repl_unlock(r);
 }
 
-static void close_epoch(struct replicator *r) { /* lock held */
+void roles_close_epoch(struct replicator *r) { /* lock held */
     acks_stop(&r->acks);
     primary_ring_clear(r);
     r->role = ROLE_STANDBY;
@@ -152,102 +146,228 @@ static void close_epoch(struct replicator *r) { /* lock held */
         r->peers[i].joining = false;
 }
 
-/* `given`: the value that makes it primary (START_HANDED_OVER), else one is made; a promotion begins with this store as
- * the only member, another start keeps the set. role_lock held. */
-static int become_primary(struct replicator *r, enum start start, const struct register_value *given, char *why,
-                          size_t why_room) {
-    struct reg *reg = r->volume->reg;
-    struct position position;
+/* The value that makes this node primary, and the one that it is made from. */
+static void make_value(struct replicator *r, const struct beginning *beginning, const struct position *position,
+                       struct register_value *expected, struct register_value *next) {
+    bool promoted = beginning->start == START_PROMOTED || beginning->start == START_ELECTED;
     repl_lock(r);
-    r->changing = true;
-    repl_unlock(r);
-    standby_quiesce(r);
-    store_position(r->store, &position);
-    /* Alone in the set it answers for all that was acknowledged: with its disk, as when a set shrinks. */
-    if (start == START_PROMOTED && store_sync(r->store, position.lsn)) {
-        snprintf(why, why_room, "what this store has cannot be brought to its disk");
-        resume_standby(r);
-        return -EIO;
-    }
-    store_position(r->store, &position);
-
-    repl_lock(r);
-    struct register_value expected = r->value, next = given ? *given : r->value;
-    if (!given) {
-        next_epoch(r, &position, r->self, start == START_PROMOTED, &next);
-        if (start == START_PROMOTED)
-            next.member_count = 0;
-        set_add_self(r, &next);
-    }
-    repl_unlock(r);
-    int rc = EPOCH_COUNTER(next.epoch) > EPOCH_COUNTER_MAX ? -ERANGE : 0;
-    if (rc == 0 && register_compare(&next, &expected) != 0) /* a given value may have arrived by heartbeat before */
-        rc = register_settle(reg, &expected, &next);
-    if (rc) {
-        snprintf(why, why_room, "the register could not be changed: %s%s", strerror(-rc),
-                 rc == -ESTALE ? " (it has moved on; look at the status, and try again)" : "");
-        if (rc == -EINPROGRESS) { /* it may be chosen at any time: until it is known, this node acknowledges to nobody */
-            repl_lock(r);
-            r->unsure = true;
-            repl_unlock(r);
-            return rc;
+    *expected = r->value;
+    *next = beginning->given ? *beginning->given : r->value;
+    if (!beginning->given) {
+        if (r->elects && r->value.version == 0 && r->born.version) { /* what the volume was until now */
+            next->member_count = r->born.member_count;
+            memcpy(next->members, r->born.members, sizeof next->members);
         }
-        if (rc == -ESTALE)
-            adopt(r, &expected);
-        resume_standby(r);
+        roles_next_epoch(r, position, r->self, promoted, next);
+        if (beginning->start == START_PROMOTED)
+            next->member_count = 0;
+        if (beginning->start == START_ELECTED && r->value.version)
+            set_keep(r, beginning->keep, next);
+        set_add_self(r, next);
+    }
+    repl_unlock(r);
+}
+
+/* Fewer answer for what was acknowledged, or this node alone: then with the disk, as when a set shrinks. */
+static bool answers_with_disk(struct replicator *r, const struct beginning *beginning) {
+    if (beginning->start != START_ELECTED)
+        return beginning->start == START_PROMOTED;
+    repl_lock(r);
+    struct register_value kept = r->value;
+    set_keep(r, beginning->keep, &kept);
+    bool fewer = kept.member_count == 0 || kept.member_count + 1 < r->value.member_count;
+    repl_unlock(r);
+    return fewer;
+}
+
+/* The first value got its voters from the engine. */
+static void fill_voters(struct replicator *r, struct register_value *next) {
+    struct register_value found;
+    if (r->elects && next->version == 1 && r->volume->reg->engine->read(r->volume->reg, &found) == 0 &&
+        register_compare(&found, next) == 0) {
+        next->voter_count = found.voter_count;
+        memcpy(next->voters, found.voters, sizeof next->voters);
+    }
+}
+
+/* The value is chosen, or found to be: 0. */
+static int choose(struct replicator *r, const struct beginning *beginning, struct register_value *expected,
+                  struct register_value *next) {
+    struct reg *reg = r->volume->reg;
+    if (EPOCH_COUNTER(next->epoch) > EPOCH_COUNTER_MAX)
+        return -ERANGE;
+    if (register_compare(next, expected) == 0) /* a given value may have arrived by heartbeat before */
+        return 0;
+    if (!beginning->given || !r->elects) {
+        int rc = register_settle(reg, expected, next);
+        if (rc == 0)
+            fill_voters(r, next);
         return rc;
     }
-    uint64_t line = known_line(r, start, &position);
-    if (start != START_AGAIN)
-        park_reset(r->volume->park, line);
-    open_epoch(r, &next, &position, start, line);
-    rc = store_start_epoch(r->store, next.epoch, own_name(r));
-    if (rc) {
-        snprintf(why, why_room, "the store cannot begin epoch %" PRIu64 ": %s", EPOCH_COUNTER(next.epoch), strerror(-rc));
+    if (register_compare(next, expected) < 0)
+        return -ESTALE;
+    if (reg->engine->learn) /* who gives it has had it chosen */
+        reg->engine->learn(reg, next);
+    return 0;
+}
+
+static int not_chosen(struct replicator *r, int rc, const struct register_value *found, char *why, size_t why_room) {
+    snprintf(why, why_room, "the register could not be changed: %s%s", strerror(-rc),
+             rc == -ESTALE ? " (it has moved on; look at the status, and try again)" : "");
+    if (rc == -EINPROGRESS) { /* it may be chosen at any time: until it is known, this node acknowledges to nobody */
         repl_lock(r);
-        close_epoch(r);
+        r->unsure = true;
         repl_unlock(r);
-        resume_standby(r);
         return rc;
     }
+    if (rc == -ESTALE)
+        roles_adopt(r, found);
+    roles_resume_standby(r);
+    return rc;
+}
+
+static void tell_primary(struct replicator *r, const struct register_value *next, const struct position *position) {
+    char epoch[40];
+    snprintf(epoch, sizeof epoch, "%" PRIu64 ".%u", EPOCH_COUNTER(next->epoch), EPOCH_NODE(next->epoch));
+    json_t *detail = json_pack("{s:s, s:I}", "epoch", epoch, "lsn", (json_int_t)position->lsn);
+    repl_lock(r);
+    if (r->takeover.how)
+        json_object_set_new(detail, "takeover", candidate_takeover(r));
+    repl_unlock(r);
+    volume_event(r->volume, "primary", detail, "this node is primary, from LSN %" PRIu64 " on", position->lsn + 1);
+}
+
+static void serve(struct replicator *r, const struct register_value *next, const struct position *position) {
     atomic_store(&r->volume->role, ROLE_PRIMARY);
     if (r->volume->front)
         front_become_primary(r->volume->front);
+    roles_takeover_mark(r, TAKEOVER_MOUNT);
     repl_lock(r);
     r->changing = r->unsure = false;
     r->trouble[0] = 0;
     r->beat_now = true;
+    elect_serves(&r->elect);
+    r->taking.epoch = next->epoch;
+    r->taking.at = clock_now();
+    r->takeover = r->taking;
     pthread_cond_broadcast(&r->news);
     pthread_cond_signal(&r->keep_work);
     repl_unlock(r);
     talk_kick(r);
-    log_info("primary in epoch %" PRIu64 " from LSN %" PRIu64, EPOCH_COUNTER(next.epoch), position.lsn + 1);
+    log_info("primary in epoch %" PRIu64 " from LSN %" PRIu64, EPOCH_COUNTER(next->epoch), position->lsn + 1);
+    tell_primary(r, next, position);
+}
+
+int roles_become_primary(struct replicator *r, const struct beginning *beginning, char *why, size_t why_room) {
+    enum start start = beginning->start;
+    struct position position;
+    struct register_value expected, next;
+    repl_lock(r);
+    r->changing = true;
+    repl_unlock(r);
+    standby_quiesce(r);
+    roles_takeover_mark(r, TAKEOVER_RECEIVER);
+    store_position(r->store, &position);
+    if (answers_with_disk(r, beginning) && store_sync(r->store, position.lsn)) {
+        snprintf(why, why_room, "what this store has cannot be brought to its disk");
+        roles_resume_standby(r);
+        return -EIO;
+    }
+    store_position(r->store, &position);
+    roles_takeover_mark(r, TAKEOVER_DISK);
+    make_value(r, beginning, &position, &expected, &next);
+    int rc = choose(r, beginning, &expected, &next);
+    if (rc)
+        return not_chosen(r, rc, &expected, why, why_room);
+    roles_takeover_mark(r, TAKEOVER_BALLOT);
+    rc = candidate_take_lease(r, &next, why, why_room);
+    if (rc) {
+        roles_adopt(r, &next);
+        roles_resume_standby(r);
+        return rc;
+    }
+    roles_takeover_mark(r, TAKEOVER_LEASE);
+    uint64_t line = known_line(r, start, &position);
+    if (start != START_AGAIN)
+        park_reset(r->volume->park, line);
+    open_epoch(r, &next, &position, start, line);
+    rc = store_start_epoch(r->store, next.epoch, roles_own_name(r));
+    if (rc) {
+        snprintf(why, why_room, "the store cannot begin epoch %" PRIu64 ": %s", EPOCH_COUNTER(next.epoch), strerror(-rc));
+        repl_lock(r);
+        roles_close_epoch(r);
+        repl_unlock(r);
+        candidate_give_up(r);
+        roles_resume_standby(r);
+        return rc;
+    }
+    roles_takeover_mark(r, TAKEOVER_EPOCH);
+    serve(r, &next, &position);
     return 0;
+}
+
+void roles_takeover_begin(struct replicator *r, const char *how) {
+    repl_lock(r);
+    r->taking = (struct takeover){.how = how, .mark = clock_boot()};
+    repl_unlock(r);
+}
+
+void roles_takeover_mark(struct replicator *r, enum takeover_phase phase) {
+    int64_t now = clock_boot();
+    repl_lock(r);
+    r->taking.phases[phase] += now - r->taking.mark;
+    r->taking.mark = now;
+    repl_unlock(r);
 }
 
 /* ---- Ceasing --------------------------------------------------------------------------------------------------------- */
 
-/* A higher epoch has been heard of: this node acknowledges nothing more. role_lock held. */
-static void step_down(struct replicator *r) {
+void roles_step_down(struct replicator *r, const char *why) {
     repl_lock(r);
     r->changing = true;
     acks_stop(&r->acks);
     repl_unlock(r);
-    log_warning("a higher epoch exists: this node is no longer primary");
+    log_warning("%s: this node is no longer primary", why);
+    volume_event(r->volume, "standby", json_pack("{s:s}", "why", why), "%s: this node is no longer primary", why);
     slow_end(r);
+    if (r->elects) /* the store may be what hangs: nobody who waits hangs with it */
+        park_give_up(r->volume->park, -EIO);
     store_stop_epoch(r->store);
     repl_lock(r);
-    close_epoch(r);
+    roles_close_epoch(r);
     repl_unlock(r);
     park_give_up(r->volume->park, -EIO);
     atomic_store(&r->volume->role, ROLE_STANDBY);
     if (r->volume->front)
         front_become_standby(r->volume->front);
     park_give_up(r->volume->park, -EIO);
-    resume_standby(r);
+    candidate_give_up(r);
+    roles_resume_standby(r);
 }
 
-static void take_over_value(struct replicator *r) {
+/* What an engine that decides has chosen is not this node's to write down. */
+static void learn_value(struct replicator *r, const struct register_value *next) {
+    struct reg *reg = r->volume->reg;
+    struct register_value value = *next;
+    if (value.voter_count == 0 && r->value.voter_count && reg->engine->read(reg, &value) != 0)
+        return; /* from a node that does not know of voters */
+    if (reg->engine->learn)
+        reg->engine->learn(reg, &value);
+    repl_lock(r);
+    if (r->role == ROLE_PRIMARY && value.epoch == r->value.epoch) { /* its voters have changed, or it is what it proposed */
+        set_withdraw(r);
+        if (!r->acks.pending) { /* else the one who proposed finds it */
+            r->value = value;
+            acks_adopt(&r->acks, set_bits(r, &value));
+        }
+        repl_unlock(r);
+        return;
+    }
+    repl_unlock(r);
+    roles_adopt(r, &value);
+}
+
+void roles_take_over_value(struct replicator *r) {
     repl_lock(r);
     struct register_value expected = r->value, next = r->heard_value;
     bool news = r->value_heard && register_compare(&next, &expected) > 0, primary = r->role == ROLE_PRIMARY;
@@ -256,8 +376,12 @@ static void take_over_value(struct replicator *r) {
     repl_unlock(r);
     if (!news)
         return;
-    if (primary)
-        step_down(r);
+    if (primary && !(r->elects && next.epoch == expected.epoch))
+        roles_step_down(r, "a higher epoch exists");
+    if (r->elects) {
+        learn_value(r, &next);
+        return;
+    }
     bool knew_none = !expected.primary[0];
     int rc = register_settle(r->volume->reg, &expected, &next);
     repl_lock(r);
@@ -278,271 +402,6 @@ static void take_over_value(struct replicator *r) {
     repl_unlock(r);
 }
 
-/* ---- Switchover: the new primary's side ------------------------------------------------------------------------------ */
-
-static int judge_switch(struct replicator *r, const struct wire_switch *asked, char *why, size_t room) {
-    const struct register_value *value = &asked->value;
-    int rc = -EINVAL;
-    repl_lock(r);
-    bool newer = value->epoch > r->value.epoch || register_compare(value, &r->value) == 0;
-    if (r->role == ROLE_PRIMARY && value->epoch == r->value.epoch)
-        rc = 0; /* asked again: done already */
-    else if (value->epoch <= r->switch_refused)
-        snprintf(why, room, "it has said no to this handover before");
-    else if (r->role == ROLE_PRIMARY || !newer)
-        snprintf(why, room, "the register here has moved on");
-    else if (strcmp(value->primary, own_name(r)) != 0 || EPOCH_NODE(value->epoch) != r->config->nodes[r->self].number ||
-             !register_is_member(value, own_name(r), r->incarnation))
-        snprintf(why, room, "another store is meant");
-    else if (asked->lsn != r->position.lsn || memcmp(asked->chain, r->position.chain, CHAIN_SIZE) != 0)
-        snprintf(why, room, "this store is at LSN %" PRIu64 ", not at %" PRIu64, r->position.lsn, asked->lsn);
-    else
-        rc = 1;
-    repl_unlock(r);
-    return rc;
-}
-
-static void take_switch(struct replicator *r) {
-    repl_lock(r);
-    bool heard = r->switch_heard;
-    struct wire_switch asked = r->switch_asked;
-    unsigned from = r->switch_from;
-    r->switch_heard = false;
-    repl_unlock(r);
-    if (!heard)
-        return;
-    struct frame reply = {.head = {.type = WIRE_SWITCHED}};
-    int rc = judge_switch(r, &asked, reply.switched.text, WIRE_TEXT);
-    if (rc > 0)
-        rc = become_primary(r, START_HANDED_OVER, &asked.value, reply.switched.text, WIRE_TEXT);
-    reply.switched.error = (uint32_t)-rc;
-    repl_lock(r);
-    if (rc) /* the one that asked goes on by itself now: no later word may change this answer */
-        r->switch_refused = MAX(r->switch_refused, asked.value.epoch);
-    reply.head.epoch = asked.value.epoch;
-    talk_post(r, from, &reply);
-    repl_unlock(r);
-}
-
-/* ---- Switchover: the old primary's side ------------------------------------------------------------------------------ */
-
-/* Everything up to the last record is received and durable in the whole set. */
-static int drain(struct replicator *r, unsigned node, int64_t deadline) {
-    struct position position;
-    store_position(r->store, &position);
-    replicator_need(r, PARK_DURABLE, position.lsn);
-    store_want_durable(r->store, position.lsn);
-    repl_lock(r);
-    int rc = 0;
-    while (rc == 0 && (acks_line(&r->acks, PARK_DURABLE) < position.lsn || r->peers[node].feed.durable < position.lsn))
-        if (!r->acks.active || r->peers[node].feed.state != FEED_STREAMING)
-            rc = -ENOTCONN;
-        else if (atomic_load(&r->stopping))
-            rc = -ESHUTDOWN;
-        else if (!repl_wait(r, &r->news, MIN(deadline, clock_boot() + 100 * MS)) && clock_boot() >= deadline)
-            rc = -ETIMEDOUT;
-    repl_unlock(r);
-    return rc;
-}
-
-static int tell_switch(struct replicator *r, unsigned node, const struct wire_switch *change, char *why, size_t room) {
-    int64_t deadline = clock_boot() + SWITCH_PATIENCE;
-    struct frame frame = {.head = {.type = WIRE_SWITCH, .epoch = change->value.epoch}, .change = *change};
-    int rc = -ETIMEDOUT;
-    repl_lock(r);
-    r->switch_answered = false;
-    r->switch_told = change->value.epoch;
-    r->switch_to = node;
-    while (clock_boot() < deadline && !r->switch_answered && !atomic_load(&r->stopping)) {
-        int64_t again = MIN(deadline, clock_boot() + SWITCH_AGAIN);
-        talk_post(r, node, &frame);
-        while (!r->switch_answered && repl_wait(r, &r->news, again))
-            ;
-    }
-    if (r->switch_answered) {
-        rc = -(int)r->switch_answer.error;
-        snprintf(why, room, "node %s did not take over: %.200s", r->peers[node].node->name, r->switch_answer.text);
-    } else {
-        snprintf(why, room, "node %s has been named primary but has not said that it is; see its status, or promote one",
-                 r->peers[node].node->name);
-    }
-    r->switch_told = 0;
-    repl_unlock(r);
-    return rc;
-}
-
-/* After store_stop_epoch, when it did not come to a handover: the same node again, in a new epoch. */
-static void go_on_as_primary(struct replicator *r) {
-    char why[WIRE_TEXT];
-    repl_lock(r);
-    close_epoch(r);
-    repl_unlock(r);
-    atomic_store(&r->volume->role, ROLE_STANDBY);
-    if (become_primary(r, START_AGAIN, NULL, why, sizeof why)) {
-        log_error("this node could not go on as primary: %s", why);
-        if (r->volume->front)
-            front_become_standby(r->volume->front);
-        park_give_up(r->volume->park, -EIO);
-    }
-}
-
-/* The register did not take the handover. Only if it surely still names this node may this node go on. */
-static void handover_failed(struct replicator *r, int rc, const struct register_value *found, char *why, size_t room) {
-    bool own = rc != -EINPROGRESS && strcmp(found->primary, own_name(r)) == 0;
-    snprintf(why, room, "the register could not be changed: %s; this node %s", strerror(-rc),
-             own ? "goes on" : "is primary no more; when the register answers, promote the one that shall be it");
-    if (rc == -ESTALE)
-        adopt(r, found);
-    if (own) {
-        go_on_as_primary(r);
-        return;
-    }
-    repl_lock(r);
-    close_epoch(r);
-    repl_unlock(r);
-    atomic_store(&r->volume->role, ROLE_STANDBY);
-    if (r->volume->front)
-        front_become_standby(r->volume->front);
-    park_give_up(r->volume->park, -EIO);
-    resume_standby(r);
-}
-
-static int hand_over(struct replicator *r, unsigned node, char *why, size_t room) {
-    struct reg *reg = r->volume->reg;
-    struct position position;
-    uint64_t lines[PARK_LINES];
-    store_position(r->store, &position);
-    repl_lock(r);
-    r->changing = true; /* no login, no heartbeat as primary from here on */
-    struct register_value expected = r->value, next = r->value;
-    next_epoch(r, &position, node, false, &next);
-    struct wire_switch change = {.lsn = position.lsn, .value = next};
-    memcpy(change.chain, position.chain, CHAIN_SIZE);
-    primary_lines(r, lines); /* the drain saw them move; who waits there has heard nothing yet */
-    acks_stop(&r->acks);
-    repl_unlock(r);
-    primary_advance(r, lines);
-    int rc = register_settle(reg, &expected, &next);
-    if (rc) {
-        handover_failed(r, rc, &expected, why, room);
-        return rc;
-    }
-    repl_lock(r);
-    r->value = next;
-    close_epoch(r);
-    repl_unlock(r);
-    atomic_store(&r->volume->role, ROLE_STANDBY);
-    rc = tell_switch(r, node, &change, why, room);
-    if (rc < 0 && rc != -ETIMEDOUT) { /* it said no: it has not begun and will not */
-        go_on_as_primary(r);
-        return rc;
-    }
-    if (r->volume->front)
-        front_become_standby(r->volume->front);
-    park_give_up(r->volume->park, -EIO); /* what came to wait since */
-    resume_standby(r);
-    if (rc == 0)
-        log_info("handed over to node %s", r->peers[node].node->name);
-    return rc;
-}
-
-static int switchover(struct replicator *r, unsigned node, char *why, size_t room) {
-    const char *name = r->peers[node].node->name;
-    repl_lock(r);
-    const struct peer *peer = &r->peers[node];
-    bool primary = r->role == ROLE_PRIMARY, fit = peer->feed.state == FEED_STREAMING && roles_in_set(r, node);
-    if (primary && !fit)
-        snprintf(why, room, "node %s is not in sync with this one%s%.200s", name, peer->feed.why[0] ? ": " : "",
-                 peer->feed.why);
-    repl_unlock(r);
-    if (!primary) {
-        snprintf(why, room, "this node is not primary; ask the primary for the switchover");
-        return -EROFS;
-    }
-    if (!fit)
-        return -ENOTCONN;
-    if (r->volume->front)
-        front_hold(r->volume->front);
-    slow_end(r);
-    int rc = drain(r, node, clock_boot() + DRAIN_PATIENCE);
-    if (rc) {
-        snprintf(why, room, "node %s did not get everything onto its disk: %s; this node goes on as primary", name,
-                 strerror(-rc));
-        if (r->volume->front)
-            front_become_primary(r->volume->front);
-        return rc;
-    }
-    store_stop_epoch(r->store);
-    rc = drain(r, node, clock_boot() + DRAIN_PATIENCE);
-    if (rc) {
-        snprintf(why, room, "node %s did not get everything onto its disk: %s; this node goes on as primary", name,
-                 strerror(-rc));
-        go_on_as_primary(r);
-        return rc;
-    }
-    return hand_over(r, node, why, room);
-}
-
-int replicator_switchover(struct replicator *r, const char *node, char *why, size_t room) {
-    for (unsigned i = 0; i < r->count; i++) {
-        if (i == r->self || strcmp(r->config->nodes[i].name, node) != 0)
-            continue;
-        PROMISE(pthread_mutex_lock(&r->role_lock) == 0);
-        int rc = switchover(r, i, why, room);
-        PROMISE(pthread_mutex_unlock(&r->role_lock) == 0);
-        return rc;
-    }
-    snprintf(why, room, strcmp(node, own_name(r)) == 0 ? "node %s is this one" : "the volume has no node %s", node);
-    return -EINVAL;
-}
-
-/* ---- Promotion ------------------------------------------------------------------------------------------------------- */
-
-static int may_promote(struct replicator *r, char *why, size_t room) {
-    int64_t since = clock_boot();
-    ask_peers_locked(r, ASK_PATIENCE);
-    int primary = answering_primary(r, since), rc = 0;
-    if (r->role == ROLE_PRIMARY) {
-        snprintf(why, room, "this node is primary already");
-        rc = -EALREADY;
-    } else if (primary >= 0) {
-        snprintf(why, room, "node %s is primary and answers; use \"baton switchover\", which loses nothing",
-                 r->config->nodes[primary].name);
-        rc = -EBUSY;
-    } else if (r->value_heard && register_compare(&r->heard_value, &r->value) > 0) {
-        snprintf(why, room, "the register has moved on, and this node has not been able to write that down%s%.200s; try again, "
-                 "or promote a member of the set", r->trouble[0] ? ": " : "", r->trouble);
-        rc = -ESTALE;
-    } else if (!register_is_member(&r->value, own_name(r), r->incarnation)) {
-        snprintf(why, room, "this store is not in the in-sync set (it may lack what was acknowledged since LSN %" PRIu64
-                 "); promote a member of the set, or this one with --force if that loss is accepted", r->position.lsn);
-        rc = -ESTALE;
-    } else if (!r->set_heard) {
-        snprintf(why, room, "this node has not heard from a primary since it started, so another one may have gone on "
-                 "without it (this store ends at LSN %" PRIu64 "); start the other node, or promote this one with --force "
-                 "if it is sure that nothing newer exists, or if that loss is accepted", r->position.lsn);
-        rc = -ESTALE;
-    }
-    repl_unlock(r);
-    return rc;
-}
-
-int replicator_promote(struct replicator *r, bool force, char *why, size_t room) {
-    PROMISE(pthread_mutex_lock(&r->role_lock) == 0);
-    int rc = may_promote(r, why, room);
-    if (rc == -ESTALE) { /* what the others said just now may not be in the register here yet */
-        take_over_value(r);
-        rc = may_promote(r, why, room);
-    }
-    if (rc == 0 || (force && rc != -EALREADY)) {
-        if (rc)
-            log_warning("promoted by force, although: %s", why);
-        rc = become_primary(r, START_PROMOTED, NULL, why, room);
-    }
-    PROMISE(pthread_mutex_unlock(&r->role_lock) == 0);
-    return rc;
-}
-
 /* ---- The start ------------------------------------------------------------------------------------------------------- */
 
 static bool ahead_of_us(const struct replicator *r, const struct wire_position *position) {
@@ -553,7 +412,7 @@ static bool ahead_of_us(const struct replicator *r, const struct wire_position *
 
 /* Another member may have what this store lacks: this node is not to begin an epoch over its head. lock held. */
 static bool unfit_to_start(struct replicator *r, int64_t since) {
-    bool own = r->value.member_count == 0 || register_is_member(&r->value, own_name(r), r->incarnation), all = true;
+    bool own = r->value.member_count == 0 || register_is_member(&r->value, roles_own_name(r), r->incarnation), all = true;
     for (unsigned i = 0; i < r->count; i++) {
         const struct peer *peer = &r->peers[i];
         if (i == r->self)
@@ -577,22 +436,25 @@ static bool unfit_to_start(struct replicator *r, int64_t since) {
 
 int roles_start(struct replicator *r, char *why, size_t room) {
     repl_lock(r);
-    bool named = strcmp(r->value.primary, own_name(r)) == 0;
-    if (!r->value.primary[0])
+    bool named = strcmp(r->value.primary, roles_own_name(r)) == 0;
+    if (!r->elects && !r->value.primary[0])
         snprintf(r->trouble, sizeof r->trouble, "this node has not heard who is primary since its store was made");
     repl_unlock(r);
+    if (r->elects) /* as any standby */
+        return 0;
     if (!named)
         return 0;
     int64_t since = clock_boot();
     PROMISE(pthread_mutex_lock(&r->role_lock) == 0);
     /* A primary that was lost and comes back must not miss that another one was made meanwhile. */
-    ask_peers_locked(r, r->position.lsn ? START_PATIENCE : ASK_PATIENCE);
-    bool other = (r->value_heard && r->heard_value.epoch > r->value.epoch) || answering_primary(r, since) >= 0;
+    roles_ask_locked(r, ~0u, r->position.lsn ? START_PATIENCE : ASK_PATIENCE);
+    bool other = (r->value_heard && r->heard_value.epoch > r->value.epoch) || roles_answering_primary(r, since) >= 0;
     bool fit = !other && !unfit_to_start(r, since);
     if (!fit && r->trouble[0])
         log_warning("%s", r->trouble);
     repl_unlock(r);
-    int rc = fit ? become_primary(r, START_ANEW, NULL, why, room) : 0;
+    roles_takeover_begin(r, "started");
+    int rc = fit ? roles_become_primary(r, &(struct beginning){.start = START_ANEW}, why, room) : 0;
     PROMISE(pthread_mutex_unlock(&r->role_lock) == 0);
     return rc;
 }
@@ -626,10 +488,13 @@ void *keeper_thread(void *argument) {
         /* Somebody else changes the role: what there is to do is done after that. */
         if (pthread_mutex_trylock(&r->role_lock) == 0) {
             look_again(r);
-            take_over_value(r);
-            take_switch(r);
+            roles_take_over_value(r);
+            handover_take(r);
             rollback_consider(r);
+            candidate_consider(r);
             set_consider(r);
+            duty_consider(r);
+            fencing_consider(r);
             PROMISE(pthread_mutex_unlock(&r->role_lock) == 0);
         }
         tell_hold(r, told);

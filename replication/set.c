@@ -12,6 +12,7 @@
  * A proposal that has been handed to the register (`writing`) may have been chosen, whatever the answer was: it is never
  * withdrawn, but written again until its outcome is known.
  */
+#include "fs/events.h"
 #include "replication/parts.h"
 
 #include <inttypes.h>
@@ -47,6 +48,12 @@ void set_add_self(const struct replicator *r, struct register_value *value) {
             i--;
         }
     add_member(value, r->config->nodes[r->self].name, r->incarnation);
+}
+
+void set_keep(const struct replicator *r, uint32_t keep, struct register_value *value) {
+    for (unsigned i = 0; i < r->count; i++)
+        if (!(keep & 1u << i))
+            remove_member(value, r->config->nodes[i].name);
 }
 
 uint32_t set_bits(const struct replicator *r, const struct register_value *value) {
@@ -95,6 +102,8 @@ static const char *why_out(const struct replicator *r, const struct register_mem
             continue;
         if (i == r->self)
             return NULL;
+        if (spare_refused(r, i))
+            return spare_why_out(r, i);
         if (peer->feed.state == FEED_STREAMING && memcmp(peer->feed.incarnation, member->incarnation, 16) != 0)
             return "it came back with another store";
         if (peer->feed.state == FEED_STREAMING)
@@ -102,7 +111,7 @@ static const char *why_out(const struct replicator *r, const struct register_mem
         if (peer->left && peer->left >= r->primary_since)
             return "it left";
         int64_t heard = MAX(peer->feed.heard, r->primary_since);
-        return now - heard > r->lease ? "it has been silent for the lease time" : NULL;
+        return now - heard > r->lease && fencing_lets_go(r, i) ? "it has been silent for the lease time" : NULL;
     }
     return "the config has no such node any more";
 }
@@ -190,11 +199,15 @@ static int joining_node(const struct replicator *r) {
 /* True if the register is to be written now. lock held. */
 static bool shrink(struct replicator *r, int64_t now) {
     struct register_value next = r->value;
+    if (r->elects && store_stalled(r->store, SICK_LEAST / 2))
+        return false; /* it is this node that is sick: its lease will end, and a member of the set takes over */
     for (unsigned i = 0; i < r->value.member_count; i++) {
         const char *why = why_out(r, &r->value.members[i], now);
         if (!why)
             continue;
         log_warning("node %s leaves the in-sync set: %s", r->value.members[i].node, why);
+        volume_event(r->volume, "set-shrinks", json_pack("{s:s, s:s}", "node", r->value.members[i].node, "why", why),
+                     "node %s leaves the in-sync set: %s", r->value.members[i].node, why);
         remove_member(&next, r->value.members[i].node);
     }
     if (next.member_count == r->value.member_count)
@@ -223,6 +236,8 @@ static bool grow(struct replicator *r, int64_t now) {
         struct peer *peer = &r->peers[node];
         if (peer->feed.state == FEED_STREAMING && peer->feed.durable >= peer->join_lsn) {
             log_info("node %s comes into the in-sync set at LSN %" PRIu64, peer->node->name, peer->join_lsn);
+            volume_event(r->volume, "set-grows", json_pack("{s:s, s:I}", "node", peer->node->name, "lsn", (json_int_t)peer->join_lsn),
+                         "node %s comes into the in-sync set at LSN %" PRIu64, peer->node->name, peer->join_lsn);
             return true;
         }
         if (peer->feed.state != FEED_STREAMING || now - peer->join_since > JOIN_PATIENCE)

@@ -35,12 +35,13 @@ void talk_beat(struct replicator *r, struct frame *frame, uint64_t session) {
     frame->head.type = WIRE_BEAT;
     frame->head.session = session;
     frame->head.epoch = r->value.epoch;
-    frame->beat.role = r->changing ? ROLE_STANDBY : r->role;
+    frame->beat.role = r->changing || !candidate_holds(r) ? ROLE_STANDBY : r->role;
     frame->beat.position = r->position;
     roles_hold(r, &frame->beat.hold);
     frame->beat.sent = clock_boot();
     frame->beat.value = r->value;
     memcpy(frame->beat.incarnation, r->incarnation, 16);
+    frame->beat.flags = (r->stays ? BEAT_STAYS : 0) | (store_stalled(r->store, MAX(r->lease, SICK_LEAST)) ? BEAT_SICK : 0);
     snprintf(frame->beat.program, sizeof frame->beat.program, "%s", PACKAGE_VERSION);
 }
 
@@ -99,6 +100,9 @@ static void hear_beat(struct replicator *r, const struct link_message *message) 
     int64_t now = clock_boot();
     peer->known = true;
     peer->heard = now;
+    fencing_heard(r, message->node);
+    if (beat->role == ROLE_PRIMARY)
+        r->primary_left = false;
     peer->beat = *beat;
     peer->features = message->frame.head.features;
     peer->version = message->frame.head.version_max;
@@ -108,6 +112,8 @@ static void hear_beat(struct replicator *r, const struct link_message *message) 
     bool word = present && beat->role == ROLE_PRIMARY;
     if (word && register_compare(&beat->value, &r->value) == 0)
         r->set_heard = true;
+    if (beat->role == ROLE_PRIMARY && beat->value.epoch >= r->value.epoch)
+        elect_heard(&r->elect, now);
     if (present)
         follow_behind(&r->follow, beat->position.lsn, now);
     if (register_compare(&beat->value, &r->value) > 0 &&
@@ -143,6 +149,9 @@ static void hear_bye(struct replicator *r, const struct link_message *message) {
         primary_end_session(r, message->node, "it said: %s", message->frame.bye.text);
     } else if (in_session(&r->follow) && r->follow.session == session && r->follow.primary == message->node) {
         follow_end(&r->follow, clock_boot(), "the primary said: %s", message->frame.bye.text);
+        elect_freed(&r->elect);
+        r->primary_left = true;
+        pthread_cond_signal(&r->keep_work);
     }
 }
 

@@ -132,6 +132,31 @@ static void get_value(struct cursor_in *in, struct register_value *value) {
         in->bad = true;
 }
 
+/* Since version 3: behind all that was there before. */
+static void put_voters(struct cursor_out *out, const struct register_value *value) {
+    if (WIRE_VERSION_MAX < 3)
+        return;
+    put_u32(out, value->voter_count);
+    for (unsigned i = 0; i < value->voter_count; i++) {
+        put_text(out, value->voters[i].name, sizeof value->voters[i].name);
+        put(out, value->voters[i].id, 16);
+    }
+}
+static void get_voters(struct cursor_in *in, const struct wire_head *head, struct register_value *value) {
+    value->voter_count = 0;
+    if (WIRE_VERSION_MAX < 3 || head->version_max < 3)
+        return;
+    value->voter_count = get_u32(in);
+    if (value->voter_count > REGISTER_VOTERS_MAX) {
+        in->bad = true;
+        value->voter_count = 0;
+    }
+    for (unsigned i = 0; i < value->voter_count; i++) {
+        get_node_name(in, value->voters[i].name, false);
+        get(in, value->voters[i].id, 16);
+    }
+}
+
 /* Questions have all fields, whatever their kind. */
 static void put_ask_copy(struct cursor_out *out, const struct wire_ask_copy *ask) {
     PROMISE(ask->after.length <= KEY_MAX && ask->place_count <= COPY_PLACES_MAX);
@@ -223,6 +248,9 @@ static void put_body(struct cursor_out *out, const struct frame *frame) {
         put_value(out, &frame->beat.value);
         if (WIRE_VERSION_MAX >= 2)
             put_text(out, frame->beat.program, WIRE_PROGRAM);
+        if (WIRE_VERSION_MAX >= 3)
+            put_u32(out, frame->beat.flags);
+        put_voters(out, &frame->beat.value);
         break;
     case WIRE_ACK:
         put_u64(out, frame->ack.received);
@@ -237,6 +265,7 @@ static void put_body(struct cursor_out *out, const struct frame *frame) {
         put_u64(out, frame->change.lsn);
         put(out, frame->change.chain, CHAIN_SIZE);
         put_value(out, &frame->change.value);
+        put_voters(out, &frame->change.value);
         break;
     case WIRE_ASK_COPY:
         put_ask_copy(out, &frame->ask);
@@ -342,6 +371,8 @@ static void get_body(struct cursor_in *in, struct frame *frame) {
         frame->beat.program[0] = '\0';
         if (WIRE_VERSION_MAX >= 2 && frame->head.version_max >= 2)
             get_text(in, frame->beat.program, WIRE_PROGRAM);
+        frame->beat.flags = WIRE_VERSION_MAX >= 3 && frame->head.version_max >= 3 ? get_u32(in) : 0;
+        get_voters(in, &frame->head, &frame->beat.value);
         if (frame->beat.role > 1)
             in->bad = true;
         break;
@@ -365,6 +396,7 @@ static void get_body(struct cursor_in *in, struct frame *frame) {
         frame->change.lsn = get_u64(in);
         get(in, frame->change.chain, CHAIN_SIZE);
         get_value(in, &frame->change.value);
+        get_voters(in, &frame->head, &frame->change.value);
         break;
     case WIRE_ASK_COPY:
         get_ask_copy(in, &frame->ask);

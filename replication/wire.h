@@ -26,7 +26,7 @@
 
 #ifndef WIRE_VERSION_MAX /* tests build programs of other versions */
 #define WIRE_VERSION_MIN 1u /* protocol versions that this program speaks */
-#define WIRE_VERSION_MAX 2u /* 2: BEAT tells the program */
+#define WIRE_VERSION_MAX 3u /* 2: BEAT tells the program; 3: BEAT has flags, it and SWITCH the register's voters */
 #define WIRE_FEATURES WIRE_COMPARES /* optional parts of the protocol that it offers */
 #endif
 #define WIRE_COMPARES 1u /* feature: answers COPY_COMPARE, COPY_HASHES and COPY_RANGE */
@@ -107,6 +107,8 @@ struct wire_answer {
     uint8_t fork_chain[CHAIN_SIZE];
     char text[WIRE_TEXT];
 };
+#define BEAT_STAYS 1u /* a person wants this node to stay standby */
+#define BEAT_SICK 2u  /* its store makes no progress */
 struct wire_beat {
     uint32_t role; /* enum role */
     uint8_t incarnation[16];
@@ -115,6 +117,7 @@ struct wire_beat {
     int64_t sent;  /* the sender's clock_boot() */
     struct register_value value;
     char program[WIRE_PROGRAM]; /* its version; empty: from before version 2 */
+    uint32_t flags;             /* BEAT_…; 0: from before version 3 */
 };
 struct wire_ack {
     uint64_t received;

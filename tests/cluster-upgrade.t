@@ -62,9 +62,9 @@ ok "the standby is stopped" stop_node b
 ok "and started with the new program" start_as b "$current"
 through_everything "a new standby" "$current" "$previous"
 is "$primary" b "now the new one is primary"
-is "$(status_of b replication protocol)" 2 "it speaks protocol 2"
+is "$(status_of b replication protocol)" 3 "it speaks protocol 3"
 is "$(runs b protocol)" 1 "and knows that the other one does not"
-like "$("$BATON" status --config "$CONFIG" --node b)" "with protocol 1; this node speaks 2" "it tells so"
+like "$("$BATON" status --config "$CONFIG" --node b)" "with protocol 1; this node speaks 3" "it tells so"
 through_everything "a new primary" "$previous" "$current"
 is "$primary" a "the old one is primary again"
 ok "the old one hands over to the new one" hand_over
@@ -83,8 +83,8 @@ ok "both mounts are equal" equal
 stop_node a
 ok "a starts with a program that is too far away" start_as a "$distant"
 unfit() { [[ "$(runs "$1" why)" = *"versions $2"*"upgrade the node with the older program"* ]]; }
-ok "the primary says so" wait_until 60 unfit b "3 to 3"
-ok "so does the other one" wait_until 60 unfit a "1 to 2"
+ok "the primary says so" wait_until 60 unfit b "9 to 9"
+ok "so does the other one" wait_until 60 unfit a "1 to 3"
 ok "the primary goes on alone" wait_until 60 touch "$(mount_of b)/alone"
 stop_node a
 ok "a starts with the right one" start_as a "$current"

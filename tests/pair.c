@@ -1,5 +1,7 @@
 #include "tests/pair.h"
 #include "membership/register.h"
+#include "replication/parts.h"
+#include "tests/played_register.h"
 #include "tests/tap.h"
 
 #include <arpa/inet.h>
@@ -78,6 +80,8 @@ void pair_start(struct pair *pair, unsigned node) {
     volume->park = park_create();
     volume->local = park_create();
     volume_watch(volume);
+    if (pair->played)
+        played_open(pair->played, node, volume);
     if (replicator_start(volume, why, sizeof why))
         bail("node %s: %s", volume->self->name, why);
 }
@@ -87,10 +91,24 @@ void pair_stop(struct pair *pair, unsigned node) {
     if (!volume->store)
         return;
     replicator_stop(volume->replicator);
+    if (pair->played)
+        played_close(pair->played, node, volume);
     store_close(volume->store);
     park_free(volume->park);
     park_free(volume->local);
     memset(volume, 0, sizeof *volume);
+}
+
+void pair_leave(struct pair *pair, unsigned node) {
+    replicator_leave(pair->nodes[node].replicator, 5000000000);
+    pair_stop(pair, node);
+}
+
+void pair_silence(struct pair *pair, unsigned node) {
+    struct replicator *r = atomic_load(&pair->nodes[node].replicator);
+    if (pair->played)
+        atomic_store(&pair->played->nodes[node].unreachable, true);
+    link_shutdown(r->link);
 }
 
 bool pair_wait_link(struct pair *pair, unsigned node, const char *state, int seconds) {

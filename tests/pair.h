@@ -8,7 +8,10 @@
 #include "fs/volume.h"
 #include "replication/replicator.h"
 
+struct played_register;
+
 struct pair {
+    struct played_register *played; /* the register of both, with a lease; NULL: a file on each */
     struct config config;
     char secrets[2][KEY_TEXT];
     struct volume nodes[2];
@@ -17,7 +20,10 @@ struct pair {
 /* Config (ports are free ones), keys, formatted stores under test_directory(). */
 void pair_make(struct pair *pair, enum transport transport);
 void pair_start(struct pair *pair, unsigned node); /* bails out if it does not start */
-void pair_stop(struct pair *pair, unsigned node);
+void pair_stop(struct pair *pair, unsigned node); /* without leaving: as if it died, but for the goodbye */
+void pair_leave(struct pair *pair, unsigned node); /* orderly */
+/* Nothing comes from this node any more, and nobody hears it: no goodbye either. pair_stop is to follow. */
+void pair_silence(struct pair *pair, unsigned node);
 /* Waits up to `seconds` until `link` of the node's status is this state; false with a diag of the status. */
 bool pair_wait_link(struct pair *pair, unsigned node, const char *state, int seconds);
 bool pair_wait_role(struct pair *pair, unsigned node, enum role role, int seconds);

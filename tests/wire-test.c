@@ -26,6 +26,11 @@ static void fill_value(struct register_value *value) {
     for (unsigned i = 0; i < REGISTER_MEMBERS_MAX; i++)
         memset(value->members[i].node, 'a' + (int)i, 63);
     value->start_lsn = 77;
+    value->voter_count = REGISTER_VOTERS_MAX;
+    for (unsigned i = 0; i < REGISTER_VOTERS_MAX; i++) {
+        memset(value->voters[i].name, 'p' + (int)i, 63);
+        memset(value->voters[i].id, (int)i, 16);
+    }
 }
 
 static void fill(struct frame *frame, uint8_t type) {
@@ -40,7 +45,7 @@ static void fill(struct frame *frame, uint8_t type) {
         memset(frame->answer.text, 'x', WIRE_TEXT - 1);
         break;
     case WIRE_BEAT:
-        frame->beat = (struct wire_beat){.role = 1, .position = position, .hold = 30};
+        frame->beat = (struct wire_beat){.role = 1, .position = position, .hold = 30, .flags = BEAT_STAYS};
         fill_value(&frame->beat.value);
         break;
     case WIRE_ACK:
@@ -396,9 +401,18 @@ static void neighbours_are_understood(void) {
     }
     fill(&frame, WIRE_BEAT);
     strcpy(frame.beat.program, "9.9");
-    size_t length = wire_encode(&frame, buffer), added = sizeof(uint32_t) + strlen("9.9");
+    size_t length = wire_encode(&frame, buffer), program = sizeof(uint32_t) + strlen("9.9"),
+           third = 2 * sizeof(uint32_t) + REGISTER_VOTERS_MAX * (sizeof(uint32_t) + 63 + 16), added = program + third;
     is_int(0, wire_decode(buffer, length, &back), "a beat is understood");
     is_string("9.9", back.beat.program, "with the program's version");
+    is_int(BEAT_STAYS, back.beat.flags, "its flags");
+    is_int(REGISTER_VOTERS_MAX, back.beat.value.voter_count, "and the register's voters");
+    head->version_max = 2;
+    head->length = (uint32_t)(length - third);
+    mend(buffer, length - third);
+    is_int(0, wire_decode(buffer, length - third, &back), "so is one of version 2");
+    is_string("9.9", back.beat.program, "with the program's version");
+    ok(back.beat.flags == 0 && back.beat.value.voter_count == 0, "without flags and voters");
     head->version_max = 1;
     head->length = (uint32_t)(length - added);
     mend(buffer, length - added);

@@ -1,0 +1,141 @@
+/* Fencing: the program that powers another node off, and two nodes that are alone with it: who goes on, and who does not. */
+#include "membership/fence.h"
+#include "replication/parts.h"
+#include "tests/pair.h"
+#include "tests/tap.h"
+
+#include <stdio.h>
+#include <sys/stat.h>
+
+#define LONG 60
+
+static char program[1000];
+
+static void write_program(const char *text) {
+    char next[1200];
+    snprintf(program, sizeof program, "%s/fence", test_directory());
+    snprintf(next, sizeof next, "%s.next", program);
+    FILE *file = fopen(next, "we");
+    if (!file || fprintf(file, "#!/bin/sh\n%s\n", text) < 0 || fclose(file) != 0 || chmod(next, 0755) < 0 || rename(next, program) < 0)
+        bail("the program cannot be written");
+}
+
+static int run(int64_t timeout, char *why, size_t room) {
+    why[0] = 0;
+    return fence_run(program, "projects", "b", timeout, NULL, why, room);
+}
+
+static void programs(void) {
+    char why[400], text[1200];
+    write_program("[ \"$1 $2 $BATON_VOLUME $BATON_NODE\" = 'projects b projects b' ] || exit 9");
+    is_int(0, run(LONG * 1000000000ll, why, sizeof why), "it is told which node of which volume %s", why);
+    write_program("exit 3");
+    is_int(-EIO, run(LONG * 1000000000ll, why, sizeof why), "another status is a failure");
+    ok(strstr(why, "by status 3 that node b is not off") != NULL, "and told: %s", why);
+    write_program("kill -9 $$");
+    is_int(-EIO, run(LONG * 1000000000ll, why, sizeof why), "so is a signal: %s", why);
+    snprintf(text, sizeof text, "sleep 600 & echo $! >%s/child; wait", test_directory());
+    write_program(text);
+    is_int(-ETIMEDOUT, run(500000000, why, sizeof why), "one that does not end is killed: %s", why);
+    snprintf(text, sizeof text, "%s/child", test_directory());
+    FILE *file = fopen(text, "re");
+    int child = 0;
+    ok(file && fscanf(file, "%d", &child) == 1 && child > 0, "it had a child");
+    if (file)
+        fclose(file);
+    int64_t deadline = clock_boot() + LONG * 1000000000ll;
+    char state[64];
+    bool gone = false;
+    while (!gone && clock_boot() < deadline) { /* init, or whoever takes its place here, may leave it as a zombie */
+        snprintf(state, sizeof state, "/proc/%d/stat", child);
+        file = fopen(state, "re");
+        char letter = 'X';
+        gone = !file || fscanf(file, "%*d (%*[^)]) %c", &letter) != 1 || letter == 'Z';
+        if (file)
+            fclose(file);
+        usleep(10000);
+    }
+    ok(gone, "which is killed with it");
+    unlink(program);
+    is_int(-ENOENT, run(LONG * 1000000000ll, why, sizeof why), "one that is not there: %s", why);
+    atomic_bool cancelled = true;
+    write_program("sleep 600");
+    is_int(-ETIMEDOUT, fence_run(program, "projects", "b", LONG * 1000000000ll, &cancelled, why, sizeof why), "one that nobody waits for any more");
+}
+
+static bool wait_for_trouble(struct pair *pair, unsigned node, const char *word) {
+    int64_t deadline = clock_boot() + LONG * 1000000000ll;
+    for (;;) {
+        json_t *status = replicator_status(pair->nodes[node].replicator);
+        const char *trouble = json_string_value(json_object_get(status, "trouble"));
+        bool found = trouble && strstr(trouble, word);
+        json_decref(status);
+        if (found || clock_boot() > deadline)
+            return found;
+        usleep(5000);
+    }
+}
+
+/* Only a is off, says the program, when it is asked for a. */
+static void primary_is_silent(struct pair *pair) {
+    write_program("[ $2 = a ]");
+    pair_start(pair, 0);
+    pair_start(pair, 1);
+    ok(pair_wait_link(pair, 0, "working", LONG) && pair_wait_link(pair, 1, "working", LONG), "in sync");
+    is_int(0, pair_create_file(pair, 0, "acknowledged", NULL), "a change is acknowledged");
+    pair_silence(pair, 0);
+    ok(pair_wait_role(pair, 1, ROLE_PRIMARY, LONG), "the primary is silent, and off by the program: the standby takes over");
+    struct attributes attributes;
+    is_int(0, op_lookup(pair->nodes[1].store, ROOT_INO, "acknowledged", &attributes), "what was acknowledged is there");
+    is_int(0, pair_create_file(pair, 1, "on b", NULL), "it works");
+    struct caller caller = {0};
+    uint64_t lsn;
+    is_int(0, op_create(pair->nodes[0].store, &caller, ROOT_INO, "on a", S_IFREG | 0644, 0, NULL, &attributes, &lsn), "the one that is cut off makes a change");
+    is_int(-ETIMEDOUT, pair_wait_for(pair, 0, WAIT_CHANGE, lsn, 2), "but does not acknowledge it: b is not off");
+    ok(wait_for_trouble(pair, 0, "nobody goes on without node b"), "and says why");
+    park_give_up(pair->nodes[0].park, -EIO);
+    pair_stop(pair, 0);
+    pair_start(pair, 0);
+    ok(pair_wait_link(pair, 1, "working", LONG), "it comes back");
+    is_int(-ENOENT, op_lookup(pair->nodes[0].store, ROOT_INO, "on a", &attributes), "without that change");
+    is_int(ROLE_STANDBY, atomic_load(&pair->nodes[0].role), "as standby");
+}
+
+/* b is primary now. */
+static void standby_is_silent(struct pair *pair) {
+    write_program("[ $2 = a ]");
+    pair_silence(pair, 0);
+    is_int(0, pair_create_file(pair, 1, "alone", NULL), "the standby is silent, and off by the program: the primary goes on alone");
+    pair_stop(pair, 0);
+    pair_start(pair, 0);
+    ok(pair_wait_link(pair, 1, "working", LONG), "it comes back");
+}
+
+static void stopped_by_a_person(struct pair *pair) {
+    char text[1200];
+    snprintf(text, sizeof text, "touch %s/ran", test_directory());
+    write_program(text);
+    pair_stop(pair, 1);
+    usleep(3000000); /* three lease times: what is not to happen has had its time */
+    snprintf(text, sizeof text, "%s/ran", test_directory());
+    ok(access(text, F_OK) < 0, "a primary that was stopped in order is not powered off");
+    is_int(ROLE_STANDBY, atomic_load(&pair->nodes[0].role), "a person decides");
+    pair_start(pair, 1);
+    ok(pair_wait_link(pair, 1, "working", LONG), "it comes back");
+}
+
+int main(void) {
+    plan_lazy();
+    programs();
+    struct pair *pair = calloc(1, sizeof *pair);
+    pair_make(pair, TRANSPORT_CLEAR);
+    snprintf(pair->config.fence, sizeof pair->config.fence, "%s", program);
+    pair->config.fence_ms = 20000;
+    primary_is_silent(pair);
+    standby_is_silent(pair);
+    stopped_by_a_person(pair);
+    pair_stop(pair, 0);
+    pair_stop(pair, 1);
+    free(pair);
+    return 0;
+}
