@@ -248,7 +248,7 @@ static void voters_close(struct reg *reg) {
     v->ended = true;
     PROMISE(pthread_cond_broadcast(&v->changed) == 0);
     voters_unlock(v);
-    talk_stop(v);
+    asker_stop(v);
     PROMISE(pthread_join(v->teller, NULL) == 0);
     dispose(v);
 }
@@ -304,7 +304,7 @@ static struct voters *make(const struct config *config, const struct node_config
 }
 
 static void begin(struct voters *v) {
-    talk_start(v);
+    asker_start(v);
     PROMISE(pthread_create(&v->teller, NULL, tell, v) == 0);
     pthread_setname_np(v->teller, "voters-watch");
     voters_lock(v);

@@ -132,9 +132,9 @@ void voters_tell_lost(struct voters *v, epoch_t epoch);
 
 /* ---- voters_talk.c ---- */
 
-void talk_start(struct voters *v);
-void talk_stop(struct voters *v); /* waits for it; without the lock */
-void talk_kick(struct voters *v);
+void asker_start(struct voters *v);
+void asker_stop(struct voters *v); /* waits for it; without the lock */
+void asker_kick(struct voters *v);
 
 /* Lock held. The seat of that name, -1: the config has none. */
 int seat_named(const struct voters *v, const char *name);
@@ -145,7 +145,7 @@ void round_more(struct voters *v, struct round *round, unsigned to); /* to these
 void round_end(struct voters *v, struct round *round);               /* also one that was not begun, or has ended */
 
 /* An answer of that seat, decoded. Any thread, without the lock. */
-void talk_answer(struct voters *v, unsigned seat, const struct ask_answer *answer);
+void asker_answer(struct voters *v, unsigned seat, const struct ask_answer *answer);
 
 /* A socket to that voter of the config, set up like all others. NULL with a line in the log. */
 void *voters_dial(const struct config *config, const struct node_config *self, const char *secret, void *context,

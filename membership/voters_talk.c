@@ -142,7 +142,7 @@ void round_begin(struct voters *v, struct round *round, unsigned to) {
     round->until = INT64_MAX;
     round->next = v->rounds;
     v->rounds = round;
-    talk_kick(v);
+    asker_kick(v);
 }
 
 void round_more(struct voters *v, struct round *round, unsigned to) {
@@ -150,7 +150,7 @@ void round_more(struct voters *v, struct round *round, unsigned to) {
     round->to |= more;
     round->fresh |= more;
     if (more)
-        talk_kick(v);
+        asker_kick(v);
 }
 
 void round_end(struct voters *v, struct round *round) {
@@ -221,7 +221,7 @@ static int64_t renew(struct voters *v, bool asked, bool fit, unsigned ready, int
 
 static void own_answered(void *context, const struct ask_answer *answer) {
     struct voters *v = context;
-    talk_answer(v, (unsigned)v->own, answer);
+    asker_answer(v, (unsigned)v->own, answer);
 }
 
 /* Without the lock: it may answer before it returns. The questions are the talker's. */
@@ -305,7 +305,7 @@ static struct round *round_asked(const struct voters *v, unsigned seat, const st
     return NULL;
 }
 
-void talk_answer(struct voters *v, unsigned seat_number, const struct ask_answer *answer) {
+void asker_answer(struct voters *v, unsigned seat_number, const struct ask_answer *answer) {
     struct seat *seat = &v->seats[seat_number];
     if (memcmp(answer->volume, v->config->volume_id, sizeof answer->volume) != 0 ||
         (answer->status == ASK_ANSWERED && strcmp(answer->voter, seat->name) != 0))
@@ -349,13 +349,13 @@ static void take_in(struct voters *v, unsigned seat) {
                 return;
         }
         if (whole && ask_decode_answer(bytes, (size_t)n, &answer) == 0)
-            talk_answer(v, seat, &answer);
+            asker_answer(v, seat, &answer);
     }
 }
 
 /* ---- The thread ------------------------------------------------------------------------------------------------------ */
 
-void talk_kick(struct voters *v) {
+void asker_kick(struct voters *v) {
     uint64_t one = 1;
     ssize_t n = write(v->wake, &one, sizeof one);
     PROMISE(n == sizeof one || errno == EAGAIN); /* EAGAIN: it has been kicked often enough */
@@ -407,7 +407,7 @@ static void *talk(void *argument) {
     return NULL;
 }
 
-void talk_start(struct voters *v) {
+void asker_start(struct voters *v) {
     v->context = zmq_ctx_new();
     v->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     PROMISE(v->context && v->wake >= 0);
@@ -415,8 +415,8 @@ void talk_start(struct voters *v) {
     pthread_setname_np(v->talker, "voters");
 }
 
-void talk_stop(struct voters *v) {
-    talk_kick(v);
+void asker_stop(struct voters *v) {
+    asker_kick(v);
     PROMISE(pthread_join(v->talker, NULL) == 0);
     while (zmq_ctx_term(v->context) < 0 && errno == EINTR)
         ;
