@@ -46,8 +46,12 @@ other() { [ "$1" = a ] && echo b || echo a; }
 for_long() { sleep "$(awk "BEGIN { print ($lease_ms * 2.2 + 300) / 1000 }")"; } # how long a fault lasts: longer than the lease
 for_short() { sleep "0.$((RANDOM % 4 + 1))"; }                                # ... or not
 lasts() { if [ $((RANDOM % 3)) = 0 ]; then for_short; else for_long; fi; }
-still() { kill -STOP "$@"; lasts; kill -CONT "$@"; }
-pids_of() { echo "${node_pid[$1]} $(daemon_pid "$1")"; }
+still() { # PIDS; one that was stuck for too long may have been ended by its supervisor meanwhile
+    kill -STOP "$@"
+    lasts
+    kill -CONT "$@" 2>/dev/null
+}
+pids_of() { echo "${node_parent[$1]} $(daemon_pid "$1")"; } # the supervisor and who serves
 cut_from() { ip -n "$ID-$1" neighbour replace "${address[$2]}" lladdr 02:00:00:00:00:fe nud permanent dev eth0; }
 mend_from() { ip -n "$ID-$1" neighbour delete "${address[$2]}" dev eth0 2>/dev/null; }
 one_way() { cut_from "$1" "$2"; lasts; mend_from "$1" "$2"; }
