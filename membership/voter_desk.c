@@ -1,50 +1,9 @@
-#include "membership/voter_desk.h"
+#include "membership/voter_desk_parts.h"
 
 #include <arpa/inet.h>
-#include <pthread.h>
 #include <stdio.h>
 
-#define WAITING_MAX 8u               /* of one node, for the disk, in one volume */
-#define AGAIN_AFTER INT64_C(1000000000) /* after a save that failed, where renewals depend on the next one */
-
-struct desk_node {
-    char name[64];
-    char identity[64]; /* its key, or in the clear its address, as connections have it */
-    unsigned waiting;
-};
-
-struct entry {
-    uint8_t volume[16];
-    char name[64];
-    unsigned node_count;
-    struct desk_node nodes[CONFIG_NODES_MAX];
-    int64_t lease;
-    struct voter voter;         /* as it decides: with what is not saved yet */
-    struct voter_state durable; /* as the disk has it, or had it before a save that failed */
-    int64_t older_until;        /* until then there may be grants for a longer lease time, of an earlier process */
-    uint64_t changed, saved;    /* changes of the state, and how many of them are durable */
-    bool unsure;                /* the disk may come to name another holder than `durable` does, or the voter's state does */
-    int64_t again_at;           /* when to save it again; 0: no need */
-    char why[128];              /* the last save failed */
-    bool to_save;
-    struct desk_waiting *first, **end;
-    const struct register_watch *watch;
-    bool freed, telling;
-    int64_t free_at, told_at; /* when nobody has a grant any more; which of these the watch was told of */
-    uint64_t asked, refused, failed;
-};
-
-struct desk {
-    enum transport transport;
-    int wake;
-    pthread_mutex_t lock;
-    pthread_cond_t work, told;
-    bool stop;
-    struct entry **entries; /* sorted by volume */
-    unsigned count, room;
-    unsigned turn; /* where the next batch begins to look */
-    uint64_t unknown, dropped;
-};
+#define WAITING_MAX 8u /* of one node, for the disk, in one volume */
 
 /* ---- Identities -------------------------------------------------------------------------------------------------------- */
 
@@ -71,9 +30,14 @@ static int take_nodes(struct entry *entry, enum transport transport, const struc
                      transport == TRANSPORT_CURVE ? "public-key" : "address tcp://IP:PORT");
             return -EINVAL;
         }
-        for (unsigned k = 0; k < entry->node_count; k++)
-            if (strcmp(nodes[i].name, entry->nodes[k].name) == 0)
-                nodes[i].waiting = entry->nodes[k].waiting;
+    }
+    for (struct desk_waiting *each = entry->first; each; each = each->next) {
+        unsigned now = each->node < CONFIG_NODES_MAX ? 0 : CONFIG_NODES_MAX;
+        while (now < config->node_count && strcmp(nodes[now].name, entry->nodes[each->node].name) != 0)
+            now++;
+        each->node = now < config->node_count ? now : CONFIG_NODES_MAX;
+        if (each->node < CONFIG_NODES_MAX)
+            nodes[each->node].waiting++;
     }
     memcpy(entry->nodes, nodes, sizeof nodes);
     entry->node_count = config->node_count;
@@ -105,7 +69,7 @@ static unsigned place_of(const struct desk *desk, const uint8_t volume[16], bool
     return low;
 }
 
-static struct entry *find(const struct desk *desk, const uint8_t volume[16]) {
+struct entry *entry_find(const struct desk *desk, const uint8_t volume[16]) {
     bool found;
     unsigned at = place_of(desk, volume, &found);
     return found ? desk->entries[at] : NULL;
@@ -134,7 +98,7 @@ static void refuse(struct entry *entry, struct ask_answer *answer, enum ask_stat
 }
 
 /* All that wait, with a refusal. */
-static struct desk_waiting *refuse_all(struct entry *entry, const char *why) {
+struct desk_waiting *entry_refuse_all(struct entry *entry, const char *why) {
     struct desk_waiting *list = entry->first;
     for (struct desk_waiting *each = list; each; each = each->next)
         refuse(entry, &each->answer, ASK_FAILED, why);
@@ -148,7 +112,7 @@ static struct desk_waiting *refuse_all(struct entry *entry, const char *why) {
 struct desk_waiting *desk_close(struct desk *desk) {
     struct desk_waiting *all = NULL, **end = &all;
     for (unsigned i = 0; i < desk->count; i++) {
-        *end = refuse_all(desk->entries[i], "this voter is stopping");
+        *end = entry_refuse_all(desk->entries[i], "this voter is stopping");
         while (*end)
             end = &(*end)->next;
         free(desk->entries[i]);
@@ -168,7 +132,7 @@ static void wait_told(struct desk *desk, struct entry *entry) {
 
 bool desk_durable(struct desk *desk, const uint8_t volume[16], struct voter_state *state) {
     pthread_mutex_lock(&desk->lock);
-    const struct entry *entry = find(desk, volume);
+    const struct entry *entry = entry_find(desk, volume);
     if (entry)
         *state = entry->durable;
     pthread_mutex_unlock(&desk->lock);
@@ -195,7 +159,7 @@ static int insert(struct desk *desk, struct entry *entry) {
 }
 
 /* While the watch waits for one moment, it looks again then: a later one need not wake anybody. */
-static void note_free_at(const struct desk *desk, struct entry *entry) {
+void entry_note_free_at(const struct desk *desk, struct entry *entry) {
     int64_t grant = entry->voter.grant.node[0] ? entry->voter.grant.until : 0;
     bool waits = entry->free_at != entry->told_at && !entry->freed;
     entry->free_at = MAX(grant, entry->voter.quiet_until);
@@ -216,7 +180,7 @@ static void begin(const struct desk *desk, struct entry *entry, const char *vote
     entry->durable = *state;
     entry->lease = lease;
     entry->end = &entry->first;
-    note_free_at(desk, entry);
+    entry_note_free_at(desk, entry);
 }
 
 static int take_config(struct desk *desk, struct entry *entry, const struct config *config, const struct register_watch *watch,
@@ -242,7 +206,7 @@ int desk_serve(struct desk *desk, const struct config *config, const char *voter
     int64_t lease = (int64_t)config->lease_ms * 1000000;
     int rc;
     pthread_mutex_lock(&desk->lock);
-    struct entry *entry = find(desk, config->volume_id);
+    struct entry *entry = entry_find(desk, config->volume_id);
     if (entry) {
         wait_told(desk, entry);
         rc = take_config(desk, entry, config, watch, why, why_room);
@@ -269,14 +233,14 @@ int desk_serve(struct desk *desk, const struct config *config, const char *voter
 int desk_drop(struct desk *desk, const uint8_t volume[16], struct desk_waiting **waiting) {
     *waiting = NULL;
     pthread_mutex_lock(&desk->lock);
-    struct entry *entry = find(desk, volume);
+    struct entry *entry = entry_find(desk, volume);
     if (entry) {
         wait_told(desk, entry);
         bool found;
         unsigned at = place_of(desk, volume, &found);
         desk->count--;
         memmove(desk->entries + at, desk->entries + at + 1, (desk->count - at) * sizeof *desk->entries);
-        *waiting = refuse_all(entry, "this voter does not serve the volume any more");
+        *waiting = entry_refuse_all(entry, "this voter does not serve the volume any more");
         free(entry);
     }
     pthread_mutex_unlock(&desk->lock);
@@ -323,7 +287,7 @@ static void voter_decides(struct voter *voter, const struct ask_question *questi
 
 /* What is told at once is what the disk has: of what it may still lose, nobody may conclude anything. (A promise that is
  * being saved is told to those whom it refuses.) */
-static void as_durable(const struct entry *entry, struct voter_answer *answer) {
+void entry_as_durable(const struct entry *entry, struct voter_answer *answer) {
     answer->accepted = entry->durable.accepted;
     answer->value = entry->durable.value;
     answer->known = entry->durable.known;
@@ -357,7 +321,7 @@ static bool is_premature(const struct entry *entry, const struct ask_question *q
 static void note_watch(const struct desk *desk, struct entry *entry, const struct ask_question *question, const struct voter_answer *given) {
     if (question->type == ASK_RELEASE && given->verdict == VOTER_YES)
         entry->freed = true;
-    note_free_at(desk, entry);
+    entry_note_free_at(desk, entry);
 }
 
 static enum desk_fate decide(struct desk *desk, struct entry *entry, unsigned node, const struct ask_question *question,
@@ -394,7 +358,7 @@ static enum desk_fate decide(struct desk *desk, struct entry *entry, unsigned no
         waiting = NULL;
         return DESK_LATER;
     }
-    as_durable(entry, &answer->answer);
+    entry_as_durable(entry, &answer->answer);
     return DESK_ANSWERED;
 }
 
@@ -407,7 +371,7 @@ enum desk_fate desk_ask(struct desk *desk, const struct ask_question *question, 
     answer->type = question->type;
     answer->status = ASK_ANSWERED;
     pthread_mutex_lock(&desk->lock);
-    struct entry *entry = find(desk, question->volume);
+    struct entry *entry = entry_find(desk, question->volume);
     int node = entry ? node_of(entry, question->from, who) : -1;
     if (!entry) {
         desk->unknown++;
@@ -460,139 +424,6 @@ int64_t desk_tell(struct desk *desk) {
     }
     pthread_mutex_unlock(&desk->lock);
     return next;
-}
-
-/* ---- The saver --------------------------------------------------------------------------------------------------------- */
-
-/* When something is to be saved: 0: now; INT64_MAX: nobody knows. */
-static int64_t due(const struct desk *desk) {
-    int64_t next = INT64_MAX;
-    for (unsigned i = 0; i < desk->count && next; i++) {
-        const struct entry *entry = desk->entries[i];
-        if (entry->to_save)
-            next = 0;
-        else if (entry->again_at)
-            next = MIN(next, entry->again_at);
-    }
-    return next;
-}
-
-bool desk_wait(struct desk *desk) {
-    int64_t next;
-    pthread_mutex_lock(&desk->lock);
-    while (!desk->stop && (next = due(desk)) > clock_boot()) {
-        struct timespec until;
-        if (next == INT64_MAX) {
-            pthread_cond_wait(&desk->work, &desk->lock);
-            continue;
-        }
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        int64_t at = until.tv_nsec + (next - clock_boot());
-        until.tv_sec += at / 1000000000;
-        until.tv_nsec = at % 1000000000;
-        if (until.tv_nsec >= 0)
-            pthread_cond_timedwait(&desk->work, &desk->lock, &until);
-    }
-    bool go_on = !desk->stop;
-    pthread_mutex_unlock(&desk->lock);
-    return go_on;
-}
-
-void desk_stop(struct desk *desk) {
-    pthread_mutex_lock(&desk->lock);
-    desk->stop = true;
-    pthread_cond_broadcast(&desk->work);
-    pthread_mutex_unlock(&desk->lock);
-}
-
-void desk_take(struct desk *desk, struct desk_batch *batch) {
-    batch->count = 0;
-    pthread_mutex_lock(&desk->lock);
-    int64_t now = clock_boot();
-    unsigned seen = 0;
-    for (; seen < desk->count && batch->count < DESK_BATCH; seen++) {
-        struct entry *entry = desk->entries[(desk->turn + seen) % desk->count];
-        bool again = entry->again_at && now >= entry->again_at;
-        if (!entry->to_save && !again)
-            continue;
-        if (!entry->to_save)
-            entry->changed++; /* as it is: whatever the disk has will be overwritten */
-        entry->to_save = false;
-        entry->again_at = 0;
-        if (now >= entry->older_until)
-            entry->voter.state.lease_ms = (uint32_t)(entry->lease / 1000000);
-        memcpy(batch->rows[batch->count].volume, entry->volume, 16);
-        batch->rows[batch->count].state = entry->voter.state;
-        batch->upto[batch->count++] = entry->changed;
-    }
-    desk->turn = desk->count ? (desk->turn + seen) % desk->count : 0;
-    pthread_mutex_unlock(&desk->lock);
-}
-
-static void renew_again(const struct desk *desk, struct entry *entry, struct desk_waiting *waiting) {
-    struct voter_answer *given = &waiting->answer.answer;
-    voter_renew(&entry->voter, waiting->renewal.from, waiting->renewal.epoch, waiting->renewal.session, clock_boot(), given);
-    as_durable(entry, given);
-    note_free_at(desk, entry);
-}
-
-/* Those that may go, in their order. */
-static struct desk_waiting *release_saved(const struct desk *desk, struct entry *entry) {
-    struct desk_waiting *go = NULL, **go_end = &go, **at = &entry->first;
-    while (*at) {
-        struct desk_waiting *each = *at;
-        if (each->needs > entry->saved || (each->again && entry->unsure)) {
-            at = &each->next;
-            continue;
-        }
-        *at = each->next;
-        each->next = NULL;
-        entry->nodes[each->node].waiting--;
-        if (each->again)
-            renew_again(desk, entry, each);
-        *go_end = each;
-        go_end = &each->next;
-    }
-    entry->end = at;
-    return go;
-}
-
-/* The voter goes on as if nobody had asked; what the disk has, nobody knows until a save succeeds. */
-static struct desk_waiting *forget(struct entry *entry, int rc) {
-    snprintf(entry->why, sizeof entry->why, "this voter's state cannot be written: %s", strerror(-rc));
-    uint32_t lease_ms = MAX(entry->durable.lease_ms, entry->voter.state.lease_ms);
-    entry->voter.state = entry->durable;
-    entry->voter.state.lease_ms = entry->durable.lease_ms = lease_ms;
-    entry->changed = entry->saved;
-    entry->to_save = false;
-    entry->again_at = entry->unsure ? clock_boot() + AGAIN_AFTER : 0;
-    return refuse_all(entry, entry->why);
-}
-
-static struct desk_waiting *settle(const struct desk *desk, struct entry *entry, const struct voter_state *state, uint64_t upto, int rc) {
-    if (rc)
-        return forget(entry, rc);
-    entry->durable = *state;
-    entry->saved = upto;
-    entry->why[0] = '\0';
-    if (entry->saved == entry->changed)
-        entry->unsure = false;
-    return release_saved(desk, entry);
-}
-
-struct desk_waiting *desk_saved(struct desk *desk, const struct desk_batch *batch, int rc) {
-    struct desk_waiting *go = NULL, **end = &go;
-    pthread_mutex_lock(&desk->lock);
-    for (unsigned i = 0; i < batch->count; i++) {
-        struct entry *entry = find(desk, batch->rows[i].volume);
-        if (!entry) /* dropped meanwhile */
-            continue;
-        *end = settle(desk, entry, &batch->rows[i].state, batch->upto[i], rc);
-        while (*end)
-            end = &(*end)->next;
-    }
-    pthread_mutex_unlock(&desk->lock);
-    return go;
 }
 
 /* ---- Status ------------------------------------------------------------------------------------------------------------ */

@@ -21,7 +21,7 @@ struct desk_reply { /* where an answer goes */
 struct desk_waiting { /* an answer that waits for the disk */
     struct desk_waiting *next;
     uint64_t needs;      /* the change of its volume that has to be durable */
-    unsigned node;       /* who asked */
+    unsigned node;       /* who asked; CONFIG_NODES_MAX: is no node any more */
     struct desk_reply reply;
     struct ask_answer answer;
     bool again;          /* a renewal: it is decided when the disk has the value */

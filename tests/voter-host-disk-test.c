@@ -1,6 +1,6 @@
 /* The voters of a process and their disk: nothing is promised that it does not have, whatever fails, hangs or is killed; and
  * a lease is renewed meanwhile. */
-#include "membership/voter_store.h"
+#include "membership/voter_desk.h"
 #include "tests/asking.h"
 #include "tests/disk-fault.h"
 #include "tests/tap.h"
@@ -301,6 +301,55 @@ static void hanging(void) {
     caller_hang_up(b);
 }
 
+/* ---- The config changes while answers wait ---- */
+
+static unsigned lists_of(struct desk_waiting *waiting) {
+    unsigned count = 0;
+    for (struct desk_waiting *next; waiting; waiting = next, count++) {
+        next = waiting->next;
+        free(waiting);
+    }
+    return count;
+}
+
+static unsigned prepares_that_wait(struct desk *desk, const char *from, uint64_t *ballot) {
+    struct ask_answer answer;
+    struct desk_reply reply = {0};
+    unsigned count = 0;
+    for (;; count++) {
+        struct ask_question question = prepare_of(&cast, from, ++*ballot);
+        if (desk_ask(desk, &question, NULL, &reply, &answer) != DESK_LATER || count == 100)
+            return count;
+    }
+}
+
+static void nodes_change_places(void) {
+    static struct cast other;
+    static struct desk_batch batch;
+    struct desk *desk = desk_open(TRANSPORT_CURVE, -1);
+    struct voter_state state = {.id = "an id", .lease_ms = cast.config.lease_ms};
+    char why[300];
+    uint64_t ballot = 0;
+    is_int(0, desk_serve(desk, &cast.config, "witness", NULL, &state, why, sizeof why), "a volume is served");
+    unsigned most = prepares_that_wait(desk, "a", &ballot);
+    ok(most > 1 && most < 100, "%u answers of a node wait for the disk", most);
+    other = cast;
+    other.config.nodes[0] = cast.config.nodes[1];
+    other.config.nodes[1] = cast.config.nodes[0];
+    is_int(0, desk_serve(desk, &other.config, "witness", NULL, &state, why, sizeof why), "the nodes change their places in the file");
+    is_int(0, prepares_that_wait(desk, "a", &ballot), "no more of it");
+    is_int(most, prepares_that_wait(desk, "b", &ballot), "but as many of the other");
+    other.config.node_count = 1; /* b alone */
+    is_int(0, desk_serve(desk, &other.config, "witness", NULL, &state, why, sizeof why), "one of them goes");
+    desk_take(desk, &batch);
+    is_int(1, batch.count, "its voter is saved");
+    is_int(2 * most, lists_of(desk_saved(desk, &batch, 0)), "all of them are answered");
+    is_int(most, prepares_that_wait(desk, "b", &ballot), "then there is room again");
+    is_int(0, desk_serve(desk, &cast.config, "witness", NULL, &state, why, sizeof why), "the other one comes back");
+    is_int(most, prepares_that_wait(desk, "a", &ballot), "and has room, too");
+    is_int(2 * most, lists_of(desk_close(desk)), "those who wait at the end are told");
+}
+
 /* ---- Together ---- */
 
 static uint64_t asked_of_all(struct voter_host *host) {
@@ -358,6 +407,7 @@ int main(void) {
     failing(EIO);
     nothing_is_promised_when_failing();
     hanging();
+    nodes_change_places();
     saved_together();
     return 0;
 }
