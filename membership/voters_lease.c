@@ -134,7 +134,7 @@ static int take(struct voters *v, const struct register_value *value) {
     atomic_store(&v->shared->until, INT64_MIN);
     atomic_store(&v->shared->session, session);
     atomic_store(&v->shared->epoch, value->epoch);
-    talk_kick(v);
+    voters_kick(v);
     return 0;
 }
 

@@ -134,7 +134,7 @@ void voters_tell_lost(struct voters *v, epoch_t epoch);
 
 void talk_start(struct voters *v);
 void talk_stop(struct voters *v); /* waits for it; without the lock */
-void talk_kick(struct voters *v);
+void voters_kick(struct voters *v);
 
 /* Lock held. The seat of that name, -1: the config has none. */
 int seat_named(const struct voters *v, const char *name);

@@ -142,7 +142,7 @@ void round_begin(struct voters *v, struct round *round, unsigned to) {
     round->until = INT64_MAX;
     round->next = v->rounds;
     v->rounds = round;
-    talk_kick(v);
+    voters_kick(v);
 }
 
 void round_more(struct voters *v, struct round *round, unsigned to) {
@@ -150,7 +150,7 @@ void round_more(struct voters *v, struct round *round, unsigned to) {
     round->to |= more;
     round->fresh |= more;
     if (more)
-        talk_kick(v);
+        voters_kick(v);
 }
 
 void round_end(struct voters *v, struct round *round) {
@@ -355,7 +355,7 @@ static void take_in(struct voters *v, unsigned seat) {
 
 /* ---- The thread ------------------------------------------------------------------------------------------------------ */
 
-void talk_kick(struct voters *v) {
+void voters_kick(struct voters *v) {
     uint64_t one = 1;
     ssize_t n = write(v->wake, &one, sizeof one);
     PROMISE(n == sizeof one || errno == EAGAIN); /* EAGAIN: it has been kicked often enough */
@@ -416,7 +416,7 @@ void talk_start(struct voters *v) {
 }
 
 void talk_stop(struct voters *v) {
-    talk_kick(v);
+    voters_kick(v);
     PROMISE(pthread_join(v->talker, NULL) == 0);
     while (zmq_ctx_term(v->context) < 0 && errno == EINTR)
         ;

@@ -47,7 +47,7 @@ for_long() { sleep "$(awk "BEGIN { print ($lease_ms * 2.2 + 300) / 1000 }")"; } 
 for_short() { sleep "0.$((RANDOM % 4 + 1))"; }                                # ... or not
 lasts() { if [ $((RANDOM % 3)) = 0 ]; then for_short; else for_long; fi; }
 still() { kill -STOP "$@"; lasts; kill -CONT "$@"; }
-pids_of() { echo "${node_pid[$1]} $(daemon_pid "$1")"; }
+pids_of() { echo "${node_parent[$1]} $(daemon_pid "$1")"; }
 cut_from() { ip -n "$ID-$1" neighbour replace "${address[$2]}" lladdr 02:00:00:00:00:fe nud permanent dev eth0; }
 mend_from() { ip -n "$ID-$1" neighbour delete "${address[$2]}" dev eth0 2>/dev/null; }
 one_way() { cut_from "$1" "$2"; lasts; mend_from "$1" "$2"; }
