@@ -237,7 +237,7 @@ static int start(struct volume *volume) {
     volume->local = park_create();
     volume->events = events_create();
     if (config_register(&volume->config) != REGISTER_FILE)
-        volume->lease = &volume->supervision->lease; /* nothing is held back before the engine is open */
+        volume->lease = &volume->supervision->lease;
     if (!volume->park || !volume->local || !volume->events) {
         log_error("no memory for a start");
         return -ENOMEM;
@@ -494,8 +494,22 @@ static int serve_volume(void *context, int parent) {
 
 /* ---- After its death, in a process for that ---- */
 
-static void leave_note(void *context, const struct died *died) {
+/* Others need not wait until it has run out: nobody answers for it any more. */
+static void give_back(const struct volume *volume, epoch_t epoch, uint64_t session) {
+    int64_t patience = (int64_t)volume->config.lease_ms * 1000000;
+
+    if (!epoch || config_register(&volume->config) != REGISTER_VOTERS)
+        return;
+    int error = register_voters_release(&volume->config, volume->self, volume->secret, epoch, session, patience);
+    if (error)
+        log_warning("the lease could not be given back, others wait until it has run out: %s", strerror(-error));
+    else
+        log_info("its lease is given back");
+}
+
+static void after_death(void *context, const struct died *died, epoch_t epoch, uint64_t session) {
     const struct run *run = context;
+    give_back(&run->volume, epoch, session);
     int error = died_add(run->volume.self->store, died);
     if (error)
         log_warning("the note of how it died cannot be left beside %s: %s", run->volume.self->store, strerror(-error));
@@ -509,7 +523,7 @@ static int supervised(struct run *run) {
                          .source = config->volume,
                          .serve = serve_volume,
                          .ready = parent_ready,
-                         .after = leave_note};
+                         .after = after_death};
     return launch(&how);
 }
 
@@ -530,7 +544,7 @@ int main(int argc, char **argv) {
         log_error("no memory for a start: %s", strerror(errno));
         return EXIT_FAILURE;
     }
-    atomic_store(&run.volume.supervision->lease.until, INT64_MAX);
+    atomic_store(&run.volume.supervision->lease.until, INT64_MIN);
     if (run.options.background)
         run.background = go_background();
     return run.options.alone ? serve_volume(&run, -1) : supervised(&run);

@@ -57,8 +57,8 @@ static void leave_parent(const struct parent *parent, bool serves) {
 
 /* ---- The child ---- */
 
-static void reset_shared(struct supervision *shared) {
-    atomic_store(&shared->lease.until, INT64_MAX);
+static void reset_shared(struct supervision *shared, bool leased) {
+    atomic_store(&shared->lease.until, leased ? INT64_MIN : INT64_MAX);
     atomic_store(&shared->lease.epoch, 0);
     atomic_store(&shared->lease.session, 0);
     atomic_store(&shared->lsn, 0);
@@ -83,7 +83,7 @@ static int start(struct parent *parent, int *status) {
     pid_t self = getpid();
     int ends[2];
 
-    reset_shared(launch->shared);
+    reset_shared(launch->shared, launch->patience > 0);
     PROMISE(pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0);
     fflush(NULL);
     pid_t child = fork();
@@ -160,6 +160,10 @@ static struct died death(const struct parent *parent, int wait_status) {
 
 /* In a process of its own: whatever hangs there, a disk or a voter, holds up neither the next start nor the end. */
 static void clean_up_after(struct parent *parent, const struct died *died) {
+    const struct lease_shared *lease = &parent->launch->shared->lease;
+    epoch_t epoch = atomic_load(&lease->epoch);
+    uint64_t session = atomic_load(&lease->session);
+
     if (!parent->launch->after)
         return;
     fflush(NULL);
@@ -174,7 +178,7 @@ static void clean_up_after(struct parent *parent, const struct died *died) {
     leave_parent(parent, false);
     prctl(PR_SET_NAME, "batond-after");
     alarm(LAUNCH_AFTER_SECONDS);
-    parent->launch->after(parent->launch->context, died);
+    parent->launch->after(parent->launch->context, died, epoch, session);
     fflush(NULL);
     _exit(EXIT_SUCCESS);
 }

@@ -26,8 +26,9 @@ struct launch {
     /* In the parent, the child is dead and others may still use its mount, whose requests fail: exporters' servers are ended
      * here, address first. Bounded; called again it does nothing. NULL: there is nothing to end. */
     void (*giving_up)(void *context);
-    /* In a process of its own that may take LAUNCH_AFTER_SECONDS, `shared` is as the child left it. */
-    void (*after)(void *context, const struct died *died);
+    /* In a process of its own that may take LAUNCH_AFTER_SECONDS. The dead one has asked for the lease in that epoch (0: none)
+     * and session, and may have held it; `shared` may be the next child's by then. */
+    void (*after)(void *context, const struct died *died, epoch_t epoch, uint64_t session);
 };
 #define LAUNCH_AFTER_SECONDS 20u
 

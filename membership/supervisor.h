@@ -22,7 +22,7 @@
 
 /* What parent and child share; the child writes, but for what is said to be the parent's. It is there after its death. */
 struct supervision {
-    struct lease_shared lease; /* INT64_MAX, 0, 0 at each start; then the engine's */
+    struct lease_shared lease; /* at each start not held, or INT64_MAX if the engine has none; then the engine's */
     _Atomic uint64_t lsn;      /* of the newest record in the store, and its epoch */
     _Atomic uint64_t epoch;
     atomic_bool serving;       /* it has been ready */

@@ -26,6 +26,13 @@ struct seen { /* by all processes */
 static struct seen *seen;
 static struct supervision *shared;
 
+static bool until_count(_Atomic int *count, int least) {
+    for (int64_t until = clock_boot() + SECONDS * 1000 * MS; clock_boot() < until; usleep(5000))
+        if (atomic_load(count) >= least)
+            return true;
+    return false;
+}
+
 static int next(void) {
     return atomic_fetch_add(&seen->order, 1) + 1;
 }
@@ -80,13 +87,15 @@ static void giving_up(void *context) {
     atomic_store(&seen->given_up_at, next());
 }
 
-static void after(void *context, const struct died *died) {
+static void after(void *context, const struct died *died, epoch_t epoch, uint64_t session) {
     (void)context;
+    if (atomic_load(&seen->mode) != MODE_CRASH_FIRST)
+        until_count(&seen->starts, 2); /* the next one has begun: what is told here is the dead one's */
     atomic_store(&seen->after_overdue, died->overdue);
     atomic_store(&seen->after_status, died->wait_status);
     atomic_store(&seen->after_lsn, died->lsn);
-    atomic_store(&seen->after_epoch, atomic_load(&shared->lease.epoch));
-    atomic_store(&seen->after_session, atomic_load(&shared->lease.session));
+    atomic_store(&seen->after_epoch, epoch);
+    atomic_store(&seen->after_session, session);
     atomic_fetch_add(&seen->afters, 1);
 }
 
@@ -117,13 +126,6 @@ static int end_of(pid_t parent) {
     kill(parent, SIGKILL);
     waitpid(parent, &status, 0);
     return 2000;
-}
-
-static bool until_count(_Atomic int *count, int least) {
-    for (int64_t until = clock_boot() + SECONDS * 1000 * MS; clock_boot() < until; usleep(5000))
-        if (atomic_load(count) >= least)
-            return true;
-    return false;
 }
 
 static bool gone(pid_t process) {

@@ -30,6 +30,7 @@ start_witness() { # OPTION…
     : >"$T/witness.out"
     NOTIFY_SOCKET=$T/notify nsenter --net="/run/netns/$ID-witness" -- "$WITNESS" --state "$STATE" "$@" >"$T/witness.out" 2>>"$T/witness.log" &
     node_pid[witness]=$!
+    node_parent[witness]=$!
     wait_until 60 witness_ready_or_dead
     grep -q '^ready' "$T/witness.out"
 }
