@@ -100,23 +100,28 @@ int etcd_write_keys(struct reg_etcd *etcd, struct etcd_client *client, struct et
 
 /* A write of unknown outcome is made impossible, by a change of what it compares, unless it has been made. Else what is read now
  * might not stay. 0: nothing is pending any more. */
+static bool is_pending(struct reg_etcd *etcd) {
+    pthread_mutex_lock(&etcd->lock);
+    bool pending = etcd->pending.is;
+    pthread_mutex_unlock(&etcd->lock);
+    return pending;
+}
+
 static int settle_pending(struct reg_etcd *etcd, char *why, size_t why_room) {
+    struct etcd_holder nobody = {.state = ETCD_HOLDER_FREE};
+    snprintf(nobody.node, sizeof nobody.node, "%s", etcd->self->name);
     for (unsigned turn = 0; turn < CALL_TURNS; turn++) {
         struct etcd_seen seen;
         bool written;
-        pthread_mutex_lock(&etcd->lock);
-        bool pending = etcd->pending.is;
-        pthread_mutex_unlock(&etcd->lock);
-        if (!pending)
+        if (!is_pending(etcd))
             return 0;
         int rc = etcd_look(etcd, etcd->caller, call_limit, &seen, NULL, why, why_room);
-        if (rc)
+        if (rc || !is_pending(etcd)) /* a look may find that it has been made */
             return rc;
-        struct etcd_holder nobody = {.state = ETCD_HOLDER_FREE};
-        snprintf(nobody.node, sizeof nobody.node, "%s", etcd->self->name);
+        struct register_value value = seen.value;
         struct etcd_write write = {.register_mod = seen.register_mod, .holder_mod = seen.holder_mod};
         if (seen.register_mod) {
-            write.value = &seen.value;
+            write.value = &value;
         } else { /* a register that is not there is not to be made for this */
             write.holder_write = ETCD_HOLDER_PUT;
             write.holder = &nobody;
