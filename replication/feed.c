@@ -20,7 +20,9 @@ static void open_session(struct feed *feed, uint64_t session, const struct wire_
                           .window = MIN(login->window, FEED_WINDOW_BYTES),
                           .login_time = now,
                           .heard = now,
-                          .progress = now};
+                          .progress = now,
+                          .received_at = now,
+                          .durable_at = now};
     memcpy(feed->incarnation, login->incarnation, sizeof feed->incarnation);
 }
 
@@ -79,6 +81,10 @@ int feed_ack(struct feed *feed, uint64_t session, const struct wire_ack *ack, in
         return -EBADMSG;
     if (ack->received > feed->received || ack->durable > feed->durable)
         feed->progress = now;
+    if (ack->received > feed->received)
+        feed->received_at = now;
+    if (ack->durable > feed->durable)
+        feed->durable_at = now;
     feed->received = ack->received;
     feed->durable = ack->durable;
     while (feed->sent_count && feed->sent[feed->sent_first].last <= ack->received) {
@@ -109,6 +115,26 @@ bool feed_stuck(struct feed *feed, int64_t now, int64_t patience) {
     if (feed->state != FEED_STREAMING || !asked)
         feed->progress = now;
     return now - feed->progress > patience;
+}
+
+void feed_look(struct feed *feed, uint64_t last, int64_t now) {
+    if (feed->received >= last)
+        feed->received_at = now;
+    if (feed->durable >= MIN(feed->want, feed->received))
+        feed->durable_at = now;
+}
+
+void feed_stood_still(struct feed *feed, int64_t ns, int64_t now) {
+    feed->received_at = MIN(feed->received_at + ns, now);
+    feed->durable_at = MIN(feed->durable_at + ns, now);
+}
+
+int64_t feed_owes(const struct feed *feed, int64_t now) {
+    if (feed->state != FEED_STREAMING)
+        return 0;
+    uint64_t bytes = feed->sent_count ? feed->sent[feed->sent_first].bytes : 0;
+    int64_t line = (int64_t)(bytes * 1000000 / FEED_LINE_RATE) * 1000;
+    return MAX(MAX(now - feed->received_at - line, now - feed->durable_at), 0);
 }
 
 void feed_end(struct feed *feed, const char *format, ...) {

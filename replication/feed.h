@@ -16,6 +16,7 @@
 
 #define FEED_WINDOW_BYTES (16u << 20) /* at most so much is on its way to a peer */
 #define FEED_WINDOW_FRAMES 2048u
+#define FEED_LINE_RATE (128u << 10) /* bytes a second: the slowest line on which a frame is waited for */
 
 enum feed_state { FEED_ABSENT = 0, FEED_REFUSED = 1, FEED_STREAMING = 2 };
 
@@ -38,6 +39,7 @@ struct feed {
     int64_t login_time;
     int64_t heard; /* the last frame of this session */
     int64_t progress; /* when it last acknowledged something, or nothing was asked of it */
+    int64_t received_at, durable_at; /* when it last had more of the log; when it last had more, or all that is wanted, on disk */
     uint64_t total_bytes; /* sent in this session */
     struct feed_sent sent[FEED_WINDOW_FRAMES]; /* a ring */
     unsigned sent_first, sent_count;
@@ -68,6 +70,13 @@ bool feed_heard(struct feed *feed, uint64_t session, int64_t now);
 /* It lives but has not acknowledged anything of what was sent, or made nothing durable of what was wanted, for so long.
  * To be called now and then: it also notes when nothing is asked of the peer. */
 bool feed_stuck(struct feed *feed, int64_t now, int64_t patience);
+/* Notes when it lacks nothing of the log up to `last`, or of what is wanted on its disk. To be called now and then. */
+void feed_look(struct feed *feed, uint64_t last, int64_t now);
+/* This process stood still for so long: that is not the peer's fault. */
+void feed_stood_still(struct feed *feed, int64_t ns, int64_t now);
+/* For so long (ns) has it acknowledged nothing of what it lacks, beyond what a slow line may need for the frame that is under
+ * way first. Of a peer that takes things, however slowly, it is short. */
+int64_t feed_owes(const struct feed *feed, int64_t now);
 /* Ends the session with a sentence. */
 void feed_end(struct feed *feed, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

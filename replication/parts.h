@@ -46,6 +46,7 @@
 #define JOIN_PATIENCE (5000 * MS)
 #define JOIN_AGAIN (500 * MS) /* at first; a proposal makes everybody wait for the peer */
 #define JOIN_AGAIN_MOST (10000 * MS)
+#define JOIN_PROVED (30000 * MS) /* who has been in the set for so long begins with JOIN_AGAIN again */
 #define STUCK_LEASES 10 /* lease times without any progress end a session, too; a large record on a slow line takes its time */
 #define IN_VAIN_LEASES 2 /* a member that logs in anew and takes nothing of what it lacks leaves the set after so many */
 #define OUTBOX 16u
@@ -66,7 +67,8 @@ struct peer {
     bool joining; /* the set with it is proposed, its durable position has to reach join_lsn */
     uint64_t join_lsn;
     int64_t join_since;
-    int64_t join_again, join_wait; /* it came to nothing: not before then; twice as long after each time */
+    int64_t join_again, join_wait; /* it came to nothing, or was soon over: not before then; twice as long after each time */
+    int64_t joined; /* when it came into the set */
     int64_t left;  /* it said goodbye at this time: no need to wait for the lease time */
     int64_t heard; /* its last heartbeat, in any session */
     bool known;
@@ -199,6 +201,9 @@ struct replicator {
     struct register_value value; /* the register as this node knows it */
     bool set_heard; /* …and its set is what a primary said to this process in a session, or what it had as primary */
     struct wire_position position;
+    uint64_t own_wanted, own_had; /* this node's disk is to have; had when it was looked at last… */
+    int64_t own_at;   /* …and when it last had more, or all */
+    int64_t looked;   /* at the feeds, last */
     uint64_t total; /* bytes of all records applied since the start, as a frame has them */
     uint64_t join_records, join_bytes; /* JOIN_LAG_RECORDS, JOIN_LAG_BYTES; tests have others */
     struct pace pace;

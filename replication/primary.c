@@ -194,6 +194,8 @@ void replicator_need(struct replicator *r, enum park_line line, uint64_t lsn) {
         }
     if (news)
         primary_pump(r);
+    if (primary && own_disk)
+        r->own_wanted = MAX(r->own_wanted, lsn);
     repl_unlock(r);
     if (primary && own_disk)
         store_want_durable(r->store, lsn);

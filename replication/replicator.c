@@ -330,6 +330,7 @@ static json_t *show_peer(const struct replicator *r, unsigned node, int64_t now)
         json_object_set_new(shown, "lag_records", json_integer((json_int_t)(r->position.lsn - feed->received)));
         json_object_set_new(shown, "in_flight_bytes", json_integer((json_int_t)feed->in_flight));
         json_object_set_new(shown, "sent_bytes", json_integer((json_int_t)feed->total_bytes));
+        json_object_set_new(shown, "owes_ms", json_integer(feed_owes(feed, now) / MS));
     } else if (peer->known && r->role == ROLE_STANDBY && peer->beat.role == ROLE_PRIMARY) {
         uint64_t lag = peer->beat.position.lsn - MIN(r->position.lsn, peer->beat.position.lsn);
         json_object_set_new(shown, "lag_records", json_integer((json_int_t)lag));

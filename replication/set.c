@@ -1,7 +1,7 @@
 /* The in-sync set: who leaves it, who comes into it. DESIGN.md "The set shrinks … The set grows".
  *
  * Shrinking: a member's session has been silent for the lease time (or it said goodbye, or came back as another
- * incarnation, or logs in again and again and takes nothing). Both sets count from the proposal on; everything acknowledged
+ * incarnation, or lives and acknowledges nothing of what it lacks, or logs in again and again and takes nothing). Both sets count from the proposal on; everything acknowledged
  * so far is made durable here; then the register is written; then this node goes on without it.
  *
  * Growing: a streaming peer that is nearly up to date, in records and in the time that they take it, is proposed: from that
@@ -17,6 +17,8 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+
+static const char ACKNOWLEDGES_NOTHING[] = "it lives, and has acknowledged nothing for the lease time";
 
 static const struct register_member *member_named(const struct register_value *value, const char *name) {
     for (unsigned i = 0; i < value->member_count; i++)
@@ -94,6 +96,12 @@ static bool takes_nothing(const struct replicator *r, const struct peer *peer, i
            now - MAX(peer->took_at, r->primary_since) > IN_VAIN_LEASES * r->lease;
 }
 
+/* It lives, but what it lacks does not come to it, or not to its disk. A primary whose own disk keeps it waiting is not the one
+ * to judge that: if both wait, the cause may be the same, and if only the peer's is well, it is the better primary. */
+static bool owes(const struct replicator *r, const struct peer *peer, int64_t now) {
+    return feed_owes(&peer->feed, now) > r->lease && now - r->own_at <= r->lease / 2;
+}
+
 /* Why this member has to go, or NULL. */
 static const char *why_out(const struct replicator *r, const struct register_member *member, int64_t now) {
     for (unsigned i = 0; i < r->count; i++) {
@@ -107,7 +115,9 @@ static const char *why_out(const struct replicator *r, const struct register_mem
         if (peer->feed.state == FEED_STREAMING && memcmp(peer->feed.incarnation, member->incarnation, 16) != 0)
             return "it came back with another store";
         if (peer->feed.state == FEED_STREAMING)
-            return takes_nothing(r, peer, now) ? "it logs in again and again, and takes nothing" : NULL;
+            return takes_nothing(r, peer, now) ? "it logs in again and again, and takes nothing"
+                   : owes(r, peer, now)        ? ACKNOWLEDGES_NOTHING
+                                               : NULL;
         if (peer->left && peer->left >= r->primary_since)
             return "it left";
         int64_t heard = MAX(peer->feed.heard, r->primary_since);
@@ -153,7 +163,7 @@ static void write_proposal(struct replicator *r) {
     r->writing = false;
     for (unsigned i = 0; i < r->count; i++) {
         if (r->peers[i].joining && chosen)
-            r->peers[i].join_wait = 0;
+            r->peers[i].joined = clock_boot();
         r->peers[i].joining = false;
     }
     bool alone = acks_alone(&r->acks);
@@ -175,6 +185,22 @@ static void propose(struct replicator *r, const struct register_value *next) { /
     acks_propose(&r->acks, set_bits(r, next));
 }
 
+/* Everybody waits for a peer that is proposed or in the set: not again at once. */
+static void put_off_join(struct peer *peer) {
+    int64_t now = clock_boot();
+    if (peer->joined && now - peer->joined > JOIN_PROVED)
+        peer->join_wait = 0;
+    peer->joined = 0;
+    peer->join_wait = MIN(MAX(2 * peer->join_wait, JOIN_AGAIN), JOIN_AGAIN_MOST);
+    peer->join_again = now + peer->join_wait;
+}
+
+static void put_off_member(struct replicator *r, const struct register_member *member) {
+    for (unsigned i = 0; i < r->count; i++)
+        if (strcmp(r->peers[i].node->name, member->node) == 0)
+            put_off_join(&r->peers[i]);
+}
+
 void set_withdraw(struct replicator *r) {
     if (!r->acks.pending || r->writing)
         return;
@@ -184,8 +210,7 @@ void set_withdraw(struct replicator *r) {
         if (!peer->joining)
             continue;
         peer->joining = false;
-        peer->join_wait = MIN(MAX(2 * peer->join_wait, JOIN_AGAIN), JOIN_AGAIN_MOST);
-        peer->join_again = clock_boot() + peer->join_wait;
+        put_off_join(peer);
     }
 }
 
@@ -208,6 +233,8 @@ static bool shrink(struct replicator *r, int64_t now) {
         log_warning("node %s leaves the in-sync set: %s", r->value.members[i].node, why);
         volume_event(r->volume, "set-shrinks", json_pack("{s:s, s:s}", "node", r->value.members[i].node, "why", why),
                      "node %s leaves the in-sync set: %s", r->value.members[i].node, why);
+        if (why == ACKNOWLEDGES_NOTHING)
+            put_off_member(r, &r->value.members[i]);
         remove_member(&next, r->value.members[i].node);
     }
     if (next.member_count == r->value.member_count)
@@ -240,7 +267,7 @@ static bool grow(struct replicator *r, int64_t now) {
                          "node %s comes into the in-sync set at LSN %" PRIu64, peer->node->name, peer->join_lsn);
             return true;
         }
-        if (peer->feed.state != FEED_STREAMING || now - peer->join_since > JOIN_PATIENCE)
+        if (peer->feed.state != FEED_STREAMING || now - peer->join_since > JOIN_PATIENCE || owes(r, peer, now))
             set_withdraw(r);
         return false;
     }
@@ -248,7 +275,7 @@ static bool grow(struct replicator *r, int64_t now) {
         const struct peer *peer = &r->peers[i];
         if (i != r->self && peer->feed.state == FEED_STREAMING && !member_named(&r->value, peer->node->name) &&
             peer->feed.received + r->join_records >= r->position.lsn && slow_may_join(r, i) &&
-            now >= peer->join_again)
+            now >= peer->join_again && feed_owes(&peer->feed, now) <= r->lease / 2)
             begin_join(r, i, now);
     }
     node = joining_node(r);

@@ -262,7 +262,27 @@ static void send_beats(struct replicator *r) { /* lock held */
     }
 }
 
+/* What a peer owes counts while this process runs and its own store works. */
+static void look_at_feeds(struct replicator *r, int64_t now) {
+    int64_t still = now - r->looked > r->lease / 4 ? now - r->looked : 0;
+    r->looked = now;
+    r->own_at = MIN(r->own_at + still, now);
+    if (r->position.durable >= MIN(r->own_wanted, r->position.lsn) || r->position.durable > r->own_had)
+        r->own_at = now;
+    r->own_had = r->position.durable;
+    for (unsigned i = 0; i < r->count; i++) {
+        struct peer *peer = &r->peers[i];
+        if (peer->feed.state != FEED_STREAMING)
+            continue;
+        feed_stood_still(&peer->feed, still, now);
+        if (peer->busy && peer->feed.sent_count == 0) /* this node reads, and it has nothing to acknowledge */
+            peer->feed.received_at = now;
+        feed_look(&peer->feed, r->position.lsn, now);
+    }
+}
+
 static void check_feeds(struct replicator *r, int64_t now) { /* lock held */
+    look_at_feeds(r, now);
     for (unsigned i = 0; i < r->count; i++) {
         struct peer *peer = &r->peers[i];
         if (peer->feed.state != FEED_STREAMING)

@@ -224,6 +224,53 @@ static void a_peer_that_does_nothing(void) {
     free(feed);
 }
 
+static void what_a_peer_owes(void) {
+    struct feed *feed = calloc(1, sizeof *feed);
+    uint8_t chain[CHAIN_SIZE];
+    struct wire_login login = {.window = 4 << 20};
+    struct feed_ground ground = {.own = {.lsn = 9, .first = 1}, .chain_at = chain};
+    struct wire_answer answer;
+    chain_of(0, chain);
+    memcpy(login.position.chain, chain, CHAIN_SIZE);
+    feed_login(feed, 1, &login, &ground, 0, &answer);
+    feed_look(feed, 0, 5000 * MS);
+    is_int(0, feed_owes(feed, 5000 * MS), "who lacks nothing owes nothing");
+    feed_look(feed, 9, 5500 * MS);
+    is_int(500 * MS, feed_owes(feed, 5500 * MS), "what cannot be sent to it counts as well");
+    feed_sent(feed, 8, 1 << 20);
+    feed_sent(feed, 9, 1000);
+    feed_look(feed, 9, 13000 * MS);
+    is_int(0, feed_owes(feed, 13000 * MS), "a large frame may be under way for long");
+    feed_look(feed, 9, 14000 * MS);
+    is_int(1000 * MS, feed_owes(feed, 14000 * MS), "but not for ever");
+    struct wire_ack ack = {.received = 3};
+    feed_ack(feed, 1, &ack, 15000 * MS);
+    feed_look(feed, 9, 15100 * MS);
+    is_int(0, feed_owes(feed, 15100 * MS), "who takes a part of it does not owe it");
+    ack.received = 8;
+    feed_ack(feed, 1, &ack, 16000 * MS);
+    feed_look(feed, 9, 17000 * MS);
+    is_int(1000 * MS, feed_owes(feed, 17000 * MS) / (100 * MS) * (100 * MS) + 100 * MS, "the next frame is a small one");
+    feed_stood_still(feed, 600 * MS, 17000 * MS);
+    ok(feed_owes(feed, 17000 * MS) < 400 * MS, "while the primary stood still, nobody could acknowledge");
+    feed_stood_still(feed, 60000 * MS, 17000 * MS);
+    is_int(0, feed_owes(feed, 17000 * MS), "it never owes less than nothing");
+    feed->want = 8;
+    for (int64_t now = 18000 * MS; now <= 20000 * MS; now += 500 * MS) { /* records come, and nothing gets to its disk */
+        feed_sent(feed, feed->next, 100);
+        ack.received++;
+        feed_ack(feed, 1, &ack, now);
+        feed_look(feed, ack.received + 5, now);
+    }
+    is_int(3000 * MS, feed_owes(feed, 20000 * MS), "what is wanted on its disk counts by itself");
+    ack.durable = 1;
+    feed_ack(feed, 1, &ack, 20000 * MS);
+    ok(feed_owes(feed, 20000 * MS) == 0, "some of it is enough");
+    feed_end(feed, "over");
+    is_int(0, feed_owes(feed, 99000 * MS), "without a session it owes nothing");
+    free(feed);
+}
+
 static void records_of_another_epoch(void) {
     struct follow follow;
     struct wire_records records = {.first = 11, .count = 1};
@@ -283,6 +330,7 @@ int main(void) {
     frames_without_records();
     records_of_another_epoch();
     a_peer_that_does_nothing();
+    what_a_peer_owes();
     links_that_lose();
     return 0;
 }

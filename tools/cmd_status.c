@@ -218,6 +218,8 @@ static void show_slowing(const json_t *slowing) {
            rate, since, text_of(slowing, "for"));
 }
 
+#define OWES_SHOWN_MS 1000
+
 static void show_peer(const json_t *peer, uint64_t protocol) {
     const char *program = json_string_value(json_object_get(peer, "program"));
     const char *why = json_string_value(json_object_get(peer, "why"));
@@ -243,6 +245,10 @@ static void show_peer(const json_t *peer, uint64_t protocol) {
     }
     putchar('\n');
     show_catch_up(json_object_get(peer, "catch_up"));
+    if (number_of(peer, "owes_ms") >= OWES_SHOWN_MS) {
+        age_text((int64_t)number_of(peer, "owes_ms") * 1000000, age, sizeof age);
+        printf("            it lives, and has acknowledged nothing for %s: its disk may hang\n", age);
+    }
     if (why != NULL)
         printf("            %s\n", why);
     if (json_object_get(peer, "protocol") != NULL && number_of(peer, "protocol") != protocol)

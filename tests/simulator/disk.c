@@ -242,7 +242,7 @@ void disk_copy(struct disk *to, const struct disk *from) {
         memcpy(to->kept, from->kept, from->kept_count * sizeof *to->kept);
     to->built = (struct sim_built){0};
     to->former = NULL;
-    to->keep = to->full = to->slow = to->dies = false;
+    to->keep = to->full = to->slow = to->dies = to->hangs = to->hangs_all = false;
     to->drawn = sim_now();
     draw(to->incarnation);
 }

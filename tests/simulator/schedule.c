@@ -130,22 +130,29 @@ static void switch_over(void) {
 static void trouble_disk(void) {
     unsigned node = any_node();
     struct disk *disk = &world->nodes[node].disk;
-    switch (sim_below(4)) {
+    switch (sim_below(5)) {
     case 0:
         disk->full = true;
         break;
     case 1:
         disk->dies = world->nodes[node].state != NODE_DOWN;
         break;
+    case 2:
+        disk->hangs = true;
+        disk->hangs_all = sim_chance(2);
+        break;
     default:
         disk->slow = true;
     }
-    sim_trace("the disk of node %u: full %d, slow %d, fsync fails %d", node, disk->full, disk->slow, disk->dies);
+    sim_trace("the disk of node %u: full %d, slow %d, fsync fails %d, hangs %d", node, disk->full, disk->slow, disk->dies,
+              disk->hangs + disk->hangs_all);
 }
 
 static void mend_disks(void) {
-    for (unsigned i = 0; i < SIM_NODES; i++)
-        world->nodes[i].disk.full = world->nodes[i].disk.slow = false;
+    for (unsigned i = 0; i < SIM_NODES; i++) {
+        struct disk *disk = &world->nodes[i].disk;
+        disk->full = disk->slow = disk->hangs = disk->hangs_all = false;
+    }
     sim_trace("all disks are well");
 }
 
@@ -597,8 +604,8 @@ static void catch_up_well(void) {
     world->takes[slow] = 0;
 }
 
-#define FULL (20000 * SIM_MS)
-#define FULL_ONE_IN 8
+#define LEAVES (20000 * SIM_MS)
+#define LOST_ONE_IN 6
 
 static bool in_set(unsigned primary, unsigned node) {
     const struct register_value *value = registry_of(primary);
@@ -612,30 +619,33 @@ static bool somebody_waits(unsigned primary) {
     return node_is_primary(primary) && park_count(world->nodes[primary].volume->park) > 0;
 }
 
-/* When all is well but a standby's disk, which is full: the others go on without it. */
-static void fill_well(void) {
-    unsigned primary = (unsigned)a_primary(), full = another_than(primary);
+/* When all is well but a standby's disk, which is full, or hangs: the others go on without it. */
+static void lose_disk_well(bool hangs) {
+    unsigned primary = (unsigned)a_primary(), lost = another_than(primary);
+    struct disk *disk = &world->nodes[lost].disk;
     int64_t slowly = world->think_high;
     world->idle = false;
     world->think_low = sim_between(2 * SIM_MS, 20 * SIM_MS); /* else a second may pass without a question */
     world->think_high = 2 * world->think_low;
     sim_sleep(slowly);
-    world->nodes[full].disk.full = true;
-    sim_trace("the disk of node %u is full, and all is well else", full);
+    disk->full = !hangs;
+    disk->hangs = hangs;
+    disk->hangs_all = hangs && (world->config.fsync == FSYNC_MEMORY || sim_chance(2)); /* else nobody asks for its disk */
+    sim_trace("the disk of node %u %s, and all is well else", lost, hangs ? "hangs" : "is full");
     int64_t start = sim_now();
-    while (in_set(primary, full)) {
+    while (in_set(primary, lost)) {
         sim_sleep(50 * SIM_MS);
-        if (sim_now() - start > FULL)
-            sim_fail("the disk of node %u is full, and it does not leave the set", full);
+        if (sim_now() - start > LEAVES)
+            sim_fail("the disk of node %u %s, and it does not leave the set", lost, hangs ? "hangs" : "is full");
     }
     for (unsigned i = 0; i < 5; i++) { /* users may all still sleep, of a node that stood still before all was well */
         uint64_t answered = world->counts.acknowledged;
         bool wait = somebody_waits(primary);
         sim_sleep(1000 * SIM_MS);
         if (wait && somebody_waits(primary) && world->counts.acknowledged == answered)
-            sim_fail("the disk of node %u is full, and nobody is answered", full);
+            sim_fail("the disk of node %u %s, and nobody is answered", lost, hangs ? "hangs" : "is full");
     }
-    world->nodes[full].disk.full = false;
+    mend_disks();
 }
 
 void *schedule_run(void *nothing) {
@@ -646,8 +656,8 @@ void *schedule_run(void *nothing) {
     come_to_rest();
     hand_over_well();
     come_to_rest();
-    if (sim_chance(FULL_ONE_IN)) {
-        fill_well();
+    if (sim_chance(LOST_ONE_IN)) {
+        lose_disk_well(sim_chance(2));
         come_to_rest();
     }
     if (sim_chance(CATCH_UP_ONE_IN)) {

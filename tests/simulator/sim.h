@@ -200,6 +200,7 @@ struct disk {
     unsigned kept_count, kept_room;
     int64_t drawn; /* when the incarnation was */
     bool full, slow, dies; /* dies: the next fsync fails, and with it the process */
+    bool hangs, hangs_all; /* no fsync returns; nor does taking a record in */
 };
 void disk_make(struct disk *disk);
 void disk_kill(struct disk *disk);

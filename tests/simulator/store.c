@@ -122,7 +122,9 @@ static void sync_once(struct store *store) { /* lock held */
     struct disk *disk = played(store)->disk;
     uint64_t target = disk->lsn, undos = store->undone, hold = disk->hold;
     store_unlock(store);
-    sim_sleep(store_sync_time(disk));
+    do
+        sim_sleep(store_sync_time(disk));
+    while (disk->hangs && !store->stop);
     if (disk->dies) {
         sim_trace("an fsync of node %u fails: its process ends", played(store)->node);
         node_kill(played(store)->node, false);
@@ -376,6 +378,8 @@ int store_receive(struct store *store, const void *bytes, size_t length, const v
         sim_fail("node %u receives a record that cannot be", played(store)->node);
     if (world->takes[played(store)->node])
         sim_sleep(world->takes[played(store)->node]);
+    while (played(store)->disk->hangs_all)
+        sim_sleep(10 * SIM_MS);
     store_lock(store);
     rc = played(store)->disk->full ? -ENOSPC : receive_check(store, &record.head, bytes, length);
     if (rc == 0) {
