@@ -65,7 +65,7 @@ static int set_stays(struct replicator *r, bool stays, char *why, size_t room) {
     r->stays = stays;
     r->beat_now = true;
     repl_unlock(r);
-    talk_kick(r);
+    talk_wake(r);
     return 0;
 }
 

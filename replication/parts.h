@@ -346,7 +346,7 @@ json_t *verify_status(const struct replicator *r); /* lock held */
 
 /* talk.c */
 void *talk_thread(void *replicator);
-void talk_kick(struct replicator *r);
+void talk_wake(struct replicator *r);
 void talk_post(struct replicator *r, unsigned node, const struct frame *frame); /* lock held */
 void talk_beat(struct replicator *r, struct frame *frame, uint64_t session); /* fills a heartbeat; lock held */
 

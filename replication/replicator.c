@@ -260,7 +260,7 @@ void replicator_stop(struct replicator *r) {
     pthread_cond_broadcast(&r->verify_work);
     pthread_cond_broadcast(&r->news);
     repl_unlock(r);
-    talk_kick(r);
+    talk_wake(r);
     link_shutdown(r->link);
     pthread_t all[] = {r->feeder, r->acknowledger, r->receiver, r->talker, r->keeper, r->provider, r->synchronizer, r->mender,
                        r->verifier, r->pacer};

@@ -33,7 +33,7 @@ void roles_ask_locked(struct replicator *r, uint32_t bits, int64_t patience) {
     int64_t since = clock_boot();
     repl_lock(r);
     r->beat_now = true;
-    talk_kick(r);
+    talk_wake(r);
     while (!all_heard_since(r, bits, since) && repl_wait(r, &r->news, since + patience))
         ;
 }
@@ -56,7 +56,7 @@ void roles_resume_standby(struct replicator *r) {
     r->changing = r->unsure = false;
     r->beat_now = true;
     repl_unlock(r);
-    talk_kick(r);
+    talk_wake(r);
 }
 
 void roles_adopt(struct replicator *r, const struct register_value *found) {
@@ -253,7 +253,7 @@ static void serve(struct replicator *r, const struct register_value *next, const
     pthread_cond_broadcast(&r->news);
     pthread_cond_signal(&r->keep_work);
     repl_unlock(r);
-    talk_kick(r);
+    talk_wake(r);
     log_info("primary in epoch %" PRIu64 " from LSN %" PRIu64, EPOCH_COUNTER(next->epoch), position->lsn + 1);
     tell_primary(r, next, position);
 }

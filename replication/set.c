@@ -172,7 +172,7 @@ static void write_proposal(struct replicator *r) {
     r->beat_now = true;
     pthread_cond_broadcast(&r->news);
     repl_unlock(r);
-    talk_kick(r);
+    talk_wake(r);
     primary_advance(r, lines);
     if (alone)
         store_want_durable(r->store, last);

@@ -93,7 +93,7 @@ static bool follow_session(struct replicator *r, struct reception *reception) {
         r->receiving = session;
         r->beat_now = r->beat_now || r->follow.state == FOLLOW_SEARCHING;
         pthread_cond_broadcast(&r->news);
-        talk_kick(r);
+        talk_wake(r);
     }
     if (!session)
         repl_sleep(r, &r->receive_work, 100 * MS);

@@ -15,7 +15,7 @@
 
 #define TICK_MS 20
 
-void talk_kick(struct replicator *r) {
+void talk_wake(struct replicator *r) {
     uint64_t one = 1;
     ssize_t done = write(r->wake, &one, sizeof one); /* full only when it is readable already */
     (void)done;
@@ -27,7 +27,7 @@ void talk_post(struct replicator *r, unsigned node, const struct frame *frame) {
     struct letter *letter = &r->outbox[r->outbox_count++];
     letter->node = node;
     letter->frame = *frame;
-    talk_kick(r);
+    talk_wake(r);
 }
 
 void talk_beat(struct replicator *r, struct frame *frame, uint64_t session) {
