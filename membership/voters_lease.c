@@ -179,9 +179,12 @@ void voters_give_up(struct reg *reg) {
 
 /* ---- Whether somebody holds it --------------------------------------------------------------------------------------- */
 
-/* 0, -EBUSY (then `holder` and `wait` are set), or -EAGAIN: not enough answers yet. */
+#define FREE_STRAGGLERS (30 * MS) /* a majority has answered: so long the answers of others are waited for */
+
+/* 0, -EBUSY (then `holder` and `wait` are set), or -EAGAIN: not enough answers yet. `*enough`: a majority has answered, and those
+ * that have not may yet let this node in; that is -EBUSY as well if they do not. */
 static int judge_free(const struct voters *v, const struct look *look, const struct register_value *value, char holder[64],
-                      int64_t *wait) {
+                      int64_t *wait, bool *enough) {
     unsigned needed = value->voter_count / 2 + 1, yes = 0, no = 0;
     int64_t waits[REGISTER_VOTERS_MAX];
     for (unsigned i = 0; i < value->voter_count; i++) {
@@ -201,10 +204,10 @@ static int judge_free(const struct voters *v, const struct look *look, const str
     }
     if (yes >= needed)
         return 0;
-    if (yes + no < needed || no <= value->voter_count - needed)
-        return -EAGAIN;
-    *wait = waits[needed - yes - 1];
-    return -EBUSY;
+    *enough = yes + no >= needed;
+    if (*enough)
+        *wait = waits[needed - yes - 1];
+    return !*enough || no <= value->voter_count - needed ? -EAGAIN : -EBUSY;
 }
 
 int voters_free(struct reg *reg, char holder[64], int64_t *wait) {
@@ -215,17 +218,21 @@ int voters_free(struct reg *reg, char holder[64], int64_t *wait) {
     *wait = 0;
     voters_enter(v);
     look_begin(v, &look, v->known.version ? seats_of(v, v->known.voters, v->known.voter_count) : look_everybody(v));
+    bool enough = false;
     int rc;
     do {
         struct register_value list = v->known;
         if (list.version == 0) /* then nobody holds anything: it is enough that they answer */
             list_at_birth(v, &look, &list);
         round_more(v, &look.round, seats_of(v, list.voters, list.voter_count));
-        rc = judge_free(v, &look, &list, holder, wait);
+        bool had_enough = enough;
+        rc = judge_free(v, &look, &list, holder, wait, &enough);
+        if (enough && !had_enough)
+            deadline = MIN(deadline, clock_boot() + FREE_STRAGGLERS);
     } while (rc == -EAGAIN && voters_wait(v, deadline));
     round_end(v, &look.round);
     voters_leave(v);
-    return rc == -EAGAIN ? -ENOTCONN : rc;
+    return rc == -EAGAIN ? (enough ? -EBUSY : -ENOTCONN) : rc;
 }
 
 /* ---- What status shows ----------------------------------------------------------------------------------------------- */

@@ -11,6 +11,7 @@
 #define YIELD_STAYS 2 /* lease times: a node that shall stay standby waits so long for another one */
 #define ASK_MOST (150 * MS) /* for answers of nodes that were there a moment ago */
 #define LOOK_LEAST (20 * MS)
+#define HURRY 6u
 #define WORD_LEAST (500 * MS) /* a handover's word may have to be said twice */
 #define COME_LEAST (500 * MS) /* so long nodes that start together wait for each other: the lease time, between these */
 #define COME_MOST (2000 * MS)
@@ -46,6 +47,7 @@ void elect_heard(struct elect *elect, int64_t now) {
 
 void elect_value(struct elect *elect, bool own, int64_t now) {
     elect->freed = false;
+    elect->hurry = 0;
     elect_heard(elect, now);
     if (own)
         elect->not_before = now + MAX(elect->lease / 2, WORD_LEAST);
@@ -53,6 +55,7 @@ void elect_value(struct elect *elect, bool own, int64_t now) {
 
 void elect_freed(struct elect *elect) {
     elect->freed = true;
+    elect->hurry = HURRY;
     elect->not_before = 0;
 }
 
@@ -112,6 +115,11 @@ bool elect_voters(struct elect *elect, int error, const char *holder, int64_t wa
             say(elect, "voters have just started and do not know yet whether somebody holds the lease; they let nobody in for "
                        "%" PRId64 " ms more", MAX(wait, 0) / MS);
         elect->not_before = now + between(LOOK_LEAST, wait, elect->lease / 2);
+        if (elect->hurry) {
+            elect->hurry--;
+            elect->freed = true;
+            elect->not_before = now + LOOK_LEAST;
+        }
     } else if (error == -ENOTCONN) {
         elect->state = ELECT_ALONE;
         say(elect, "no majority of the voters answers, so nobody can become primary from here; see which of them are down or cut "

@@ -41,6 +41,7 @@ struct elect {
     int64_t started;    /* this process */
     int64_t heard;      /* a primary that is not behind, or of a newer value */
     bool freed;         /* a holder has given its lease back, or said goodbye; not looked at yet */
+    unsigned hurry;     /* looks that follow soon: voters hear of a lease that is given back one after the other */
     bool vacant;        /* the voters let a challenger in when they were asked last */
     int64_t not_before; /* nothing is asked before… */
     int64_t ceased_until; /* …nor before this, whatever happens */

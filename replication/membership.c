@@ -14,10 +14,9 @@ int replicator_open_register(struct volume *volume, char *why, size_t why_room) 
     struct register_watch watch = replicator_watch(volume);
     if (!volume->lease)
         volume->lease = &own_lease;
-    if (kind == REGISTER_VOTERS)
-        return register_voters_open(config, volume->self, volume->secret, &watch, volume->lease, &volume->reg, why, why_room);
-    snprintf(why, why_room, "[etcd] is not something that this program can use");
-    return -ENOTSUP;
+    if (kind == REGISTER_ETCD)
+        return register_etcd_open(config, volume->self, &watch, volume->lease, &volume->reg, why, why_room);
+    return register_voters_open(config, volume->self, volume->secret, &watch, volume->lease, &volume->reg, why, why_room);
 }
 
 void replicator_close_register(struct volume *volume) {

@@ -45,31 +45,34 @@ int promote_fenced(struct replicator *r, char *why, size_t room) {
 
 /* ---- With a lease: as an election, but at once, and refused in words --------------------------------------------------- */
 
-/* The newest value, a majority of the voters, and nobody who is primary; by force the lease of one that does not answer is
- * waited for, as voters let nobody in before. */
-static int ask_register(struct replicator *r, bool force, char *why, size_t room) {
+/* The newest value that can be had, and nobody who is primary. */
+static int ask_nodes(struct replicator *r, char *why, size_t room) {
+    struct reg *reg = r->volume->reg;
+    struct register_value found;
+    int64_t since = clock_boot();
+    if (reg->engine->read(reg, &found) == 0)
+        roles_adopt(r, &found);
+    roles_ask_locked(r, ~0u, ASK_PATIENCE);
+    int primary = roles_answering_primary(r, since);
+    bool own = r->role == ROLE_PRIMARY;
+    repl_unlock(r);
+    if (own)
+        snprintf(why, room, "this node is primary already");
+    else if (primary >= 0)
+        snprintf(why, room, "node %s is primary and answers; use \"baton switchover\", which loses nothing",
+                 r->config->nodes[primary].name);
+    return own ? -EALREADY : primary >= 0 ? -EBUSY : 0;
+}
+
+/* A majority lets this node in. By force the lease of one that does not answer is waited for: voters let nobody in before. */
+static int ask_voters(struct replicator *r, bool force, char *why, size_t room) {
     struct reg *reg = r->volume->reg;
     int64_t deadline = clock_boot() + 3 * r->lease + 1000 * MS;
     for (;;) {
         struct register_value found;
         char holder[64] = "";
-        int64_t wait = 0, since = clock_boot();
+        int64_t wait = 0;
         int rc = reg->engine->read(reg, &found);
-        if (rc == 0)
-            roles_adopt(r, &found);
-        roles_ask_locked(r, ~0u, ASK_PATIENCE);
-        int primary = roles_answering_primary(r, since);
-        bool own = r->role == ROLE_PRIMARY;
-        repl_unlock(r);
-        if (own) {
-            snprintf(why, room, "this node is primary already");
-            return -EALREADY;
-        }
-        if (primary >= 0) {
-            snprintf(why, room, "node %s is primary and answers; use \"baton switchover\", which loses nothing",
-                     r->config->nodes[primary].name);
-            return -EBUSY;
-        }
         if (rc == 0 && found.version)
             rc = r->elects->free(reg, holder, &wait);
         if (rc == 0)
@@ -89,31 +92,39 @@ static int ask_register(struct replicator *r, bool force, char *why, size_t room
     }
 }
 
-static int promote_elected(struct replicator *r, bool force, char *why, size_t room) {
-    struct elect_view view;
-    int rc = ask_register(r, force, why, room);
-    if (rc)
-        return rc;
+/* May this node be primary, and who stays in the set beside it? Words if not. */
+static bool judge(struct replicator *r, struct elect_view *view, char *why, size_t room) {
     bool reaches = candidate_reaches_start(r);
     repl_lock(r);
     struct elect elect = r->elect;
     int64_t now = clock_boot();
-    candidate_view(r, now - ASK_PATIENCE, &view);
-    view.reaches_start = reaches;
-    view.fit = !store_stalled(r->store, MAX(r->lease, SICK_LEAST));
+    candidate_view(r, now - ASK_PATIENCE, view);
+    view->reaches_start = reaches;
+    view->fit = !store_stalled(r->store, MAX(r->lease, SICK_LEAST));
     elect.yields_until = now; /* whoever would go first, a person has decided */
-    bool may = elect_judge(&elect, &view, now);
+    bool may = elect_judge(&elect, view, now);
     repl_unlock(r);
-    if (r->stays && !force) {
-        snprintf(why, room, "this node is kept as standby; \"baton standby --end\" ends that");
-        return -EPERM;
-    }
-    if (!may && !force) {
-        snprintf(why, room, "%s", elect.why[0]);
-        return -ESTALE;
-    }
     if (!may)
-        log_warning("promoted by force, although: %s", elect.why[0]);
+        snprintf(why, room, "%s", elect.why[0]);
+    return may;
+}
+
+static int promote_elected(struct replicator *r, bool force, char *why, size_t room) {
+    struct elect_view view;
+    char reason[WIRE_TEXT] = "";
+    int rc = ask_nodes(r, why, room);
+    if (rc)
+        return rc;
+    bool may = judge(r, &view, reason, sizeof reason);
+    if (!force && (!may || r->stays)) {
+        snprintf(why, room, "%s", may ? "this node is kept as standby; \"baton standby --end\" ends that" : reason);
+        return may ? -EPERM : -ESTALE;
+    }
+    rc = ask_voters(r, force, why, room);
+    if (rc)
+        return rc;
+    if (!may)
+        log_warning("promoted by force, although: %s", reason);
     roles_takeover_begin(r, may ? "promoted" : "promoted by force");
     struct beginning beginning = {.start = may ? START_ELECTED : START_PROMOTED, .keep = elect_keeps(&view)};
     return roles_become_primary(r, &beginning, why, room);
