@@ -35,8 +35,14 @@ static void lose(struct voters *v) {
     voters_tell_lost(v, v->holding.lease.epoch);
 }
 
+/* What a majority does not grant for so long is asked for no more: some voters may grant it, and hold others up by that. */
+static int64_t asked_until(const struct voters *v) {
+    return v->holding.taken + 2 * v->duration + ask_margin(v->duration);
+}
+
 void holding_look(struct voters *v, int64_t now) {
-    if (v->holding.asked && v->holding.held && now >= atomic_load(&v->shared->until))
+    const struct holding *holding = &v->holding;
+    if (holding->asked && now >= (holding->held ? atomic_load(&v->shared->until) : asked_until(v)))
         lose(v);
 }
 
@@ -129,6 +135,7 @@ static int take(struct voters *v, const struct register_value *value) {
     holding->held = holding->unfit = false;
     holding->barred = value->epoch;
     holding->next_renewal = 0;
+    holding->taken = clock_boot();
     for (unsigned i = 0; i < RENEWALS; i++)
         holding->renewals[i].sent = INT64_MIN;
     atomic_store(&v->shared->until, INT64_MIN);
@@ -179,9 +186,9 @@ void voters_give_up(struct reg *reg) {
 
 /* ---- Whether somebody holds it --------------------------------------------------------------------------------------- */
 
-/* 0, -EBUSY (then `holder` and `wait` are set), or -EAGAIN: not enough answers yet. */
-static int judge_free(const struct voters *v, const struct look *look, const struct register_value *value, char holder[64],
-                      int64_t *wait) {
+/* 0, -EBUSY (then `holder` and `wait` are set), or -EAGAIN: not enough answers yet. `late`: no more are waited for. */
+static int judge_free(const struct voters *v, const struct look *look, const struct register_value *value, bool late,
+                      char holder[64], int64_t *wait) {
     unsigned needed = value->voter_count / 2 + 1, yes = 0, no = 0;
     int64_t waits[REGISTER_VOTERS_MAX];
     for (unsigned i = 0; i < value->voter_count; i++) {
@@ -201,7 +208,7 @@ static int judge_free(const struct voters *v, const struct look *look, const str
     }
     if (yes >= needed)
         return 0;
-    if (yes + no < needed || no <= value->voter_count - needed)
+    if (yes + no < needed || (!late && no <= value->voter_count - needed))
         return -EAGAIN;
     *wait = waits[needed - yes - 1];
     return -EBUSY;
@@ -215,14 +222,18 @@ int voters_free(struct reg *reg, char holder[64], int64_t *wait) {
     *wait = 0;
     voters_enter(v);
     look_begin(v, &look, v->known.version ? seats_of(v, v->known.voters, v->known.voter_count) : look_everybody(v));
+    bool late = false;
     int rc;
     do {
+        late = clock_boot() >= deadline || v->stopping;
         struct register_value list = v->known;
         if (list.version == 0) /* then nobody holds anything: it is enough that they answer */
             list_at_birth(v, &look, &list);
         round_more(v, &look.round, seats_of(v, list.voters, list.voter_count));
-        rc = judge_free(v, &look, &list, holder, wait);
-    } while (rc == -EAGAIN && voters_wait(v, deadline));
+        rc = judge_free(v, &look, &list, late, holder, wait);
+        if (rc == -EAGAIN && !late)
+            voters_wait(v, deadline);
+    } while (rc == -EAGAIN && !late);
     round_end(v, &look.round);
     voters_leave(v);
     return rc == -EAGAIN ? -ENOTCONN : rc;
