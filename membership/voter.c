@@ -95,8 +95,10 @@ void voter_accept(struct voter *voter, const char *from, struct ballot ballot, c
 
 void voter_renew(struct voter *voter, const char *from, epoch_t epoch, uint64_t session, int64_t now, struct voter_answer *answer) {
     const struct register_value *value = &voter->state.value;
+    const struct register_value *known = &voter->state.known;
     bool given_back = voter->released == epoch && voter->released_session == session;
-    if (value->epoch != epoch || strcmp(value->primary, from) != 0 || given_back) {
+    bool succeeded = known->version > value->version && known->epoch != epoch; /* here it was missed, elsewhere it was chosen */
+    if (value->epoch != epoch || strcmp(value->primary, from) != 0 || given_back || succeeded) {
         answer_with(voter, VOTER_STALE, answer);
         return;
     }

@@ -5,7 +5,8 @@
  * The lease is a promise of the same voters, kept in memory: while it lasts, nobody else's prepare or accept is let in
  * (DESIGN.md, Membership). What binds:
  *
- * - A grant needs the holder's epoch and name in the value that this voter has durably accepted.
+ * - A grant needs the holder's epoch and name in the value that this voter has durably accepted, and no later value of another
+ *   epoch that it was told is chosen.
  * - It lasts for the lease time and a margin, by this voter's own CLOCK_BOOTTIME from the moment of the grant; the holder
  *   counts from before it asked. Nobody compares clocks.
  * - Grants are forgotten by a process that ends. So a voter that has just started, and one that was just made a voter of the

@@ -35,8 +35,14 @@ static void lose(struct voters *v) {
     voters_tell_lost(v, v->holding.lease.epoch);
 }
 
+/* What a majority does not grant for so long is asked for no more: some voters may grant it, and hold others up by that. */
+static int64_t asked_until(const struct voters *v) {
+    return v->holding.taken + 2 * v->duration + ask_margin(v->duration);
+}
+
 void holding_look(struct voters *v, int64_t now) {
-    if (v->holding.asked && v->holding.held && now >= atomic_load(&v->shared->until))
+    const struct holding *holding = &v->holding;
+    if (holding->asked && now >= (holding->held ? atomic_load(&v->shared->until) : asked_until(v)))
         lose(v);
 }
 
@@ -129,6 +135,7 @@ static int take(struct voters *v, const struct register_value *value) {
     holding->held = holding->unfit = false;
     holding->barred = value->epoch;
     holding->next_renewal = 0;
+    holding->taken = clock_boot();
     for (unsigned i = 0; i < RENEWALS; i++)
         holding->renewals[i].sent = INT64_MIN;
     atomic_store(&v->shared->until, INT64_MIN);
@@ -221,6 +228,7 @@ int voters_free(struct reg *reg, char holder[64], int64_t *wait) {
     bool enough = false;
     int rc;
     do {
+        late = clock_boot() >= deadline || v->stopping;
         struct register_value list = v->known;
         if (list.version == 0) /* then nobody holds anything: it is enough that they answer */
             list_at_birth(v, &look, &list);

@@ -71,6 +71,7 @@ struct notice { /* a value that is told to voters until a majority of its list h
 
 struct holding { /* this node's lease; see voters_lease.c */
     bool asked;           /* taken, and nothing has ended it */
+    int64_t taken;        /* when */
     bool held;            /* a majority has granted it once: what was published may run out */
     struct lease lease;
     epoch_t barred;       /* epochs up to this one have had their lease, or may have none */

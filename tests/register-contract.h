@@ -55,6 +55,8 @@ bool node_holds(struct contract_node *n);
 /* The value after n->value: of this epoch, or, with `to` >= 0, of the next one with that node as primary. `mark` makes it
  * differ from others. */
 struct register_value value_after(const struct contract_node *n, int to, uint64_t mark);
+/* Nodes 0 and 1 race for the value of a volume that has none, until each has had `races` of its own chosen. */
+void contract_two_at_once(const struct contract *contract, unsigned races);
 /* Tries until it is this node's in a new epoch, and the lease is held. False, with a failed test: it does not come to that. */
 bool node_rises(struct contract_node *n);
 

@@ -1,6 +1,5 @@
 #include "tests/voter-rig.h"
 
-#include "membership/ask.h"
 #include "tests/tap.h"
 
 #include <stdio.h>
@@ -124,7 +123,9 @@ static void take_in(struct desk *desk) {
     if (n < 0 || ask_decode_question(bytes, (size_t)n, &asked) != 0)
         bail("%s: a question that is none", rv->name);
     pthread_mutex_lock(&rv->lock);
-    if (!rv->deaf && !(rv->deaf_to & 1u << asked.type) && !chance(rv, rv->loss)) {
+    if (rv->before)
+        rv->before(rv->before_context, &asked);
+    if (!rv->deaf && strcmp(rv->deaf_from, asked.from) != 0 && !(rv->deaf_to & 1u << asked.type) && !chance(rv, rv->loss)) {
         rv->asked[asked.type]++;
         if (memcmp(asked.volume, desk->rig->config.volume_id, sizeof asked.volume) != 0) {
             answer = (struct ask_answer){.number = asked.number, .type = asked.type, .status = ASK_UNKNOWN};
@@ -249,6 +250,26 @@ void rig_set(struct rig *rig, unsigned voter, bool *flag, bool value) {
     pthread_mutex_unlock(&rig->voters[voter].lock);
 }
 
+void rig_types(struct rig *rig, unsigned voter, unsigned deaf_to, unsigned lose_answers_of) {
+    pthread_mutex_lock(&rig->voters[voter].lock);
+    rig->voters[voter].deaf_to = deaf_to;
+    rig->voters[voter].lose_answers_of = lose_answers_of;
+    pthread_mutex_unlock(&rig->voters[voter].lock);
+}
+
+void rig_cut(struct rig *rig, unsigned voter, const char *node) {
+    pthread_mutex_lock(&rig->voters[voter].lock);
+    snprintf(rig->voters[voter].deaf_from, sizeof rig->voters[voter].deaf_from, "%s", node);
+    pthread_mutex_unlock(&rig->voters[voter].lock);
+}
+
+void rig_before(struct rig *rig, unsigned voter, void (*before)(void *, const struct ask_question *), void *context) {
+    pthread_mutex_lock(&rig->voters[voter].lock);
+    rig->voters[voter].before = before;
+    rig->voters[voter].before_context = context;
+    pthread_mutex_unlock(&rig->voters[voter].lock);
+}
+
 struct voter_state rig_state(struct rig *rig, unsigned voter) {
     pthread_mutex_lock(&rig->voters[voter].lock);
     struct voter_state state = rig->voters[voter].disk;
@@ -270,6 +291,8 @@ void rig_fresh(struct rig *rig) {
         struct rig_voter *rv = &rig->voters[i];
         rv->still = rv->deaf = false;
         rv->lose_answers_of = rv->deaf_to = rv->strangers = 0;
+        rv->deaf_from[0] = '\0';
+        rv->before = NULL;
         memset(rv->asked, 0, sizeof rv->asked);
         new_disk(rv);
         draw(&rv->random, sizeof rv->random);

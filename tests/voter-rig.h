@@ -9,7 +9,7 @@
 #define BATON_TESTS_VOTER_RIG_H
 
 #include "fs/config.h"
-#include "membership/voter.h"
+#include "membership/ask.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -35,6 +35,10 @@ struct rig_voter {
     unsigned asked[8];   /* questions by their type */
     unsigned lose_answers_of, deaf_to; /* bits of types */
     unsigned strangers;  /* percent of answers before which wrong ones come */
+    char deaf_from[64];  /* whatever this node asks is lost */
+    /* Called before a question is decided, in the voter's thread. */
+    void (*before)(void *context, const struct ask_question *question);
+    void *before_context;
 };
 
 struct rig {
@@ -42,7 +46,7 @@ struct rig {
     struct rig_voter voters[RIG_VOTERS];
 };
 
-/* `nodes` of the config are nodes a, b, …; at least two; those from `spare` on… none. */
+/* `nodes` of the config are nodes a, b, …; at least two. More may be counted in later: all have addresses. */
 struct rig *rig_new(unsigned nodes, uint32_t lease_ms);
 /* Another volume, with new voters; all of them run. Ends those that do. */
 void rig_fresh(struct rig *rig);
@@ -54,6 +58,9 @@ void rig_end_all(struct rig *rig);
 /* Of all of them. */
 void rig_line(struct rig *rig, unsigned loss, unsigned delay_ms, unsigned twice);
 void rig_set(struct rig *rig, unsigned voter, bool *flag, bool value);
+void rig_types(struct rig *rig, unsigned voter, unsigned deaf_to, unsigned lose_answers_of);
+void rig_cut(struct rig *rig, unsigned voter, const char *node); /* from what that node asks; "": no more */
+void rig_before(struct rig *rig, unsigned voter, void (*before)(void *, const struct ask_question *), void *context);
 /* What is on its disk now. */
 struct voter_state rig_state(struct rig *rig, unsigned voter);
 unsigned rig_asked(struct rig *rig, unsigned voter, unsigned type);

@@ -340,6 +340,13 @@ static void deliver_to_node(struct letter *letter) {
         return;
     const char *voter = w->seats[letter->voter].name;
     if (letter->type == RENEW) {
+        if (letter->answer.known.version > node->known.version) { /* a holder who is told of its successor stops asking */
+            node->known = letter->answer.known;
+            if (strcmp(node->known.primary, node->name) != 0 || node->known.epoch != node->lease.epoch)
+                lease_give_up(&node->lease);
+            else
+                lease_voters(&node->lease, &node->known);
+        }
         if (letter->answer.verdict == VOTER_YES && letter->epoch == node->lease.epoch && letter->session == node->lease.session)
             lease_granted(&node->lease, voter, letter->answer.id, letter->sent);
     } else if (node->purpose != NOTHING && letter->change == node->changes) {
