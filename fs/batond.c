@@ -497,10 +497,20 @@ static int serve_volume(void *context, int parent) {
 /* Others need not wait until it has run out: nobody answers for it any more. */
 static void give_back(const struct volume *volume, epoch_t epoch, uint64_t session) {
     int64_t patience = (int64_t)volume->config.lease_ms * 1000000;
+    int error = 0;
 
-    if (!epoch || config_register(&volume->config) != REGISTER_VOTERS)
+    if (!epoch)
         return;
-    int error = register_voters_release(&volume->config, volume->self, volume->secret, epoch, session, patience);
+    switch (config_register(&volume->config)) {
+    case REGISTER_FILE:
+        return;
+    case REGISTER_VOTERS:
+        error = register_voters_release(&volume->config, volume->self, volume->secret, epoch, session, patience);
+        break;
+    case REGISTER_ETCD:
+        error = register_etcd_release(&volume->config, volume->self, epoch, session, patience);
+        break;
+    }
     if (error)
         log_warning("the lease could not be given back, others wait until it has run out: %s", strerror(-error));
     else

@@ -37,6 +37,9 @@ static const struct fuse_lowlevel_ops operations = {
     .flush = front_flush,
     .release = front_release,
     .fsync = front_fsync,
+    .getlk = front_getlk,
+    .setlk = front_setlk,
+    .flock = front_flock,
     .opendir = front_opendir,
     .readdir = front_readdir,
     .readdirplus = front_readdirplus,
@@ -57,7 +60,7 @@ void front_init(void *userdata, struct fuse_conn_info *connection) {
     const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_EXPORT_SUPPORT |
                             FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
                             FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS |
-                            FUSE_CAP_EXPLICIT_INVAL_DATA;
+                            FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS;
     /* Pages are dropped when records say so (notify.c), not when a time looks different: on the primary it does after
      * each write of one's own. No ioctls: without the capability the kernel answers ENOTTY by itself. */
     const unsigned unwanted = FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_IOCTL_DIR | FUSE_CAP_HANDLE_KILLPRIV;
@@ -291,7 +294,8 @@ static int parts_create(struct front *front) {
         return -ENOMEM;
     if (front->ended_fd < 0)
         return -errno;
-    return reclaim_start(front->store, front->nodes, &front->reclaim);
+    int error = front_locks_start(front);
+    return error ? error : reclaim_start(front->store, front->nodes, &front->reclaim);
 }
 
 static void front_free(struct front *front) {
@@ -379,6 +383,8 @@ void front_stop(struct front *front) {
     pthread_rwlock_unlock(&front->gate);
     end_hold(front);
     lapse_end(front, false);
+    if (front->locks)
+        front_locks_drop(front, -EIO);
     park_give_up(front->volume->park, -EIO);
     park_give_up(front->volume->local, -EIO);
     for (unsigned i = 0; i < front->worker_started; i++)
@@ -394,6 +400,7 @@ void front_stop(struct front *front) {
     while (sem_wait(&front->none_parked) < 0)
         PROMISE(errno == EINTR);
     lapse_stop(front);
+    front_locks_stop(front);
     reclaim_stop(front->reclaim);
     front_free(front);
 }
@@ -528,6 +535,8 @@ void front_become_standby(struct front *front) {
     if (was)
         doubt_unacknowledged(front);
     pthread_rwlock_unlock(&front->gate);
+    if (was)
+        front_locks_drop(front, -ENOLCK);
     end_hold(front);
     lapse_end(front, false); /* before the kernel is told: it waits for answers then */
     if (was) {

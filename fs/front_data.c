@@ -31,8 +31,7 @@ void front_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file)
 }
 
 void front_release(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file) {
-    (void)ino;
-    (void)file;
+    front_locks_released(front_of(request), ino, file->fh);
     note.sends = SENDS_ALWAYS;
     fuse_reply_err(request, 0);
     note.sends = SENDS_PLAIN;
@@ -120,7 +119,8 @@ void front_flush(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file
     struct reply reply = reply_to(request, REPLY_OK);
 
     nodes_closed(reply.front->nodes, ino);
-    if (nodes_doubtful(reply.front->nodes, ino, file->fh, false))
+    front_locks_flushed(reply.front, ino, file->lock_owner);
+    if (nodes_doubtful(reply.front->nodes, ino, opened_in(file->fh), false))
         reply_error(request, -EIO);
     else if (atomic_load(&reply.front->writable))
         reply_after(&reply, WAIT_CLOSE, nodes_changed(reply.front->nodes, ino));
@@ -147,7 +147,7 @@ void fsync_opened(fuse_req_t request, uint64_t ino, bool data_only, uint64_t ter
 }
 
 void front_fsync(fuse_req_t request, fuse_ino_t ino, int data_only, struct fuse_file_info *file) {
-    fsync_opened(request, ino, data_only != 0, file->fh);
+    fsync_opened(request, ino, data_only != 0, opened_in(file->fh));
 }
 
 void front_fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset, off_t length,

@@ -47,6 +47,7 @@ struct front {
     struct nodes *nodes;
     struct notify *notify;
     struct reclaim *reclaim;
+    struct lock_desk *locks; /* front_locks.c */
     struct lapse *lapse; /* what waits while the lease is not held: front_lease.c; NULL: no lease is needed */
     struct worker workers[WORKERS_MAX];
     unsigned worker_count, worker_started;
@@ -54,7 +55,8 @@ struct front {
     pthread_rwlock_t gate;
     atomic_bool writable;       /* primary: changes are let in, and the kernel may cache */
     _Atomic uint64_t names_lsn; /* the last change of names: fsync of a file includes it */
-    atomic_uint term; /* grows when this mount ceases to be the primary's; a file's handle: the term of its open */
+    atomic_uint term; /* grows when this mount ceases to be the primary's; a file's handle has that of its open: opened_in */
+    _Atomic uint64_t opens;
     atomic_uint names_doubt; /* the last term at whose end names_lsn was not acknowledged; 0: none */
     double entry_timeout;    /* on the primary, seconds */
     uint64_t kernel_flags;   /* of the INIT request */
@@ -77,6 +79,7 @@ enum sends { SENDS_PLAIN, SENDS_ENTRY, SENDS_LISTING, SENDS_DIRECTORY, SENDS_ALW
 /* ---- The request that this thread is processing: what libfuse 3.14 does not hand on ---- */
 struct note {
     uint32_t opcode;
+    uint64_t unique;    /* the kernel's number of it */
     int fd;             /* where it came from and its reply goes: a device, or a place in a ring (front_ring.h) */
     bool past_cache;    /* READ, WRITE: not of pages that the kernel caches, which hold it up until it is answered */
     bool kill_priv;     /* WRITE, OPEN, CREATE, SETATTR: clear set-id bits and capability */
@@ -162,8 +165,21 @@ enum volume_wait attributes_wait(fuse_req_t request, uint64_t ino);
 void directories_free(struct front *front); /* at the end: those that nobody has closed */
 void touch_atime(struct front *front, uint64_t ino, bool directory);
 void open_flags(struct front *front, struct fuse_file_info *file);
+/* The term in which the file with that handle was opened. */
+static inline unsigned opened_in(uint64_t handle) {
+    return (unsigned)(handle & UINT16_MAX);
+}
 /* fsync through a file or directory that was opened in that term. */
 void fsync_opened(fuse_req_t request, uint64_t ino, bool data_only, uint64_t term);
+
+/* ---- Locks: front_locks.c ---- */
+int front_locks_start(struct front *front);
+void front_locks_stop(struct front *front); /* nobody asks any more */
+void front_locks_flushed(struct front *front, uint64_t ino, uint64_t owner);
+void front_locks_released(struct front *front, uint64_t ino, uint64_t handle);
+/* INTERRUPT of a request: did that wait for a lock? It is answered then. */
+bool front_locks_interrupted(struct front *front, uint64_t unique);
+void front_locks_drop(struct front *front, int error); /* the role has changed */
 
 /* ---- Dead mounts, and what takes their place: front_dead.c. Paths are real ones. ---- */
 struct mounting {
@@ -224,6 +240,10 @@ void front_fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset,
 void front_lseek(fuse_req_t request, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *file);
 void front_copy(fuse_req_t request, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_file, fuse_ino_t to,
                 off_t to_offset, struct fuse_file_info *to_file, size_t length, int flags);
+
+void front_getlk(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file, struct flock *lock);
+void front_setlk(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file, struct flock *lock, int waits);
+void front_flock(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file, int operation);
 
 void front_opendir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *file);
 void front_readdir(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *file);

@@ -3,6 +3,7 @@
  * INIT gets the capabilities that it cannot ask for. */
 #include "fs/front_private.h"
 
+#include <fcntl.h>
 #include <linux/fuse.h>
 #include <sys/uio.h>
 
@@ -36,6 +37,7 @@ static size_t look_at(struct front *front, uint8_t *request, size_t length) {
 
     atomic_fetch_add_explicit(&front->requests, 1, memory_order_relaxed);
     note.opcode = head->opcode;
+    note.unique = head->unique;
     note.past_cache = note.kill_priv = note.tmpfile = note.acl_kill_sgid = false;
     switch (head->opcode) {
     case FUSE_INIT:
@@ -75,6 +77,10 @@ static size_t look_at(struct front *front, uint8_t *request, size_t length) {
     case FUSE_SETXATTR:
         if ((front->kernel_flags & FUSE_SETXATTR_EXT) && body_has(head, length, sizeof(struct fuse_setxattr_in)))
             return shorten_setxattr(request, length);
+        break;
+    case FUSE_INTERRUPT:
+        if (body_has(head, length, sizeof(struct fuse_interrupt_in)))
+            front_locks_interrupted(front, ((struct fuse_interrupt_in *)body)->unique);
         break;
     default:
         break;
@@ -122,6 +128,9 @@ bool raw_changes(const void *request) {
     case FUSE_FALLOCATE:
     case FUSE_COPY_FILE_RANGE:
         return true;
+    case FUSE_SETLK:
+    case FUSE_SETLKW:
+        return ((const struct fuse_lk_in *)(head + 1))->lk.type != F_UNLCK;
     case FUSE_OPEN:
         return (((const struct fuse_open_in *)(head + 1))->flags & O_TRUNC) != 0;
     default:

@@ -192,7 +192,7 @@ void touch_atime(struct front *front, uint64_t ino, bool directory) {
 void open_flags(struct front *front, struct fuse_file_info *file) {
     bool primary = atomic_load(&front->writable);
 
-    file->fh = atomic_load(&front->term);
+    file->fh = (atomic_fetch_add(&front->opens, 1) + 1) << 16 | MIN(atomic_load(&front->term), UINT16_MAX);
     file->keep_cache = primary && !(front->mount_flags & MS_STRICTATIME); /* what the cache gives is not seen here */
     /* close has to wait for what was written through this file; nobody else's close does. */
     file->noflush =
