@@ -30,7 +30,7 @@ void disk_begin(struct store *store, enum disk_work work) {
 
 void disk_end(struct store *store, enum disk_work work) {
     atomic_store_explicit(&store->disk_since[work], 0, memory_order_relaxed);
-    if (work == DISK_CHECKPOINT || work == DISK_SYNC)
+    if (work == DISK_CHECKPOINT || work == DISK_SYNCER)
         atomic_store_explicit(&store->disk_flushed, clock_boot(), memory_order_relaxed);
 }
 
@@ -38,7 +38,7 @@ bool store_stalled(const struct store *store, int64_t patience) {
     int64_t limit = clock_boot() - patience;
     for (enum disk_work work = 0; work < DISK_WORKS; work++) {
         int64_t since = atomic_load_explicit(&store->disk_since[work], memory_order_relaxed);
-        bool flush = work == DISK_CHECKPOINT || work == DISK_SYNC;
+        bool flush = work == DISK_CHECKPOINT || work == DISK_SYNCER;
         if (since && since < limit && (!flush || atomic_load_explicit(&store->disk_flushed, memory_order_relaxed) < limit))
             return true;
     }
@@ -484,9 +484,9 @@ static void sync_pass(struct store *store) {
             store->tail.files[i].unsynced = false;
         }
     store_unlock(store);
-    segments_sync(store, &segments, DISK_SYNC);
+    segments_sync(store, &segments, DISK_SYNCER);
     for (unsigned i = 0; i < count; i++)
-        if (flush_file(store, fds[i], DISK_SYNC) < 0)
+        if (flush_file(store, fds[i], DISK_SYNCER) < 0)
             store_fail(store, "the tail could not be written to disk: %s", strerror(errno));
     durable_advance(store, target, undone);
 }

@@ -97,7 +97,7 @@ struct history_hold {
 };
 
 /* What is asked of the disk at a time, by whom: see store_stalled. */
-enum disk_work { DISK_TAIL = 0, DISK_COMMIT, DISK_CHECKPOINT, DISK_SYNC, DISK_WORKS };
+enum disk_work { DISK_TAIL = 0, DISK_COMMIT, DISK_CHECKPOINT, DISK_SYNCER, DISK_WORKS };
 
 struct store {
     struct history *history; /* not a store but a past one, read through history.c; else NULL */

@@ -82,6 +82,7 @@ ok "slowly" scrub a --rate 2MiB
 half_done() { [ "$(of_scrub a now bytes)" -gt 6000000 ]; }
 ok "it gets on" wait_until 60 half_done
 ok "not faster than it may" test $(($(date +%s%N) - began)) -gt 2300000000
+scrub a --rate 64KiB >/dev/null # so that it does not end before the kill
 ok "a checkpoint has been made since" wait_until 60 test "$(store_of a)/checkpoint" -nt "$T/.out"
 kill_node a
 start_node a || bail "node a does not start"

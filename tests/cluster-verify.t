@@ -148,8 +148,8 @@ finds 0 "after that it is equal" a
 
 # ---- interruptions ----
 for i in $(seq 1200); do echo "$i" >"$a/tree/more-$i"; done
-begin() { # it takes its time
-    "$BATON" verify --config "$CONFIG" --node a --rate 64KiB >"$T/verify.out" 2>&1 &
+begin() { # RATE: it takes its time
+    "$BATON" verify --config "$CONFIG" --node a --rate "${1:-64KiB}" >"$T/verify.out" 2>&1 &
     verifier=$!
     test_pids+=("$verifier")
 }
@@ -219,7 +219,7 @@ start_node a || bail "node a does not start"
 ok "both are in sync" wait_until 30 b_works
 by_itself() { [ "$(status_of b replication verify results 0 outcome)" = equal ]; }
 ok "with [verify] every the primary does it by itself" wait_until 30 by_itself
-begin
+begin 8KiB # not done before all that is written
 ok "one is running" wait_until 60 running
 for i in $(seq 60); do head -c 200K /dev/urandom >"$(mount_of b)/load/much-$((i % 3))"; done
 wait "$verifier"

@@ -23,7 +23,7 @@ static const struct fuzz_harness *const harnesses[] = {&fuzz_wire,  &fuzz_record
 #define INPUT_MAX (256u << 10)
 #define INPUTS_MAX 2000u
 #define TRIES 3u /* of a good input: an answer over a socket may be late */
-#define ONE_SECONDS 60u /* an input that takes longer hangs */
+#define ONE_SECONDS 300u /* an input that takes longer hangs: more than a child may (FUZZ_SECONDS_MAX) */
 
 struct input {
     char name[300];

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 
@@ -233,9 +234,10 @@ static void died(int signal, siginfo_t *info, void *context) {
     (void)context;
     while (first < count && !lmdb && first < NEAR + 3) /* this one and the kernel's are among them */
         lmdb = is_lmdb(frames[first++]);
-    if (signal != SIGALRM && signal != SIGABRT && !lmdb)
+    bool hangs = signal == SIGALRM || signal == SIGPROF;
+    if (!hangs && signal != SIGABRT && !lmdb)
         lmdb = in_database(info->si_addr);
-    if (lmdb && signal != SIGALRM) {
+    if (lmdb && !hangs) {
         atomic_store(&shared->lmdb_died, true);
         verdict_set(VERDICT_LMDB);
         coverage_give();
@@ -256,7 +258,8 @@ static void sanitizer_found(void) {
 }
 
 static void child_begin(void) {
-    static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGALRM};
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGALRM, SIGPROF};
+    static const struct itimerval busy = {.it_value.tv_sec = FUZZ_SECONDS_MAX};
     static uint8_t stack[256 << 10];
     sigaltstack(&(stack_t){.ss_sp = stack, .ss_size = sizeof stack}, NULL);
     struct sigaction action = {.sa_sigaction = died, .sa_flags = SA_SIGINFO | SA_ONSTACK};
@@ -267,7 +270,8 @@ static void child_begin(void) {
     if (__sanitizer_set_death_callback)
         __sanitizer_set_death_callback(sanitizer_found);
     in_child = true;
-    alarm(FUZZ_SECONDS_MAX);
+    PROMISE(setitimer(ITIMER_PROF, &busy, NULL) == 0); /* on a busy machine little is done in a second */
+    alarm(10 * FUZZ_SECONDS_MAX);
 }
 
 enum fuzz_end fuzz_child(bool (*run)(struct script *script), struct script *script, bool *result) {

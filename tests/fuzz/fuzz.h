@@ -61,7 +61,7 @@ enum fuzz_end {
     FUZZ_FAILED, /* store_fail(): a sentence, and the process ends */
     FUZZ_LMDB    /* liblmdb died of a damaged file, in the child or in a child of that */
 };
-#define FUZZ_SECONDS_MAX 20u /* so long may a child take */
+#define FUZZ_SECONDS_MAX 20u /* of processor time that a child may take; ten times as much by the clock, if it waits */
 #define FUZZ_MEMORY_MAX (1200u << 20)
 /* Anything else, too much time and too much memory among it, is a finding. *result: what `run` returned. */
 enum fuzz_end fuzz_child(bool (*run)(struct script *script), struct script *script, bool *result);

@@ -29,7 +29,7 @@ for name; do
     echo "$name: $seconds s"
     # -timeout and the limits make a hang and memory without a bound findings
     # shellcheck disable=SC2086
-    nice -n 19 "tests/fuzz/fuzz-$name" -max_total_time="$seconds" -timeout=30 -rss_limit_mb=2048 -malloc_limit_mb=256 \
+    nice -n 19 "tests/fuzz/fuzz-$name" -max_total_time="$seconds" -timeout=240 -rss_limit_mb=2048 -malloc_limit_mb=256 \
         -max_len=65536 -artifact_prefix="$findings/$name-" -print_final_stats=1 "${options[@]}" ${FUZZ_OPTIONS:-} \
         "$own" "$BATON_SRC/tests/fuzz/corpus/$name" >"$findings/$name.log" 2>&1 || status=1
     grep -E '^(stat::|SUMMARY|==.*ERROR|#[0-9]+.*DONE)' "$findings/$name.log"
