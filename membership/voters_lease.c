@@ -228,7 +228,6 @@ int voters_free(struct reg *reg, char holder[64], int64_t *wait) {
     bool enough = false;
     int rc;
     do {
-        late = clock_boot() >= deadline || v->stopping;
         struct register_value list = v->known;
         if (list.version == 0) /* then nobody holds anything: it is enough that they answer */
             list_at_birth(v, &look, &list);
