@@ -54,6 +54,7 @@ void candidate_start(struct replicator *r) {
     char path[1100], why[WIRE_TEXT];
     struct reg *file = NULL;
     elect_start(&r->elect, r->lease, clock_boot());
+    r->go_after = MAX(5 * r->lease, GO_LEAST);
     if (r->value.version)
         return;
     /* A volume without a register in its engine may have been used without one: its file says by whom. */
@@ -195,7 +196,7 @@ static bool ask_nodes(struct replicator *r, uint32_t *keep) {
     candidate_view(r, since, &view);
     view.fit = !store_stalled(r->store, MAX(r->lease, SICK_LEAST));
     view.reaches_start = reaches;
-    view.go = r->config->after_power_cut == AFTER_POWER_CUT_GO && now - r->elect.started > MAX(5 * r->lease, GO_LEAST);
+    view.go = r->config->after_power_cut == AFTER_POWER_CUT_GO && now - r->elect.started > r->go_after;
     bool runs = elect_judge(&r->elect, &view, now);
     *keep = elect_keeps(&view);
     tell(r);

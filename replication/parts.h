@@ -195,6 +195,7 @@ struct replicator {
     struct fencing fencing;
     bool primary_left;   /* it said goodbye, and has not been heard since */
     bool spare_wanted;   /* the spare is fed */
+    int64_t go_after;    /* after-power-cut = go: the others have so long to come back; tests have less */
     bool leaving;        /* this node is about to stop: it does not stand any more */
     struct register_value born; /* what STORE.register had at the start, for a volume that has no other register yet */
     struct takeover taking, takeover; /* under way; the last one */

@@ -6,9 +6,11 @@
 #include "tests/played_register.h"
 #include "tests/tap.h"
 
+#include <dirent.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #define LEASE_MS 600
 #define LONG 60 /* seconds: for a slow machine */
@@ -380,6 +382,70 @@ static unsigned kept_as_standby(struct load *load, unsigned primary) {
     return primary;
 }
 
+/* What this boot knew of the stores is gone: both come back as other incarnations, as after a power cut. */
+static void forget_boot(void) {
+    const char *run = getenv("BATON_RUN");
+    DIR *directory = opendir(run);
+    struct dirent *entry;
+    char path[1400];
+    while (directory && (entry = readdir(directory)) != NULL) {
+        snprintf(path, sizeof path, "%s/%s", run, entry->d_name);
+        unlink(path);
+    }
+    if (directory)
+        closedir(directory);
+}
+
+static unsigned power_cuts(struct load *load, unsigned primary) {
+    struct pair *pair = load->pair;
+    unsigned other = 1 - primary;
+    stop(load, primary, false);
+    stop(load, other, false);
+    forget_boot();
+    start(load, other);
+    ok(comes_to_say(pair, other, "barred", "does not answer; start it"), "after a power cut of both, one of them alone does not go on");
+    char why[512] = "";
+    is_int(-ESTALE, replicator_promote(pair->nodes[other].replicator, false, why, sizeof why), "nor by a person's word: %s", why);
+    start(load, primary);
+    int next = wait_for_primary(pair);
+    ok(next == 0 || next == 1, "when both are there, one of them is primary");
+    in_sync(pair, (unsigned)next);
+    ok(all_there(load, (unsigned)next), "what was acknowledged is there");
+    ok(goes_on(load), "it works");
+
+    primary = (unsigned)next;
+    other = 1 - primary;
+    stop(load, other, false);
+    ok(goes_on(load), "alone it goes on");
+    stop(load, primary, false);
+    forget_boot();
+    start(load, other);
+    ok(comes_to_say(pair, other, "barred", "not in the in-sync set"), "one that was not in the set");
+    start(load, primary);
+    ok(pair_wait_role(pair, primary, ROLE_PRIMARY, LONG), "the only one of the set comes back as another incarnation: nobody has more");
+    in_sync(pair, primary);
+    ok(goes_on(load), "it works");
+
+    pair->config.after_power_cut = AFTER_POWER_CUT_GO;
+    /* With both in the set: the standby goes last, and the primary has not had the time to put it out. */
+    pair_silence(pair, primary);
+    stop(load, primary, false);
+    pair_silence(pair, other);
+    stop(load, other, false);
+    forget_boot();
+    start(load, primary);
+    struct replicator *r = atomic_load(&pair->nodes[primary].replicator);
+    repl_lock(r);
+    r->go_after = 1000000000;
+    repl_unlock(r);
+    ok(pair_wait_role(pair, primary, ROLE_PRIMARY, LONG), "after-power-cut = go: one of them alone goes on");
+    ok(goes_on(load), "it works");
+    start(load, other);
+    in_sync(pair, primary);
+    pair->config.after_power_cut = AFTER_POWER_CUT_WAIT;
+    return primary;
+}
+
 /* failback = auto */
 static unsigned preferred(struct load *load, unsigned primary) {
     struct pair *pair = load->pair;
@@ -431,6 +497,7 @@ static void all(unsigned first) {
     primary = both_at_once(load);
     primary = kept_as_standby(load, primary);
     primary = preferred(load, primary);
+    primary = power_cuts(load, primary);
     ok(all_there(load, primary), "of %u acknowledged files none is lost", atomic_load(&load->count));
     ok(pair_wait_equal(pair, LONG) || true, "equal");
     promotions(load, primary);
@@ -447,6 +514,11 @@ static void all(unsigned first) {
 
 int main(void) {
     plan_lazy();
+    char run[1100];
+    snprintf(run, sizeof run, "%s/run", test_directory());
+    if (mkdir(run, 0700) < 0)
+        bail("no directory for marks");
+    setenv("BATON_RUN", run, 1);
     all(0);
     all(1);
     return 0;
