@@ -11,7 +11,7 @@
 #define MS INT64_C(1000000)
 #define CHILDREN 12u
 #define LONG_LEASE 120000u /* longer than anything here waits */
-#define SHORT_LEASE 1000u
+#define SHORT_LEASE 2000u
 #define LEAST_LEASE 100u /* where nobody holds it: voters that are new keep silent towards others for that long */
 
 /* ---- Nodes ----------------------------------------------------------------------------------------------------------- */

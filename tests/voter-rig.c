@@ -1,5 +1,6 @@
 #include "tests/voter-rig.h"
 
+#include "membership/voters.h"
 #include "tests/tap.h"
 
 #include <stdio.h>
@@ -326,4 +327,36 @@ struct rig *rig_new(unsigned nodes, uint32_t lease_ms) {
         pthread_mutex_init(&rig->voters[i].lock, NULL);
     }
     return rig;
+}
+
+/* ---- As a contract of engines ---------------------------------------------------------------------------------------- */
+
+static const char *node_name(void *context, unsigned node) {
+    return ((struct rig *)context)->config.nodes[node].name;
+}
+
+static uint16_t node_number(void *context, unsigned node) {
+    return ((struct rig *)context)->config.nodes[node].number;
+}
+
+static void fresh(void *context, uint32_t lease_ms) {
+    ((struct rig *)context)->config.lease_ms = lease_ms;
+    rig_fresh(context);
+}
+
+static int open_node(void *context, unsigned node, const struct register_watch *watch, struct lease_shared *shared,
+                     struct reg **reg) {
+    struct rig *rig = context;
+    char why[300];
+    return voters_open_apart(&rig->config, &rig->config.nodes[node], "", watch, shared, reg, why, sizeof why);
+}
+
+static int release(void *context, unsigned node, epoch_t epoch, uint64_t session, int64_t patience) {
+    struct rig *rig = context;
+    return register_voters_release(&rig->config, &rig->config.nodes[node], "", epoch, session, patience);
+}
+
+struct contract rig_contract(struct rig *rig) {
+    return (struct contract){
+        .context = rig, .node = node_name, .number = node_number, .fresh = fresh, .open = open_node, .release = release};
 }

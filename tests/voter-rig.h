@@ -10,6 +10,7 @@
 
 #include "fs/config.h"
 #include "membership/ask.h"
+#include "tests/register-contract.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -48,6 +49,8 @@ struct rig {
 
 /* `nodes` of the config are nodes a, b, …; at least two. More may be counted in later: all have addresses. */
 struct rig *rig_new(unsigned nodes, uint32_t lease_ms);
+/* How its nodes open their engines (voters_open_apart). */
+struct contract rig_contract(struct rig *rig);
 /* Another volume, with new voters; all of them run. Ends those that do. */
 void rig_fresh(struct rig *rig);
 void rig_start(struct rig *rig, unsigned voter);

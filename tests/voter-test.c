@@ -525,8 +525,145 @@ static void random_schedules(uint64_t seed, unsigned schedules) {
     ok(completed > 0, "half-done values were completed (%u)", completed);
 }
 
+/* ---- Histories that had broken it ------------------------------------------------------------------------------------ */
+
+static struct register_value value_with(uint64_t version, uint64_t counter, const char *primary, const char *voters) {
+    struct register_value value = {.version = version, .epoch = EPOCH_MAKE(counter, primary[0])};
+    snprintf(value.primary, sizeof value.primary, "%s", primary);
+    for (; *voters; voters++) { /* one letter each, their ids made of it */
+        struct register_voter *voter = &value.voters[value.voter_count++];
+        voter->name[0] = *voters;
+        memset(voter->id, *voters, sizeof voter->id);
+    }
+    return value;
+}
+
+static void begin_voter(struct voter *voter, char name, int64_t now) {
+    struct voter_state state = {.promised = {.counter = 0}};
+    char text[2] = {name};
+    memset(state.id, name, sizeof state.id);
+    voter_start(voter, text, &state, LEASE, MARGIN, now);
+}
+
+/* It leaves the list and comes back: with another one that has not granted it could let a challenger in. */
+static void voter_that_is_one_again(void) {
+    struct voter x;
+    struct voter_answer answer;
+    struct register_value none = {.version = 0}, with = value_with(1, 1, "a", "abx"), without = value_with(2, 1, "a", "ab"),
+                          again = value_with(3, 1, "a", "abx"), after = value_with(4, 1, "a", "abx");
+    int64_t now = 100 * LEASE;
+    begin_voter(&x, 'x', 0);
+    voter_accept(&x, "a", (struct ballot){1, 1}, &with, &none, now, &answer);
+    now += 2 * LEASE;
+    voter_accept(&x, "a", (struct ballot){2, 1}, &without, &with, now, &answer);
+    voter_query(&x, "b", now, &answer);
+    is_int(VOTER_YES, answer.verdict, "who is no voter any more holds nobody up");
+    voter_accept(&x, "a", (struct ballot){3, 1}, &again, &without, now, &answer);
+    voter_prepare(&x, "b", (struct ballot){4, 2}, false, now + LEASE, &answer);
+    is_int(VOTER_QUIET, answer.verdict, "made a voter again, it keeps silent for as long as others' grants may last");
+    voter_prepare(&x, "b", (struct ballot){5, 2}, false, now + LEASE + MARGIN, &answer);
+    is_int(VOTER_YES, answer.verdict, "and no longer");
+    voter_accept(&x, "a", (struct ballot){6, 1}, &after, &again, now + 2 * LEASE, &answer);
+    voter_query(&x, "b", now + 2 * LEASE, &answer);
+    is_int(VOTER_YES, answer.verdict, "other values do not make it silent");
+}
+
+static void voter_that_missed_the_successor(void) {
+    struct voter x;
+    struct voter_answer answer;
+    struct register_value none = {.version = 0}, old = value_with(1, 1, "a", "abx"), newer = value_with(2, 2, "b", "abx");
+    begin_voter(&x, 'x', 0);
+    voter_accept(&x, "a", (struct ballot){1, 1}, &old, &none, 0, &answer);
+    voter_renew(&x, "a", old.epoch, 1, 0, &answer);
+    is_int(VOTER_YES, answer.verdict, "a voter grants the holder that its value names");
+    voter_learn(&x, &newer, &answer);
+    voter_renew(&x, "a", old.epoch, 1, 1, &answer);
+    is_int(VOTER_STALE, answer.verdict, "until it is told that another one was chosen");
+}
+
+static void grant(struct lease *lease, const char *voters, int64_t sent) {
+    for (; *voters; voters++) {
+        char name[2] = {*voters};
+        uint8_t id[16];
+        memset(id, *voters, sizeof id);
+        lease_granted(lease, name, id, sent);
+    }
+}
+
+/* The new list may be chosen, and a majority of it found free, before the holder hears of it. */
+static void lease_between_two_lists(void) {
+    struct lease lease;
+    struct register_value old = value_with(1, 1, "a", "abw"), new = value_with(2, 1, "a", "bwx"), five = value_with(3, 1, "a", "bwxyz");
+    lease_begin(&lease, &old, 7, LEASE);
+    grant(&lease, "ab", 100);
+    is_int(100 + LEASE, lease_until(&lease), "a majority has granted it");
+    ok(lease_backed(&lease, 200), "so the list may change");
+    lease_proposed(&lease, &new);
+    is_int(100 + LEASE, lease_until(&lease), "what was reached stays");
+    grant(&lease, "ab", 200);
+    is_int(100 + LEASE, lease_until(&lease), "a majority of the old list alone adds nothing while another one may be chosen");
+    grant(&lease, "x", 200);
+    is_int(200 + LEASE, lease_until(&lease), "one of the new one does, together with it");
+    grant(&lease, "wx", 300);
+    is_int(200 + LEASE, lease_until(&lease), "but not alone");
+    lease_voters(&lease, &new);
+    is_int(300 + LEASE, lease_until(&lease), "until it is chosen");
+    lease_proposed(&lease, &five);
+    lease_voters(&lease, &five);
+    is_int(300 + LEASE, lease_until(&lease), "a longer list takes nothing away");
+    ok(!lease_backed(&lease, 400), "but the next one has to wait");
+    grant(&lease, "z", 400);
+    ok(lease_backed(&lease, 500) && lease_until(&lease) == 300 + LEASE, "until a majority of this one has granted as much");
+    ok(lease_holds(&lease, 299 + LEASE) && !lease_holds(&lease, 300 + LEASE) && lease_until(&lease) == INT64_MIN, "it ends for ever");
+}
+
+static void promise(struct change *change, char voter, const struct register_value *accepted, struct ballot ballot,
+                    const struct register_value *known) {
+    struct voter_answer answer = {.verdict = VOTER_YES, .promised = change->ballot, .accepted = ballot, .value = *accepted, .known = *known};
+    char name[2] = {voter};
+    memset(answer.id, voter, sizeof answer.id);
+    change_answer(change, name, &answer, false);
+}
+
+/* The list that a proposer knows is that of a value left half done, and there was another one between. */
+static void half_done_back_to_an_old_list(void) {
+    struct change change;
+    struct register_value first = value_with(4, 1, "a", "abw"), between = value_with(6, 1, "a", "xbw"), half = value_with(7, 1, "a", "abw"),
+                          before = value_with(5, 1, "a", "xbw");
+    change_begin(&change, &first, (struct ballot){7, 1}, 2);
+    promise(&change, 'a', &before, (struct ballot){5, 1}, &first);
+    is_int(CHANGE_PREPARE, change.state, "one of three has promised");
+    promise(&change, 'b', &half, (struct ballot){7, 1}, &between);
+    is_int(CHANGE_ANEW, change.state, "who is told of a list between begins anew");
+    change_again(&change);
+    is_int(6, change.known.version, "from that one");
+    promise(&change, 'b', &half, (struct ballot){7, 1}, &between);
+    promise(&change, 'w', &between, (struct ballot){6, 1}, &before);
+    is_int(CHANGE_READ, change.state, "of whose list, and of that of what is half done, a majority promises");
+    is_int(7, change.present.version, "and what is half done is proposed");
+    ok(change.known.version < change.present.version, "as it is, for nobody knows that it is chosen");
+}
+
+/* Of the list that is known nobody is left; somebody who is in none of it tells of the newest. */
+static void known_list_is_gone(void) {
+    struct change change;
+    struct register_value old = value_with(3, 1, "a", "abw"), new = value_with(9, 1, "a", "xyz");
+    struct voter_answer answer = {.verdict = VOTER_YES, .known = new, .value = new, .accepted = {9, 1}};
+    memset(answer.id, 'x', sizeof answer.id);
+    change_begin(&change, &old, (struct ballot){0, 0}, 2);
+    answer.promised = change.ballot;
+    is_int(CHANGE_ANEW, change_answer(&change, "x", &answer, false), "a voter of no list that is known tells of the newest one");
+    change_again(&change);
+    is_int(9, change.known.version, "which is where to ask");
+}
+
 int main(void) {
     plan_lazy();
+    voter_that_is_one_again();
+    voter_that_missed_the_successor();
+    lease_between_two_lists();
+    half_done_back_to_an_old_list();
+    known_list_is_gone();
     w = calloc(1, sizeof *w);
     chosen = calloc(VERSIONS, sizeof *chosen);
     if (!w || !chosen)

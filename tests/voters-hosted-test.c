@@ -19,6 +19,7 @@ struct hosted { /* shared with children */
     char secrets[3][KEY_TEXT];
     unsigned volume; /* each has a directory of its own */
 };
+#define LEASE 3000u
 static struct voter_host *witness;
 
 static struct hosted *hosted_of(void *context) {
@@ -76,7 +77,7 @@ static struct contract contract = {
 
 static void without_a_witness(struct hosted *h) {
     struct contract_node a, b;
-    fresh(h, 1000);
+    fresh(h, LEASE);
     node_open(&a, &contract, 0);
     node_open(&b, &contract, 1);
     if (!node_rises(&a))
@@ -84,7 +85,7 @@ static void without_a_witness(struct hosted *h) {
     voter_host_close(witness);
     witness = NULL;
     int64_t until = atomic_load(&a.shared.until);
-    ok(WITHIN(60, atomic_load(&a.shared.until) > until + 3000 * MS), "two voters of three keep the lease");
+    ok(WITHIN(60, atomic_load(&a.shared.until) > until + LEASE * MS), "two voters of three keep the lease");
     struct register_value next = value_after(&a, -1, 11);
     is_int(0, register_settle(a.reg, &a.value, &next), "and change the register");
     struct lease_view view;
@@ -94,7 +95,7 @@ static void without_a_witness(struct hosted *h) {
     node_close(&b); /* its voter goes with it */
     ok(WITHIN(60, (a.lease->view(a.reg, &view), view.voters[2].grants)), "it comes back, and grants at once");
     until = atomic_load(&a.shared.until);
-    ok(WITHIN(60, atomic_load(&a.shared.until) > until + 3000 * MS), "so the other node may go");
+    ok(WITHIN(60, atomic_load(&a.shared.until) > until + LEASE * MS), "so the other node may go");
     is_int(0, atomic_load(&a.lost), "and the lease was never lost");
     node_close(&a);
 }
