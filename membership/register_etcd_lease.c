@@ -158,14 +158,14 @@ static void lose(struct reg_etcd *etcd, const struct round *round, const char *r
 enum judgement { JUDGE_OVER, JUDGE_HELD, JUDGE_WAIT, JUDGE_CREATE, JUDGE_LOST };
 
 /* Both keys were so at some moment after `sent`: what does that mean for this node's lease? */
-static enum judgement judge(struct reg_etcd *etcd, const struct round *round, const struct etcd_seen *seen, int64_t sent, char *why,
-                            size_t why_room) {
+static enum judgement judge(struct reg_etcd *etcd, const struct round *round, const struct etcd_seen *seen, int64_t sent,
+                            char *why, size_t why_room) {
     const struct etcd_holder *holder = &seen->holder;
     bool node = strcmp(holder->node, etcd->self->name) == 0;
     bool ours = node && holder->epoch == round->epoch;
     if (etcd_ends_reign(&seen->value, etcd->self->name, round->epoch)) {
-        snprintf(why, why_room, "the register names %s in epoch %" PRIu64, seen->value.primary[0] ? seen->value.primary : "nobody",
-                 EPOCH_COUNTER(seen->value.epoch));
+        snprintf(why, why_room, "the register names %s in epoch %" PRIu64,
+                 seen->value.primary[0] ? seen->value.primary : "nobody", EPOCH_COUNTER(seen->value.epoch));
         return JUDGE_LOST;
     }
     if (holder->state == ETCD_HOLDER_HELD && ours && holder->session == round->session) {

@@ -1,4 +1,5 @@
-/* An etcd that lets in only whom it knows: by certificates (made here by openssl), and by users with passwords, whose tokens end. */
+/* An etcd that lets in only whom it knows: by certificates, which openssl makes here, and by users with passwords, whose tokens
+ * end. */
 #include "tests/etcd_cluster.h"
 #include "membership/etcd_message.h"
 #include "tests/tap.h"
@@ -45,8 +46,8 @@ static void make_certificates(void) {
                "key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out $1.key; }\n"
                "for ca in ca other; do key $ca; openssl req -x509 -new -key $ca.key -subj /CN=$ca -days 2 -out $ca.crt; done\n"
                "sign() { key $2; openssl req -new -key $2.key -subj /CN=$2 -out $2.csr\n"
-               "  echo subjectAltName=IP:127.0.0.1 >ext; openssl x509 -req -in $2.csr -CA $1.crt -CAkey $1.key -CAcreateserial -days 2"
-               " -extfile ext -out $2.crt; }\n"
+               "  echo subjectAltName=IP:127.0.0.1 >ext; openssl x509 -req -in $2.csr -CA $1.crt -CAkey $1.key -CAcreateserial"
+               " -days 2 -extfile ext -out $2.crt; }\n"
                "sign ca server; sign ca client; sign other stranger\n", 0600);
     snprintf(command, sizeof command, "sh '%s' '%s' >'%s' 2>&1", file("certify"), test_directory(), file("certify.log"));
     if (system("openssl version >/dev/null 2>&1") != 0)
@@ -71,8 +72,8 @@ static void refused(const struct etcd_cluster *cluster, const char *ca, const ch
     certified(&node, cluster, ca, own);
     is_int(0, etcd_node_open_as(&node), "%s: opened", what);
     ok(!reads(&node), "nothing is read");
-    node.reg->engine->lease->view(node.reg, &view);
-    ok(strcasestr(view.voters[0].why, word) != NULL, "status says why: %s", view.voters[0].why);
+    ok(AWAIT((node.reg->engine->lease->view(node.reg, &view), view.voters[0].why[0] && strcasestr(view.voters[0].why, word))),
+       "status says why: %s", view.voters[0].why);
     etcd_node_close(&node);
 }
 
@@ -133,14 +134,15 @@ static void known(struct etcd_node *node, const struct etcd_cluster *cluster, co
     write_file(user, password, 0600);
 }
 
-static void not_let_in(const struct etcd_cluster *cluster, const char *user, const char *password, const char *word, const char *what) {
+static void not_let_in(const struct etcd_cluster *cluster, const char *user, const char *password, const char *word,
+                       const char *what) {
     static struct etcd_node node;
     struct lease_view view;
     known(&node, cluster, "c", user, password);
     is_int(0, etcd_node_open_as(&node), "%s: opened", what);
     ok(!reads(&node), "nothing is read");
-    node.reg->engine->lease->view(node.reg, &view);
-    ok(strcasestr(view.voters[0].why, word) != NULL, "status says why: %s", view.voters[0].why);
+    ok(AWAIT((node.reg->engine->lease->view(node.reg, &view), view.voters[0].why[0] && strcasestr(view.voters[0].why, word))),
+       "status says why: %s", view.voters[0].why);
     etcd_node_close(&node);
 }
 

@@ -57,7 +57,8 @@ static void be_holder(void) {
     memset(a.config.volume_id, 0x77, sizeof a.config.volume_id);
     a.shared = &holder->shared;
     struct register_value none = {0}, value = etcd_next(&none, "a", true);
-    if (etcd_node_open_as(&a) != 0 || register_settle(a.reg, &none, &value) != 0 || a.reg->engine->lease->take(a.reg, &value) != 0)
+    if (etcd_node_open_as(&a) != 0 || register_settle(a.reg, &none, &value) != 0 ||
+        a.reg->engine->lease->take(a.reg, &value) != 0)
         _exit(1);
     for (;;) {
         atomic_store(&holder->holds, etcd_holds(&a));
@@ -82,7 +83,8 @@ static void start_holder(uint32_t lease_ms) {
 
 static void revoke_all(void) {
     char answer[8192];
-    is_int(200, etcd_post(cluster.members[0].url, "/v3/lease/leases", "{}", NULL, answer, sizeof answer), "etcd lists its leases");
+    is_int(200, etcd_post(cluster.members[0].url, "/v3/lease/leases", "{}", NULL, answer, sizeof answer),
+           "etcd lists its leases");
     for (char *at = answer; (at = strstr(at, "\"ID\":\"")) != NULL; at += 6) {
         char body[64], revoked[512];
         snprintf(body, sizeof body, "{\"ID\":\"%lld\"}", strtoll(at + 6, NULL, 10));

@@ -1,4 +1,5 @@
-/* The register in etcd when what answers is no etcd, or another one: beside good members it does no harm, alone it is not believed. */
+/* The register in etcd when what answers is no etcd, or another one: beside good members it does no harm, alone it is not
+ * believed. */
 #include "tests/etcd_cluster.h"
 #include "tests/etcd_proxy.h"
 #include "tests/tap.h"

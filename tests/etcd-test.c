@@ -218,7 +218,8 @@ static void test_key_gone(void) {
     char answer[4096];
     new_volume(&a, &b, 6000);
     struct register_value value = begin(&a), next = etcd_next(&value, "b", true);
-    is_int(200, etcd_post(cluster.members[0].url, "/v3/lease/leases", "{}", NULL, answer, sizeof answer), "etcd lists its leases");
+    is_int(200, etcd_post(cluster.members[0].url, "/v3/lease/leases", "{}", NULL, answer, sizeof answer),
+           "etcd lists its leases");
     for (char *at = answer; (at = strstr(at, "\"ID\":\"")) != NULL; at += 6) {
         char body[64], revoked[512];
         snprintf(body, sizeof body, "{\"ID\":\"%lld\"}", strtoll(at + 6, NULL, 10));

@@ -102,11 +102,11 @@ static bool serve(struct connection *connection, enum proxy_mode mode, char *req
         return say(connection->fd, "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n");
     case PROXY_ENDLESS:
         say(connection->fd, "HTTP/1.1 200 OK\r\n\r\n");
-        until_closed(connection, "{\"header\":{\"x\":\"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"}}\n", 0);
+        until_closed(connection, "{\"header\":{\"x\":\"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"}}\n", 0);
         return false;
     case PROXY_HEADERS:
         say(connection->fd, "HTTP/1.1 200 OK\r\n");
-        until_closed(connection, "X-More: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n", 0);
+        until_closed(connection, "X-More: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n", 0);
         return false;
     case PROXY_SLOW:
         say(connection->fd, "HTTP/1.1 200 OK\r\n\r\n");
