@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 
 static pid_t daemon_pid, owner;
-static char config_path[600];
+static char config_path[600], mount_path[600];
 
 pid_t rig_pid(void) {
     return daemon_pid;
@@ -43,6 +43,14 @@ static void rig_end(void) {
         ;
 }
 
+/* At a signal: no lock, no memory, no log. */
+static void rig_end_now(void) {
+    if (daemon_pid > 0 && kill(daemon_pid, SIGKILL) == 0)
+        waitpid(daemon_pid, NULL, 0);
+    while (umount2(mount_path, MNT_DETACH) == 0)
+        ;
+}
+
 void rig_settings(const char *settings) {
     FILE *file = fopen(config_path, "we");
     if (!file)
@@ -67,6 +75,8 @@ void rig_create(const char *settings) {
     test_directory(); /* its own exit handler comes first, so runs last */
     owner = getpid();
     atexit(rig_end);
+    snprintf(mount_path, sizeof mount_path, "%s", rig_outside(RIG_MOUNT));
+    test_at_signal(rig_end_now);
     snprintf(config_path, sizeof config_path, "%s/volume.conf", test_directory());
     if (mkdir(rig_outside(RIG_MOUNT), 0755) < 0)
         bail("cannot set up %s: %s", test_directory(), strerror(errno));

@@ -20,6 +20,7 @@ static unsigned tests, failures;
 static pid_t owner;
 static bool planned, ended;
 static char directory[PATH_MAX];
+static void (*end_others)(void);
 
 /* Runs in signal handlers too, so: no stdio, no malloc, and _Fork(), which runs no handlers of others. */
 static void remove_directory(void) {
@@ -55,10 +56,16 @@ static void at_signal(int number) {
     if (getpid() == owner) {
         if (number == SIGALRM)
             say("\nBail out! the test took longer than its time (BATON_TEST_TIMEOUT)\n");
+        if (end_others)
+            end_others();
         remove_directory();
     }
     signal(number == SIGALRM ? SIGTERM : number, SIG_DFL);
     raise(number == SIGALRM ? SIGTERM : number);
+}
+
+void test_at_signal(void (*end)(void)) {
+    end_others = end;
 }
 
 void plan_lazy(void) {

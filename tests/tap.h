@@ -41,6 +41,10 @@ void diag(const char *format, ...) TAP_FORMAT(1);
  * test forks do not remove it. */
 const char *test_directory(void);
 
+/* Called first at a signal that ends the program: ends and undoes what would outlive it. Calls what may be called in a signal
+ * handler, and no more. */
+void test_at_signal(void (*end)(void));
+
 /* The seed of this run: BATON_SEED if that is set, else a new one. Printed, so that a failure can be had again. */
 uint64_t test_seed(void);
 /* The next number of a sequence made from *state (splitmix64): random enough for tests, the same everywhere. */
