@@ -104,6 +104,7 @@ void candidate_view(struct replicator *r, int64_t since, struct elect_view *view
                                              .answered = own || peer->heard >= since,
                                              .heard = own || peer->known,
                                              .stays = own ? r->stays : (peer->beat.flags & BEAT_STAYS) != 0,
+                                             .sick = !own && (peer->beat.flags & BEAT_SICK) != 0,
                                              .primary = !own && peer->known && peer->beat.role == ROLE_PRIMARY,
                                              .epoch = position->epoch,
                                              .lsn = position->lsn};

@@ -151,9 +151,9 @@ static bool goes_first(const struct elect_view *view, unsigned a, unsigned b) {
     return a < b;
 }
 
-/* It holds on to a role whose lease has ended: it is not about to run. */
-static bool clings(const struct elect_view *view, unsigned node) {
-    return view->nodes[node].primary && (int)node == view->last_primary;
+/* It holds on to a role whose lease has ended, or its disk does not answer: it is not about to run, and is not waited for. */
+static bool is_out(const struct elect_view *view, unsigned node) {
+    return (view->nodes[node].primary && (int)node == view->last_primary) || view->nodes[node].sick;
 }
 
 /* A store that may lack something that it acknowledged: only if all of the set is there, and nobody has more. */
@@ -218,7 +218,7 @@ static int who_first(const struct elect_view *view) {
     for (unsigned i = 0; i < view->count; i++) {
         const struct elect_node *node = &view->nodes[i];
         bool runs = born ? (view->birth & 1u << i) != 0 : member ? node->member : node->named;
-        if (i != view->self && node->answered && runs && !clings(view, i) && goes_first(view, i, (unsigned)first))
+        if (i != view->self && node->answered && runs && !is_out(view, i) && goes_first(view, i, (unsigned)first))
             first = (int)i;
     }
     return first == (int)view->self ? -1 : first;
@@ -269,7 +269,7 @@ bool elect_judge(struct elect *elect, const struct elect_view *view, int64_t now
 uint32_t elect_keeps(const struct elect_view *view) {
     uint32_t bits = 0;
     for (unsigned i = 0; i < view->count; i++)
-        if (i != view->self && view->nodes[i].member && view->nodes[i].answered && !clings(view, i))
+        if (i != view->self && view->nodes[i].member && view->nodes[i].answered && !is_out(view, i))
             bits |= 1u << i;
     return bits;
 }

@@ -58,6 +58,7 @@ struct elect_node {
     bool answered; /* the question that has just been asked */
     bool heard;    /* ever, in this process */
     bool stays;    /* a person wants it to stay standby */
+    bool sick;     /* its store makes no progress */
     bool primary;  /* it says that it is primary */
     epoch_t epoch; /* of its last record */
     uint64_t lsn;

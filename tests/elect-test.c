@@ -100,6 +100,11 @@ static void who_is_first(void) {
     ok(elect_judge(&elect, &view, 0), "nor is one that does not know yet that its lease has ended");
     is_int(4, elect_keeps(&view), "which is not kept, either");
     view = make_view(3);
+    view.nodes[1].lsn = 101;
+    view.nodes[1].sick = true;
+    ok(elect_judge(&elect, &view, 0), "nor is one whose disk does not answer");
+    is_int(4, elect_keeps(&view), "which is not kept, either");
+    view = make_view(3);
     view.preferred = 2;
     ok(!elect_judge(&elect, &view, 0) && why_has(&elect, "node c goes first: it is the preferred one"), "of equals, the preferred one");
     view.nodes[0].lsn = 101;

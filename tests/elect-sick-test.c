@@ -1,0 +1,77 @@
+/* A primary whose disk does not answer any more: it does not throw its healthy peer out of the set, its lease ends, and that one
+ * takes over (trap 34). Waiting for a peer is not that.
+ */
+#include "replication/parts.h"
+#include "tests/disk-fault.h"
+#include "tests/pair.h"
+#include "tests/played_register.h"
+#include "tests/tap.h"
+
+#include <stdatomic.h>
+#include <sys/stat.h>
+
+#define LONG 60
+
+static atomic_bool hangs;
+static char sick[1100];
+
+/* It comes back when the disk answers again, as a kernel's call does. */
+static int fault(enum disk_call call, const char *path, size_t length) {
+    (void)length;
+    while (call == DISK_SYNC && atomic_load(&hangs) && strncmp(path, sick, strlen(sick)) == 0)
+        usleep(5000);
+    return 0;
+}
+
+static bool register_has(struct pair *pair, unsigned primary, unsigned members) {
+    struct register_value value = played_value(pair->played);
+    return strcmp(value.primary, pair->config.nodes[primary].name) == 0 && value.member_count == members;
+}
+
+int main(void) {
+    plan_lazy();
+    struct pair *pair = calloc(1, sizeof *pair);
+    pair_make(pair, TRANSPORT_CLEAR);
+    pair->config.lease_ms = 1000;
+    pair->played = played_make(1000000000);
+    pair_start(pair, 0);
+    pair_start(pair, 1);
+    ok(pair_wait_role(pair, 0, ROLE_PRIMARY, LONG), "a is primary: a person has said --first");
+    ok(pair_wait_link(pair, 0, "working", LONG) && pair_wait_link(pair, 1, "working", LONG), "in sync");
+    is_int(0, pair_create_file(pair, 0, "before", NULL), "a change is acknowledged");
+
+    /* The peer is away: what is not acknowledged is no sign of a sick disk. */
+    epoch_t epoch = played_value(pair->played).epoch;
+    pair_silence(pair, 1);
+    is_int(0, pair_create_file(pair, 0, "b is away", NULL), "without its peer it goes on");
+    ok(played_value(pair->played).epoch == epoch && register_has(pair, 0, 1), "in its epoch, alone in the set");
+    pair_stop(pair, 1);
+    atomic_store(&pair->played->nodes[1].unreachable, false);
+    pair_start(pair, 1);
+    ok(pair_wait_link(pair, 0, "working", LONG) && pair_wait_link(pair, 1, "working", LONG), "in sync again");
+
+    snprintf(sick, sizeof sick, "%s", pair->config.nodes[0].store);
+    disk_fault_set(fault);
+    atomic_store(&hangs, true);
+    struct caller caller = {0};
+    struct attributes attributes;
+    uint64_t lsn;
+    is_int(0, op_create(pair->nodes[0].store, &caller, ROOT_INO, "while it hangs", S_IFREG | 0644, 0, NULL, &attributes, &lsn),
+           "a change, and its disk does not answer");
+    store_want_durable(pair->nodes[0].store, lsn);
+    ok(pair_wait_role(pair, 1, ROLE_PRIMARY, LONG), "the other one takes over");
+    ok(register_has(pair, 1, 1) || register_has(pair, 1, 2), "which had not been put out of the set");
+    is_int(0, op_lookup(pair->nodes[1].store, ROOT_INO, "before", &attributes), "what was acknowledged is there");
+    is_int(0, pair_create_file(pair, 1, "after", NULL), "it works");
+    ok(atomic_load(&pair->nodes[0].lease->until) <= clock_boot(), "the sick one has no lease");
+
+    atomic_store(&hangs, false);
+    ok(pair_wait_role(pair, 0, ROLE_STANDBY, LONG), "its disk answers again: it is standby");
+    ok(pair_wait_link(pair, 1, "working", LONG), "and in sync");
+    ok(pair_wait_equal(pair, LONG), "with the same last record");
+    pair_stop(pair, 0);
+    pair_stop(pair, 1);
+    played_free(pair->played);
+    free(pair);
+    return 0;
+}
