@@ -26,15 +26,14 @@ create_second() { # FILE VOLUME: with the first one's witness
         --witness tcp://10.77.0.3:7400 >/dev/null && set_witness "$1" public-key "$(witness_key "$CONFIG")"
 }
 
-start_witness() { # OPTION…
+witness_starts() { # OPTION…
     : >"$T/witness.out"
     NOTIFY_SOCKET=$T/notify nsenter --net="/run/netns/$ID-witness" -- "$WITNESS" --state "$STATE" "$@" >"$T/witness.out" 2>>"$T/witness.log" &
-    node_pid[witness]=$!
-    node_parent[witness]=$!
+    node_pid[witness]=$! node_parent[witness]=$!
     wait_until 60 witness_ready_or_dead
     grep -q '^ready' "$T/witness.out"
 }
-witness_ready_or_dead() { grep -q '^ready' "$T/witness.out" || ! kill -0 "${node_pid[witness]}"; }
+witness_ready_or_dead() { grep -q "^ready" "$T/witness.out" || process_gone "${node_parent[witness]}"; }
 hang_up() { # SIGHUP; until it says that it has read its files again
     local before
     before=$(grep -c 'config files again' "$T/witness.log")
@@ -82,7 +81,7 @@ while True:
 listener=$!
 test_pids+=($listener)
 wait_until 30 test -S "$T/notify"
-ok "it starts" start_witness "$CONFIGS"
+ok "it starts" witness_starts "$CONFIGS"
 notified() { grep -q '^READY=1' "$T/notified"; }
 ok "and tells the service manager" wait_until 30 notified
 kill $listener
@@ -101,7 +100,7 @@ ok "--json is JSON" bash -c "'$WITNESS' --status --json --state '$STATE' | pytho
 # ---- killed ----
 kill_node witness
 like "$(BATON_ASK_MS=500 ask b "$CONFIG" query)" "^silence" "killed, it says nothing"
-ok "it starts again" start_witness "$CONFIGS"
+ok "it starts again" witness_starts "$CONFIGS"
 like "$(ask b "$CONFIG" query)" "^quiet id=$id version=1 " "it is the same one, and silent towards others"
 like "$(ask a "$CONFIG" renew 1)" "^yes" "but grants to the primary that it knows"
 like "$(ask a "$CONFIG" release 1)" "^yes" "who gives it back"
@@ -176,7 +175,7 @@ ok "SIGTERM ends it" stop_node witness
 "$WITNESS" --status --state "$STATE" >"$T/.out" 2>&1
 is $? 3 "it does not run any more"
 rm -r "$STATE"
-ok "without its state it starts" start_witness "$CONFIG"
+ok "without its state it starts" witness_starts "$CONFIG"
 like "$(ask a "$CONFIG" query)" "^yes id=.* version=0 " "with nothing"
 other=$(ask a "$CONFIG" query | sed 's/.*id=\([0-9a-f]*\).*/\1/')
 ok "as somebody else" [ "$id" != "$other" ]
