@@ -1,19 +1,22 @@
-/* The register and the lease: voters that are CASPaxos acceptors and grant the lease, two nodes that propose, serve, hand over
- * and take over. Of one volume whose list of voters does not change (that is voters.pml), beginning with node 0 as the primary.
+/* The register and the lease: voters that are CASPaxos acceptors and grant the lease, two nodes that propose, serve, hand
+ * over and take over. Of one volume whose list of voters does not change (that is voters.pml), beginning with node 0 as
+ * the primary.
  *
- * Code: membership/voter.c (take_promise, take_accept, grant_lease, may_release), change.c and what its caller does between
- * CHANGE_READ and change_next() (has_read …), lease.c (serves), replication/roles.c (may_take).
+ * Code: membership/voter.c (take_promise, take_accept, grant_lease, may_release), change.c and what its caller does
+ * between CHANGE_READ and change_next() (has_read …), lease.c (serves), replication/roles.c (may_take).
  *
- * Size: three voters, two nodes, BALLOTS ballots, which belong to the nodes in turns (the environment's FIRST has the lowest). Nothing else has a
- * bound: processes of nodes and voters end and start again, grants run out and are renewed, without end.
+ * Size: three voters, two nodes, BALLOTS ballots, which belong to the nodes in turns (the environment's FIRST has the
+ * lowest). Nothing else has a bound: processes of nodes and voters end and start again, grants run out and are renewed,
+ * without end.
  *
- * Messages are lost, repeated, late and out of order: an accept that was sent may arrive as long as the voter takes it. Answers
- * of voters arrive at once or never; one that comes later is as if the question had come later, or the node had looked later.
- * Late renewals of one who has stopped are not there: they would only keep others away.
+ * Messages are lost, repeated, late and out of order: an accept that was sent may arrive as long as the voter takes it.
+ * Answers of voters arrive at once or never; one that comes later is as if the question had come later, or the node had
+ * looked later. Late renewals of one who has stopped are not there: they would only keep others away.
  *
- * Time. There are no clocks. A holder counts its lease from before it asked, a voter the longer time from when it granted: so
- * what a holder counts ends before, and with, what the voter has granted, and this order is all that is said of time
- * (grant_ends, quiet_ends). A grant or a silence by which nobody counts is over at once: it would only keep others away.
+ * Time. There are no clocks. A holder counts its lease from before it asked, a voter the longer time from when it
+ * granted: so what a holder counts ends before, and with, what the voter has granted, and this order is all that is said
+ * of time (grant_ends, quiet_ends). A grant or a silence by which nobody counts is over at once: it would only keep
+ * others away.
  *
  * Shown, in all states:
  * - never two who serve under a lease at one time;
@@ -78,7 +81,7 @@ byte used[2];               /* the highest ballot that it has begun */
 byte prepares[2];           /* ballot; 0: none */
 byte met[2];                /* the highest ballot in which one of those that promised has accepted */
 bit open[2];                /* an accept of its own may be on its way whose outcome it does not know */
-byte settled[2];            /* epoch that its own newest chosen ballot had */
+byte settled[2];            /* epoch of the value in its own newest accept */
 byte begun[2];              /* the last epoch that it began: in its store */
 bit held[2];                /* it has not stopped in that epoch */
 
@@ -177,9 +180,10 @@ inline check_history(b) {
 #define READ_OF(n) value[met[n]]
 #define has_read(n) (prepares[n] != 0 && promises(n) >= MAJORITY)
 
-/* Its own newest ballot was chosen, and it knows: what that had is older than the handover. So whoever grants by the handover's
- * value has accepted that in a higher ballot than its own, and nothing that it sent before can end such a grant unseen. */
-#define nothing_open(n, e) (without == NO_WAIT_FOR_ITS_OWN_PROPOSAL || (!open[n] && (e > settled[n] || without == 99)))
+/* Its own newest ballot was chosen, and it knows: and what that had is older than the handover. So whoever grants by the
+ * handover's value has accepted that in a higher ballot than its own, and nothing that it sent before can end such a grant
+ * behind its back. */
+#define nothing_open(n, e) (without == NO_WAIT_FOR_ITS_OWN_PROPOSAL || (!open[n] && e > settled[n]))
 #define may_take(n, b) (value[b] != NONE && accepts[b] >= MAJORITY && NODE(epoch[value[b]]) == n && \
     epoch[value[b]] > begun[n] && nothing_open(n, epoch[value[b]]))
 
@@ -298,7 +302,8 @@ inline quiet_ends(v) {
 }
 /* A release, maybe a late one: node n has stopped in epoch e. */
 #define has_stopped_in(n, e) (e < begun[n] || (e == begun[n] && !held[n]))
-#define may_release(v, n) (NODE(VALUE_EPOCH(v)) == n && (without == NO_EPOCH_IN_RELEASES -> has_stopped_in(n, EPOCH(1, n)) : \
+#define may_release(v, n) (NODE(VALUE_EPOCH(v)) == n && \
+    (without == NO_EPOCH_IN_RELEASES -> has_stopped_in(n, EPOCH(1, n)) : \
     (has_stopped_in(n, VALUE_EPOCH(v)) && (voter[v].grant == 0 || voter[v].grant == VALUE_EPOCH(v)))))
 
 proctype voters(byte v) {
@@ -335,7 +340,10 @@ end:
 
 init {
     d_step {
-        c_code { without = getenv("WITHOUT") ? atoi(getenv("WITHOUT")) : 0; first = getenv("FIRST") ? atoi(getenv("FIRST")) : 0; };
+        c_code {
+            without = getenv("WITHOUT") ? atoi(getenv("WITHOUT")) : 0;
+            first = getenv("FIRST") ? atoi(getenv("FIRST")) : 0;
+        };
         for (i : 1 .. BALLOTS) { value[i] = NONE }
         epoch[0] = EPOCH(1, 0);
         version[0] = 1;

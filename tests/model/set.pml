@@ -1,27 +1,31 @@
-/* The in-sync set: acknowledgements, growth and shrinking, incarnations, promotion, handover with unknown outcome. Two nodes, a
- * register, no lease: both may take themselves for the primary, and what waits has to be safe all the same (invariant 6).
+/* The in-sync set: acknowledgements, growth and shrinking, incarnations, promotion, handover with unknown outcome. Two
+ * nodes, a register, no lease: both may take themselves for the primary, and what waits has to be safe all the same
+ * (invariant 6).
  *
- * Code: replication/acks.c (received_line, durable_line, of_both), set.c (world's part "The set"), roles.c ("Becoming primary",
- * "Handing over", start_again), follow.c and feed.c ("Following"), register_settle() in membership/register.c ("What it asked
- * for was not chosen"). The register is one value that is compared and set at once; lease.pml shows how that is made.
+ * Code: replication/acks.c (received_line, durable_line, of_both), set.c (world's part "The set"), roles.c ("Becoming
+ * primary", "Handing over", start_again), follow.c and feed.c ("Following"), register_settle() in membership/register.c
+ * ("What it asked for was not chosen"). The register is one value that is compared and set at once; lease.pml shows how
+ * that is made.
  *
- * Size: two nodes, VERSIONS values of the register, LENGTH records, CUTS power cuts of each node, two writes of the register on
- * their way. Processes end and start again without end; one that has ended and not yet started does nothing, and so is not
- * told from one that is slow. Node 0 is the primary in the beginning, and both are in the set.
+ * Size: two nodes, VERSIONS values of the register, LENGTH records, CUTS power cuts of each node, two writes of the
+ * register on their way. Processes end and start again without end; one that has ended and not yet started does nothing,
+ * and so is not told from one that is slow. Node 0 is the primary in the beginning, and both are in the set.
  *
- * A record is its LSN and the epoch in which it was made. It is acknowledged as soon as it may be, and an acknowledgement of
- * the peer arrives at once: whatever came later would promise less. What is not durable goes with a power cut, which makes the
- * store another incarnation. A write of the register is done at any time after it was asked for, or never; whoever asked may
- * see that, or not. A session that has ended on one side goes on on the other.
+ * A record is its LSN and the epoch in which it was made. It is acknowledged as soon as it may be, and an acknowledgement
+ * of the peer arrives at once: whatever came later would promise less. What is not durable goes with a power cut, which
+ * makes the store another incarnation. A write of the register is done at any time after it was asked for, or never;
+ * whoever asked may see that, or not. A session that has ended on one side goes on on the other.
  *
  * Shown, after each step:
- * - what is acknowledged is on every store of the in-sync set, and so on whoever is promoted: it survives into the next epoch;
+ * - what is acknowledged is on every store of the in-sync set, and so on whoever is promoted: it survives into the next
+ *   epoch;
  * - what is acknowledged as durable is on the disk of every store in the set, whatever that lost since;
  * - what a node alone in the set has acknowledged is on its disk;
- * - what is acknowledged is never taken back, nor acknowledged with another content (but where all that had it lost power);
+ * - what is acknowledged is never taken back, nor acknowledged with another content (but where all that had it lost
+ *   power);
  * - no two starts as primary have one epoch.
- * Liveness is not. Not here: a rollback that loses power (history 30), which needs what a disk has beside what the store has; the
- * simulator plays it.
+ * Liveness is not. Not here: a rollback that loses power (history 30), which needs what a disk has beside what the store
+ * has; the simulator plays it.
  */
 /* Rules that can be taken out, one at a time: pan reads the number from the environment, WITHOUT. */
 #define NO_BOTH_SETS 1                    /* while a set is proposed the old one alone counts (history 20) */
@@ -101,7 +105,7 @@ typedef node_state {
     unsigned peer_durable : 2;
 };
 node_state node[2];
-typedef log_state { byte record[LENGTH + 1] }; /* at each LSN the epoch in which it was made: that and the LSN are the record */
+typedef log_state { byte record[LENGTH + 1] }; /* at each LSN the epoch in which it was made: both are the record */
 log_state log[2];
 
 /* ---- Ghosts ---- */
@@ -113,9 +117,12 @@ int started;                /* a bit for each epoch's counter and node in which 
 #define own_line(n) (without == NO_DISK_WHERE_ALONE -> node[n].length : node[n].durable)
 #define MIN(a, b) ((a) < (b) -> (a) : (b))
 #define told_by(n, in_set, position) ((in_set) == node[n].peer && node[n].feeds -> (position) : 0)
-#define received_line(n, in_set) (ALONE_IN(in_set) -> own_line(n) : MIN(node[n].length, told_by(n, in_set, node[n].received)))
-#define durable_line(n, in_set) (ALONE_IN(in_set) -> own_line(n) : MIN(node[n].durable, told_by(n, in_set, node[n].peer_durable)))
-#define of_both(n, line) (node[n].pending && without != NO_BOTH_SETS -> MIN(line(n, node[n].with), line(n, node[n].proposed)) : line(n, node[n].with))
+#define received_line(n, in_set) (ALONE_IN(in_set) -> own_line(n) : \
+    MIN(node[n].length, told_by(n, in_set, node[n].received)))
+#define durable_line(n, in_set) (ALONE_IN(in_set) -> own_line(n) : \
+    MIN(node[n].durable, told_by(n, in_set, node[n].peer_durable)))
+#define of_both(n, line) (node[n].pending && without != NO_BOTH_SETS -> \
+    MIN(line(n, node[n].with), line(n, node[n].proposed)) : line(n, node[n].with))
 
 hidden byte i, j, line, new_epoch, new_version, new_peer;
 
@@ -250,16 +257,18 @@ inline begin_epoch(S) /* new_epoch, new_version, new_peer: the value */ {
     new_epoch = 0; new_version = 0; new_peer = 0
 }
 
+#define in_session(n) (node[n].follows != 0 && node[PEER(n)].role == PRIMARY && node[PEER(n)].epoch == node[n].follows)
 /* What its peer has told when it received or flushed: the session is the present one. */
 inline tell(Q) {
     if
-    :: node[Q].follows != 0 && node[PEER(Q)].role == PRIMARY && node[PEER(Q)].epoch == node[Q].follows && node[PEER(Q)].feeds ->
+    :: in_session(Q) && node[PEER(Q)].feeds ->
         node[PEER(Q)].received = node[Q].length;
         node[PEER(Q)].peer_durable = node[Q].durable
     :: else
     fi
 }
 
+#define may_propose(n) (node[n].role == PRIMARY && !node[n].pending && node[n].version < VERSIONS)
 #define is_what_it_asked(n) (reg.version == node[n].version + 1 && reg.epoch == node[n].epoch && \
     MEMBER(n) == node[n].incarnation && MEMBER(1 - n) == node[n].proposed)
 #define surely_not_chosen(n) (reg.version == node[n].version)
@@ -346,8 +355,7 @@ end:
            node[PEER(n)].peer_durable = 0;
            tell(n);
            settle() }
-    :: d_step { receives(n) && node[n].follows != 0 && node[PEER(n)].role == PRIMARY && node[PEER(n)].epoch == node[n].follows &&
-           node[n].length < node[PEER(n)].length ->
+    :: d_step { receives(n) && in_session(n) && node[n].length < node[PEER(n)].length ->
            node[n].length++;
            log[n].record[node[n].length] = log[PEER(n)].record[node[n].length];
            tell(n); settle() }
@@ -370,7 +378,7 @@ end:
            new_epoch = reg.epoch; new_version = reg.version; new_peer = MEMBER(PEER(n)); begin_epoch(n); settle() }
 
     /* ---- The set ---- */
-    :: d_step { node[n].role == PRIMARY && !node[n].pending && node[n].with != 0 && node[n].version < VERSIONS && room_to_ask ->
+    :: d_step { may_propose(n) && node[n].with != 0 && room_to_ask ->
            node[n].pending = 1;
            node[n].writing = 1;
            if
@@ -378,8 +386,7 @@ end:
            :: else
            fi;
            ask(n, node[n].version + 1, node[n].epoch, node[n].incarnation, 0); settle() }
-    :: d_step { node[n].role == PRIMARY && !node[n].pending && node[n].feeds && node[n].peer != node[n].with &&
-           node[n].version < VERSIONS ->
+    :: d_step { may_propose(n) && node[n].feeds && node[n].peer != node[n].with ->
            node[n].pending = 1;
            node[n].proposed = node[n].peer;
            node[n].join = node[n].length; settle() }
@@ -401,8 +408,8 @@ end:
            end_proposal(n); settle() }
 
     /* ---- Handing over ---- */
-    :: d_step { node[n].role == PRIMARY && !node[n].pending && node[n].with != 0 && node[n].feeds && node[n].peer == node[n].with &&
-           node[n].peer_durable == node[n].length && node[n].durable == node[n].length && node[n].version < VERSIONS && room_to_ask ->
+    :: d_step { may_propose(n) && node[n].with != 0 && node[n].feeds && node[n].peer == node[n].with &&
+           node[n].peer_durable == node[n].length && node[n].durable == node[n].length && room_to_ask ->
            node[n].role = HANDING;
            node[n].epoch = EPOCH(COUNTER(node[n].epoch) + 1, PEER(n));
            node[n].proposed = node[n].with;
@@ -417,8 +424,10 @@ end:
            told_length = node[n].length;
            told_record = LAST(n);
            end_role(n); settle() }
-    :: d_step { may_take(n) && told.version != 0 && NODE(told.epoch) == n && told.epoch > node[n].begun && told.epoch >= node[n].least &&
-           (n == 0 -> told.member0 : told.member1) == node[n].incarnation && node[n].length == told_length && LAST(n) == told_record ->
+    :: d_step { may_take(n) && told.version != 0 && NODE(told.epoch) == n &&
+           told.epoch > node[n].begun && told.epoch >= node[n].least &&
+           (n == 0 -> told.member0 : told.member1) == node[n].incarnation &&
+           node[n].length == told_length && LAST(n) == told_record ->
            new_epoch = told.epoch; new_version = told.version; new_peer = (n == 0 -> told.member1 : told.member0);
            begin_epoch(n); settle() }
 
