@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#define PATIENCE 20000000000
+#define PATIENCE 60000000000
 
 static struct pair pair;
 static struct position older, newer;

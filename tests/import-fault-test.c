@@ -68,7 +68,7 @@ int fstatvfs(int fd, struct statvfs *fs) {
 }
 
 static void wait_for_refusal(void) {
-    for (int i = 0; i < 500 && atomic_load(&refuse) > 0; i++)
+    for (int i = 0; i < 6000 && atomic_load(&refuse) > 0; i++)
         usleep(10000);
     is_int(0, atomic_load(&refuse), "a commit is refused");
 }

@@ -181,7 +181,7 @@ static void filters(void) {
 
 static void *write_later(void *argument) {
     (void)argument;
-    for (unsigned i = 0; atomic_load(&arrived) < 2 && i < 1000; i++)
+    for (unsigned i = 0; atomic_load(&arrived) < 2 && i < 6000; i++)
         usleep(10000);
     make(ROOT_INO, "later", S_IFREG | 0644, NULL);
     return NULL;

@@ -34,7 +34,7 @@ static int fetch(void *context, uint64_t data, uint64_t block, uint64_t checksum
     if ((way == OVERWRITTEN || way == OVERWRITTEN_AND_AWAY) &&
         op_write(store, ino, other, sizeof other, 0, 0, &unused) != 0)
         bail("overwriting meanwhile");
-    for (int i = 0; way == SLOW && i < 5000 && atomic_load(&readers) < 2; i++)
+    for (int i = 0; way == SLOW && i < 60000 && atomic_load(&readers) < 2; i++)
         usleep(1000);
     if (way == SLOW)
         usleep(100000); /* the second one has met the bad block, too */

@@ -87,7 +87,7 @@ int main(void) {
     close(fd);
 
     unlink(rig_path("gone"));
-    ok(rig_until(20, stale, gone), "a handle of a removed file becomes stale");
+    ok(rig_until(60, stale, gone), "a handle of a removed file becomes stale");
     put("gone", "another");
     is_int(-ESTALE, open_handle(gone, O_RDONLY), "and stays so when the name is used again");
     fd = open(rig_path("d"), O_RDONLY | O_DIRECTORY);

@@ -225,5 +225,5 @@ int pair_create_file(struct pair *pair, unsigned node, const char *name, uint64_
         return rc;
     if (ino)
         *ino = attributes.ino;
-    return pair_wait_for(pair, node, WAIT_CHANGE, lsn, 20);
+    return pair_wait_for(pair, node, WAIT_CHANGE, lsn, 60);
 }

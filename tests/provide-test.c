@@ -327,7 +327,7 @@ static uint64_t trimmed(struct pair *pair, uint64_t beyond, unsigned rounds) {
         char name[32];
         snprintf(name, sizeof name, "trim-%u", number++);
         make(pair->nodes[0].store, ROOT_INO, name, S_IFREG | 0600);
-        pair_wait_equal(pair, 10);
+        pair_wait_equal(pair, 60);
         store_checkpoint(pair->nodes[1].store); /* durable there, and so not needed for it */
         usleep(60000); /* until a heartbeat has said so: not waited for, only looked at again */
         store_checkpoint(pair->nodes[0].store);
@@ -633,7 +633,7 @@ static void state_of_long_ago(struct asker *of_b, struct pair *pair, const struc
         snprintf(name, sizeof name, "since-%u", i);
         make(pair->nodes[0].store, ROOT_INO, name, S_IFREG | 0600);
     }
-    ok(pair_wait_equal(pair, 20), "many changes");
+    ok(pair_wait_equal(pair, 60), "many changes");
     is_int(0, store_checkpoint(pair->nodes[1].store), "that are committed: only those are read back");
     struct state now = newest_of(pair->nodes[1].store);
     repl_lock(r);
@@ -657,7 +657,7 @@ static void comparing(struct pair *pair) {
     uint8_t expected[RANGE_HASH];
     uint32_t rows;
     make(store, ROOT_INO, "compared", S_IFREG | 0600);
-    ok(pair_wait_equal(pair, 20), "both are equal");
+    ok(pair_wait_equal(pair, 60), "both are equal");
     dial(&of_b, pair, 0, 1);
     struct state state = newest_of(pair->nodes[1].store);
     refused(&of_b, ranges_of(&state, COPY_HASHES, &inodes), -ESTALE, "hashes of a state that is not kept");
@@ -676,7 +676,7 @@ static void comparing(struct pair *pair) {
     ok(rc == 0 && hash.over == 0 && memcmp(hash.hash, expected, RANGE_HASH) == 0, "and hashes it as the primary does");
 
     make(store, ROOT_INO, "later", S_IFREG | 0600);
-    ok(pair_wait_equal(pair, 20), "a change");
+    ok(pair_wait_equal(pair, 60), "a change");
     struct wire_copy_hash again = hash_of(&of_b, &state, &inodes);
     is_blob(&hash, &again, sizeof hash, "does not change what was");
     struct state later = newest_of(pair->nodes[1].store);
@@ -734,7 +734,7 @@ static void standby(struct pair *pair, struct asker *asker) {
     char why[512] = "";
     struct asker of_b = {0};
     uint64_t data = make_file(pair->nodes[0].store, "on the standby");
-    ok(pair_wait_link(pair, 0, "working", 20) && pair_wait_equal(pair, 20), "in sync");
+    ok(pair_wait_link(pair, 0, "working", 60) && pair_wait_equal(pair, 60), "in sync");
     struct state state = open_newest(asker);
     dial(&of_b, pair, 0, 1);
     refused(&of_b, (struct wire_ask_copy){.kind = COPY_OPEN}, -EROFS, "a standby opens no state");
@@ -761,7 +761,7 @@ static void small_window(void) {
     pair.config.history_bytes = 1;
     pair_start(&pair, 0);
     pair_start(&pair, 1);
-    ok(pair_wait_link(&pair, 0, "working", 20), "two nodes, no history");
+    ok(pair_wait_link(&pair, 0, "working", 60), "two nodes, no history");
     dial(&asker, &pair, 1, 0);
     whole_while_busy(&pair, &asker);
     kept_and_let_go(&pair, &asker);
@@ -776,7 +776,7 @@ static void large_window(void) {
     pair_make(&pair, TRANSPORT_CURVE);
     pair_start(&pair, 0);
     pair_start(&pair, 1);
-    ok(pair_wait_link(&pair, 0, "working", 20), "two nodes, with history");
+    ok(pair_wait_link(&pair, 0, "working", 60), "two nodes, with history");
     dial(&asker, &pair, 1, 0);
     which_state(&asker, pair.nodes[0].store);
     stale_incarnation(&asker, pair.nodes[0].store);

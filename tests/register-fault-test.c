@@ -61,7 +61,7 @@ static void set_changes(struct pair *pair) {
     is_int(1, members(pair, 0), "while nobody knows what was written, the set is the old one");
     is_int(0, pair_create_file(pair, 0, "both sets", NULL), "a change that both sets have is acknowledged");
     fail(false, false, false);
-    ok(pair_wait_link(pair, 0, "working", 10), "when the register answers, the grown set is found");
+    ok(pair_wait_link(pair, 0, "working", 60), "when the register answers, the grown set is found");
     is_int(2, members(pair, 0), "with both");
 }
 
@@ -72,7 +72,7 @@ static void handovers(struct pair *pair) {
     is_int(ROLE_STANDBY, atomic_load(&pair->nodes[0].role), "a register that takes nothing: no new epoch either");
     fail(false, false, false);
     is_int(0, replicator_promote(pair->nodes[0].replicator, false, why, sizeof why), "a is promoted again %s", why);
-    ok(pair_wait_link(pair, 0, "working", 10), "in sync");
+    ok(pair_wait_link(pair, 0, "working", 60), "in sync");
 
     fail(true, true, true);
     is_int(-EINPROGRESS, replicator_switchover(pair->nodes[0].replicator, "b", why, sizeof why), "unknown: %s", why);
@@ -83,10 +83,10 @@ static void handovers(struct pair *pair) {
     int rc = replicator_promote(pair->nodes[0].replicator, false, why, sizeof why);
     is_int(-ESTALE, rc, "the register has moved on: %s", why);
     is_int(0, replicator_promote(pair->nodes[1].replicator, false, why, sizeof why), "b is promoted %s", why);
-    ok(pair_wait_link(pair, 1, "working", 10), "in sync");
+    ok(pair_wait_link(pair, 1, "working", 60), "in sync");
     is_int(0, pair_create_file(pair, 1, "on b", NULL), "and works");
 
-    ok(pair_wait_equal(pair, 10), "both are equal");
+    ok(pair_wait_equal(pair, 60), "both are equal");
 }
 
 int main(void) {
@@ -95,7 +95,7 @@ int main(void) {
     pair_make(pair, TRANSPORT_CLEAR);
     pair_start(pair, 0);
     pair_start(pair, 1);
-    ok(pair_wait_link(pair, 0, "working", 10), "in sync");
+    ok(pair_wait_link(pair, 0, "working", 60), "in sync");
     /* The next change goes through it. Who reads the register while a role or the set changes holds this lock. */
     struct replicator *first = atomic_load(&pair->nodes[0].replicator);
     PROMISE(pthread_mutex_lock(&first->role_lock) == 0);

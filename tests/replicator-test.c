@@ -12,12 +12,12 @@ static void write_some(struct pair *pair, unsigned node, uint64_t ino, size_t le
     uint64_t lsn;
     memset(data, fill, length);
     is_int(0, op_write(pair->nodes[node].store, ino, data, length, 0, 0, &lsn), "a write of %zu bytes", length);
-    is_int(0, pair_wait_for(pair, node, WAIT_FSYNC, lsn, 20), "is on both disks");
+    is_int(0, pair_wait_for(pair, node, WAIT_FSYNC, lsn, 60), "is on both disks");
     free(data);
 }
 
 static void same_state(struct pair *pair, const char *when) {
-    ok(pair_wait_equal(pair, 20), "the same last record %s", when);
+    ok(pair_wait_equal(pair, 60), "the same last record %s", when);
     ok(pair_state(pair->nodes[0].store) == pair_state(pair->nodes[1].store), "the same state %s", when);
 }
 
@@ -28,8 +28,8 @@ static void streams(struct pair *pair) {
     is_int(0, pair_create_file(pair, 0, "alone", &ino), "alone it works");
     pair_start(pair, 1);
     is_int(ROLE_STANDBY, atomic_load(&pair->nodes[1].role), "b starts as standby");
-    ok(pair_wait_link(pair, 0, "working", 10), "a: working");
-    ok(pair_wait_link(pair, 1, "working", 10), "b: working");
+    ok(pair_wait_link(pair, 0, "working", 60), "a: working");
+    ok(pair_wait_link(pair, 1, "working", 60), "b: working");
     for (unsigned i = 0; i < 200; i++) {
         char name[32];
         snprintf(name, sizeof name, "f%u", i);
@@ -48,11 +48,11 @@ static void peer_away_and_back(struct pair *pair) {
     int64_t before = clock_boot();
     is_int(0, pair_create_file(pair, 0, "while b is away", &ino), "b is away: a goes on");
     ok(clock_boot() - before < 5000000000ll, "soon");
-    ok(pair_wait_link(pair, 0, "failed", 5), "and says so");
+    ok(pair_wait_link(pair, 0, "failed", 60), "and says so");
     write_some(pair, 0, ino, 1 << 20, 3);
     pair_start(pair, 1);
-    ok(pair_wait_link(pair, 0, "working", 10), "b is back in sync");
-    ok(pair_wait_link(pair, 1, "working", 10), "and knows it");
+    ok(pair_wait_link(pair, 0, "working", 60), "b is back in sync");
+    ok(pair_wait_link(pair, 1, "working", 60), "and knows it");
     same_state(pair, "after b came back");
 }
 
@@ -67,7 +67,7 @@ static void promotion(struct pair *pair) {
     is_int(0, pair_create_file(pair, 1, "on b", NULL), "b takes changes");
     pair_start(pair, 0);
     is_int(ROLE_STANDBY, atomic_load(&pair->nodes[0].role), "a comes back as standby");
-    ok(pair_wait_link(pair, 1, "working", 10), "in sync with b");
+    ok(pair_wait_link(pair, 1, "working", 60), "in sync with b");
     same_state(pair, "after the promotion");
 }
 
@@ -111,7 +111,7 @@ static void switchover_under_load(struct pair *pair) {
         is_int(ROLE_PRIMARY, atomic_load(&pair->nodes[to].role), "%s is primary", pair->config.nodes[to].name);
         is_int(ROLE_STANDBY, atomic_load(&pair->nodes[from].role), "%s is not", pair->config.nodes[from].name);
         load->primary = to;
-        ok(pair_wait_link(pair, to, "working", 10), "in sync again");
+        ok(pair_wait_link(pair, to, "working", 60), "in sync again");
     }
     atomic_store(&load->stop, true);
     pthread_join(thread, NULL);
@@ -169,7 +169,7 @@ static void rollback_of_a_lost_tail(struct pair *pair) {
     is_int(0, pair_create_file(pair, other, "after the loss", NULL), "works");
     pair_start(pair, old);
     is_int(ROLE_STANDBY, atomic_load(&pair->nodes[old].role), "the first one comes back as standby");
-    ok(pair_wait_link(pair, other, "working", 15), "in sync");
+    ok(pair_wait_link(pair, other, "working", 60), "in sync");
     same_state(pair, "after its tail was undone");
     struct attributes attributes;
     is_int(-ENOENT, op_lookup(pair->nodes[old].store, ROOT_INO, "lost-1", &attributes), "what it did alone is gone");
@@ -184,9 +184,9 @@ static void stepping_down(struct pair *pair) {
     char why[512] = "";
     unsigned old = (unsigned)(atomic_load(&pair->nodes[1].role) == ROLE_PRIMARY), other = 1 - old;
     is_int(0, replicator_promote(pair->nodes[other].replicator, true, why, sizeof why), "promoted by force %s", why);
-    ok(pair_wait_role(pair, old, ROLE_STANDBY, 5), "the old one has become a standby");
+    ok(pair_wait_role(pair, old, ROLE_STANDBY, 60), "the old one has become a standby");
     is_int(-EROFS, pair_create_file(pair, old, "no", NULL), "it takes no changes");
-    ok(pair_wait_link(pair, other, "working", 15), "in sync");
+    ok(pair_wait_link(pair, other, "working", 60), "in sync");
     is_int(0, pair_create_file(pair, other, "under the new one", NULL), "the new one takes changes");
     same_state(pair, "after stepping down");
 }
@@ -203,9 +203,9 @@ static void nothing_is_known_of_the_set(struct pair *pair) {
     pair_start(pair, primary);
     is_int(ROLE_PRIMARY, atomic_load(&pair->nodes[primary].role), "primary again");
     ok(!volume_settled(&pair->nodes[primary], WAIT_FSYNC, last.lsn), "that the set has it on disk is not known");
-    is_int(0, pair_wait_for(pair, primary, WAIT_FSYNC, last.lsn, 20), "when the other one is out of the set, it is");
+    is_int(0, pair_wait_for(pair, primary, WAIT_FSYNC, last.lsn, 60), "when the other one is out of the set, it is");
     pair_start(pair, other);
-    ok(pair_wait_link(pair, primary, "working", 15), "in sync");
+    ok(pair_wait_link(pair, primary, "working", 60), "in sync");
 }
 
 /* Both stop and start, in either order: the role stays where it was. */
@@ -218,7 +218,7 @@ static void both_start_again(struct pair *pair) {
         pair_start(pair, 1 - round);
         is_int(ROLE_PRIMARY, atomic_load(&pair->nodes[primary].role), "primary again");
         is_int(ROLE_STANDBY, atomic_load(&pair->nodes[1 - primary].role), "standby again");
-        ok(pair_wait_link(pair, primary, "working", 15), "in sync");
+        ok(pair_wait_link(pair, primary, "working", 60), "in sync");
         is_int(0, pair_create_file(pair, primary, round ? "again 1" : "again 0", NULL), "changes are taken");
         same_state(pair, "after both started again");
     }

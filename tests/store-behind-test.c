@@ -48,7 +48,7 @@ static void run(const char *name, int error) {
     pthread_cond_signal(&store->work);
     store_unlock(store);
     is_int(0, rc, "a small write is begun and given up");
-    for (int i = 0; i < 10000 && atomic_load(&refused) < 1; i++)
+    for (int i = 0; i < 60000 && atomic_load(&refused) < 1; i++)
         usleep(1000);
     is_int(1, atomic_load(&refused), "a commit is refused");
     store_checkpoint(store); /* what was refused is made up for */

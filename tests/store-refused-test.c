@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#define PATIENCE 20000000000
+#define PATIENCE 60000000000
 
 static atomic_int refuse_commits, refused, refuse_changes;
 static struct store *store;

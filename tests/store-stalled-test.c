@@ -7,7 +7,7 @@
 #include <stdatomic.h>
 #include <sys/stat.h>
 
-#define PATIENCE 20000000000
+#define PATIENCE 60000000000
 #define STILL 1000000000 /* ns without progress: it waits */
 
 static struct store *store;

@@ -303,7 +303,7 @@ static void below_paths(struct pair *pair) {
         uint64_t made = make(store, large, name, S_IFREG | 0644);
         ino = i == 4321 ? made : ino;
     }
-    if (!pair_wait_equal(pair, 20))
+    if (!pair_wait_equal(pair, 60))
         bail("not equal");
     set_rows(pair, 1000, VERIFY_RENEW);
     path_is(pair, "/", "equal");
@@ -370,7 +370,7 @@ static void large_rows_below_a_path(struct pair *pair) {
         if (op_setxattr(store, &root_caller, ino, "user.large", value, sizeof value, 0, false, &lsn))
             bail("no attribute");
     }
-    if (!pair_wait_equal(pair, 20))
+    if (!pair_wait_equal(pair, 60))
         bail("not equal");
     atomic_store(&most_paced, 0);
     path_is(pair, "attributes", "equal");
@@ -441,7 +441,7 @@ static void rows_out_of_range(struct pair *pair) {
         uint64_t made = make(pair->nodes[0].store, ROOT_INO, name, S_IFREG | 0644);
         ino = i == 15 ? made : ino;
     }
-    if (!pair_wait_equal(pair, 20))
+    if (!pair_wait_equal(pair, 60))
         bail("not equal");
     set_rows(pair, 1000, VERIFY_RENEW);
     plant_group(other, ino, 99);
@@ -508,14 +508,14 @@ int main(void) {
     pair_make(&pair, TRANSPORT_CURVE);
     pair_start(&pair, 0);
     pair_start(&pair, 1);
-    if (!pair_wait_link(&pair, 0, "working", 20))
+    if (!pair_wait_link(&pair, 0, "working", 60))
         bail("not in sync");
     busy.store = pair.nodes[0].store;
     busy.seed = test_random(&seed);
     busy.directories[0] = make(busy.store, ROOT_INO, "one", S_IFDIR | 0755);
     busy.directories[1] = make(busy.store, ROOT_INO, "two", S_IFDIR | 0755);
     equal_while_busy(&pair);
-    if (!pair_wait_equal(&pair, 20))
+    if (!pair_wait_equal(&pair, 60))
         bail("not equal");
     changed_rows_are_found(&pair, 40);
     much_differs(&pair);
