@@ -111,6 +111,8 @@ show_state() {
     done
 }
 
+note_journal() { "$BATON" journal list --json --type create --config "$CONFIG" --node "$(primary)" >>"$T/journal.json" 2>"$T/.err"; }
+
 for ((round = 1; round <= rounds; round++)); do
     fault=${faults[RANDOM % ${#faults[@]}]}
     for_short
@@ -120,6 +122,7 @@ for ((round = 1; round <= rounds; round++)); do
     wait_until 90 more_than $((before + 3))
     served=$?
     tap_report $served "$round: ${fault//_/ }; somebody serves ($(($(date +%s%N) - begin)) ns)" || { show_state; break; }
+    [ $((round % 5)) != 0 ] || note_journal # a full disk shortens it
 done
 
 # ---- what is left ----
@@ -131,7 +134,7 @@ primary=$(primary)
 same_position() { [ "$(status_of a state lsn)" = "$(status_of b state lsn)" ]; }
 wait_until 60 same_position
 ok "both mounts are equal" "$here/treecmp" --same --settle 60 "$(mount_of a)" "$(mount_of b)"
-"$BATON" journal list --json --type create --config "$CONFIG" --node "$primary" >"$T/journal.json" 2>"$T/.err"
+note_journal
 ok "what was acknowledged is there, and in order" python3 "$here/lease-probe.py" judge "$(mount_of "$primary")" "$T/journal.json" "$T/probe-a" "$T/probe-b"
 diag "$(tail -n 1 "$T/.out")"
 ok "the copies are equal" "$BATON" verify --config "$CONFIG" --node "$primary"
