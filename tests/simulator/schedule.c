@@ -506,7 +506,7 @@ static void mend_all(void) {
 
 static void come_to_rest(void) {
     char why[1200] = "";
-    bool decided = false;
+    unsigned decisions = 0; /* each copy may have a tail of its own that a person has to decide about */
     world->idle = true;
     int64_t start = sim_now(), lonely = start;
     while (!at_rest(why, sizeof why)) {
@@ -524,8 +524,8 @@ static void come_to_rest(void) {
             node_promote(best_node(), true);
             sim_sleep(5000 * SIM_MS);
         }
-        if (sim_now() - start > REST / 2 && !decided && decide()) {
-            decided = true;
+        if (sim_now() - start > REST / 2 && decisions < world->node_count && decide()) {
+            decisions++;
             start = sim_now();
         }
         if (sim_now() - start > REST + (world->shared ? 0 : REST))
@@ -542,6 +542,7 @@ static void hand_over_well(void) {
     world->idle = false;
     sim_sleep(100 * SIM_MS);
     for (unsigned tries = 0; tries == 0 || (world->nodes[from].switched == -ENOTCONN && tries < 50); tries++) {
+        world->nodes[from].switched = -ENOTCONN; /* it may be starting again, for a store that it had built before it was promoted */
         node_switchover(from, to); /* a session may just be ending, of what was wrong before */
         while (world->nodes[from].operators)
             sim_sleep(10 * SIM_MS);
