@@ -81,15 +81,18 @@ static json_t *bad_blocks(struct volume *volume) {
 static json_t *slow(struct volume *volume) {
     struct position position;
     struct store_space space;
+    struct store_journal journal;
     char epoch[96], chain[2 * CHAIN_SIZE + 1];
 
     store_position(volume->store, &position);
+    store_journal(volume->store, &journal);
     epoch_text(&volume->config, position.epoch, epoch, sizeof epoch);
     for (unsigned i = 0; i < CHAIN_SIZE; i++)
         snprintf(chain + 2 * (size_t)i, 3, "%02x", position.chain[i]);
-    json_t *state = json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:I}", "lsn", (json_int_t)position.lsn, "epoch", epoch, "chain",
+    json_t *state = json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "lsn", (json_int_t)position.lsn, "epoch", epoch, "chain",
                               chain, "committed", (json_int_t)position.committed, "durable", (json_int_t)position.durable,
-                              "journal_first", (json_int_t)position.first, "last_change", (json_int_t)position.time);
+                              "journal_first", (json_int_t)position.first, "last_change", (json_int_t)position.time,
+                              "journal_bytes", (json_int_t)journal.bytes, "journal_limit", (json_int_t)journal.limit);
     if (state != NULL && store_space(volume->store, &space) == 0)
         json_object_set_new(state, "space",
                             json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "total", (json_int_t)space.total, "free",

@@ -333,6 +333,13 @@ failed:
     return rc;
 }
 
+void history_keep(struct store *past) {
+    struct history *history = past->history;
+    store_lock(history->base);
+    history->hold.firm = true;
+    store_unlock(history->base);
+}
+
 void history_close(struct store *past) {
     if (!past)
         return;

@@ -28,6 +28,9 @@ int history_open(struct store *store, uint64_t lsn, const uint8_t *chain, histor
                  struct store **past, char *why, size_t why_room);
 void history_close(struct store *past);
 
+/* The journal is kept for this past until it is a quarter beyond its limit: what others rely on, and slow new work for. */
+void history_keep(struct store *past);
+
 bool history_is(const struct store *store); /* a past, not a store? */
 uint64_t history_lsn(const struct store *past);
 /* Of a state as it was: lsn, epoch and chain, and the time of that record; the rest is 0. */

@@ -82,10 +82,14 @@ int dead_add(struct store *store, struct place place) {
 uint64_t journal_horizon(struct store *store) {
     uint64_t horizon = MIN(store->hold, MIN(store->committed, atomic_load(&store->durable)));
     uint64_t bytes = store->position.journal_bytes + store->position.kept_blocks * BATON_BLOCK;
-    if (bytes <= store->options.limit_bytes && !space_low(store)) {
-        horizon = MIN(horizon, store->hold_absent);
+    uint64_t limit = store->options.limit_bytes;
+    bool within = bytes <= limit;
+    if (!space_low(store)) {
+        if (within)
+            horizon = MIN(horizon, store->hold_absent);
         for (const struct history_hold *hold = store->history_holds; hold; hold = hold->next)
-            horizon = MIN(horizon, hold->lsn);
+            if (within || (hold->firm && bytes - limit <= limit / 4))
+                horizon = MIN(horizon, hold->lsn);
     }
     if (store->undoing)
         horizon = MIN(horizon, store->undo_target);

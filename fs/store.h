@@ -34,7 +34,7 @@ struct store_options {
     uint32_t checkpoint_ms;    /* 0: 1000 */
     uint64_t history_seconds;  /* history window: records older than this are trimmed… */
     uint64_t history_bytes;    /* …and those beyond this much of journal and kept data; 0: 1 GiB */
-    uint64_t limit_bytes;      /* of journal and kept data for nodes that are away; 0: 8 GiB */
+    uint64_t limit_bytes;      /* of journal and kept data for nodes that are away; 0: 8 GiB. A quarter more: history_keep */
     uint64_t reserve_bytes;    /* disk space that only deletes and trims may use; 0: 64 MiB */
     bool no_history;           /* trim as soon as every node has it durably */
     bool hold_all;             /* trim nothing before store_set_hold: others may lack it */
@@ -214,6 +214,15 @@ struct store_space {
     uint64_t rows[TABLE_SHARED_END];
 };
 int store_space(struct store *store, struct store_space *space); /* takes the lock */
+
+/* The journal, with the data that only it names. */
+struct store_journal {
+    uint64_t bytes; /* of it now */
+    uint64_t limit; /* options.limit_bytes */
+    uint64_t made;  /* bytes that it has got since the store was opened */
+    uint64_t first, last;
+};
+void store_journal(struct store *store, struct store_journal *journal); /* takes the lock */
 
 /* Local values (not replicated), in the meta table, durable with the next checkpoint: names up to 60 bytes. */
 int store_meta_get(struct store *store, const char *name, void *value, size_t room, size_t *length); /* lock held */

@@ -161,7 +161,9 @@ static void account(struct store *store, const struct record *record, const stru
     position->epoch = head.epoch;
     position->time = head.time;
     memcpy(position->chain, head.chain, CHAIN_SIZE);
-    position->journal_bytes += journal_row_length(store, entry);
+    uint64_t row = journal_row_length(store, entry);
+    position->journal_bytes += row;
+    store->journal_made += row + dropped * BATON_BLOCK;
     position->kept_blocks += dropped;
     position->live_blocks += head.blocks - MIN(dropped, position->live_blocks + head.blocks);
     if (record_new_inode(record) != 0)

@@ -90,10 +90,11 @@ struct snapshot {
     struct snapshot *next, *previous;
 };
 
-/* Nothing above `lsn` is trimmed, unless space is short. */
+/* Nothing above `lsn` is trimmed, unless space is short or the journal at its limit, or, if it is `firm`, a quarter beyond. */
 struct history_hold {
     struct history_hold *next;
     uint64_t lsn;
+    bool firm;
 };
 
 /* What is asked of the disk at a time, by whom: see store_stalled. */
@@ -163,6 +164,7 @@ struct store {
     bool unsaved; /* something was committed since the last checkpoint */
     uint64_t checkpoint_wanted, checkpoint_done; /* tickets */
     uint64_t passes;          /* trim-and-punch passes so far */
+    uint64_t journal_made;    /* bytes of rows and kept data that the journal has got since the open */
     bool dead_waits;          /* blocks or files are dead that only a further checkpoint lets go */
     int64_t last_commit, last_checkpoint_time;
 

@@ -143,6 +143,17 @@ int store_admit(struct store *store, enum space_class class) {
     return rc ? rc : (store->epoch ? 0 : -EROFS); /* the lock may have been given up, and the epoch ended, meanwhile */
 }
 
+void store_journal(struct store *store, struct store_journal *journal) {
+    store_lock(store);
+    const struct position_row *position = &store->position;
+    *journal = (struct store_journal){.bytes = position->journal_bytes + position->kept_blocks * BATON_BLOCK,
+                                      .limit = store->options.limit_bytes,
+                                      .made = store->journal_made,
+                                      .first = position->first,
+                                      .last = position->lsn};
+    store_unlock(store);
+}
+
 int store_space(struct store *store, struct store_space *space) {
     store_lock(store);
     space_refresh(store, false);

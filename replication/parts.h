@@ -32,6 +32,7 @@
 #include "replication/feed.h"
 #include "replication/follow.h"
 #include "replication/link.h"
+#include "replication/reach.h"
 #include "replication/replicator.h"
 
 #include <pthread.h>
@@ -97,6 +98,10 @@ struct copy_note { /* what a node that copies this store has been given, of the 
     int64_t last; /* question */
     int64_t mark; /* the rate was counted, at so many bytes */
     uint64_t mark_bytes, rate;
+    uint64_t rows_of, blocks_of; /* about how many there are */
+    uint64_t wanted; /* blocks, as the node says; UINT64_MAX: it does not */
+    bool has_rows;   /* it asks for blocks */
+    struct reach reach;
 };
 
 struct compare_note { /* a node compares its copy with this one */
@@ -211,7 +216,9 @@ struct replicator {
     atomic_bool slowing; /* pace.rate is not 0 */
     unsigned slow_for;   /* the peer for whose sake */
     int64_t slow_since, slow_until; /* until: it ended, after that */
+    bool slow_copy;      /* …which copies the store, and does not catch up */
     int64_t slow_told;   /* the log */
+    struct store_journal journal; /* the keeper's last look, while somebody copies */
     uint64_t slowed;     /* answers that waited, since then */
     struct acks acks;
     struct register_value proposal; /* while acks.pending */
@@ -307,6 +314,13 @@ void *provide_thread(void *replicator);
 json_t *provide_status(const struct replicator *r); /* lock held */
 
 void provide_refuse(struct wire_copy *answer, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* reaching.c */
+void reaching_begin(struct replicator *r, unsigned node); /* its copy_note is new; without the lock; the provider's */
+void reaching_measure(struct replicator *r);              /* the keeper's, without the lock */
+/* Bytes of records a second that new work may make for the sake of the node's copy; REACH_NEVER. The talker's, lock held. */
+uint64_t reaching_limit(struct replicator *r, unsigned node, int64_t now);
+void reaching_show(const struct replicator *r, unsigned node, json_t *shown); /* in its entry of status; lock held */
 
 /* compare.c; the provider's */
 struct compared;

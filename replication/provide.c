@@ -170,12 +170,15 @@ static void take_opened(struct provider *p) {
         return;
     }
     copied->past = got.past;
+    history_keep(copied->past);
     copied->number = got.number;
     history_position(copied->past, &copied->state);
     log_write(level(p, got.node), "node %s copies this store as it was at record %" PRIu64, name_of(p, got.node), got.lsn);
     repl_lock(r);
-    r->copies[got.node] = (struct copy_note){.open = true, .lsn = got.lsn, .last = copied->asked, .mark = copied->asked};
+    r->copies[got.node] = (struct copy_note){
+        .open = true, .lsn = got.lsn, .last = copied->asked, .mark = copied->asked, .wanted = UINT64_MAX};
     repl_unlock(r);
+    reaching_begin(r, got.node);
 }
 
 /* Is it being opened for this node? Another one that is being opened for it is wanted no more. Lock held. */
@@ -288,6 +291,13 @@ static void answer_open(struct provider *p, unsigned node, const struct wire_ask
     memcpy(answer->rows, space.rows, sizeof answer->rows);
     answer->blocks = space.live / BATON_BLOCK;
     answer->inodes = space.inodes;
+    repl_lock(p->r);
+    struct copy_note *noted = &p->r->copies[node];
+    noted->rows_of = 0;
+    for (unsigned i = 0; i < TABLE_SHARED_END; i++)
+        noted->rows_of += space.rows[i];
+    noted->blocks_of = answer->blocks;
+    repl_unlock(p->r);
 }
 
 static void answer_close(struct provider *p, unsigned node, const struct wire_ask_copy *ask) {
@@ -485,11 +495,15 @@ static void answer(struct provider *p, unsigned node, const struct wire_ask_copy
 
 #define RATE_EVERY (1000 * MS)
 
-static void note(struct replicator *r, unsigned node, const struct wire_copy *reply) {
+static void note(struct replicator *r, unsigned node, const struct wire_ask_copy *ask, const struct wire_copy *reply) {
     struct copy_note *noted = &r->copies[node];
     int64_t now = clock_boot();
     repl_lock(r);
     noted->last = now;
+    if (ask->kind == COPY_ROWS || ask->kind == COPY_PLACES) {
+        noted->has_rows = ask->kind == COPY_PLACES;
+        noted->wanted = ask->data - 1; /* 0: it does not say */
+    }
     noted->bytes += reply->bulk.length;
     if (reply->kind == COPY_ROWS)
         noted->rows += reply->count;
@@ -518,7 +532,7 @@ static void take_question(struct provider *p, const struct link_message *message
     answer(p, message->node, ask, reply);
     forget_failed(p, message->node);
     if (ask->kind < COPY_COMPARE)
-        note(r, message->node, reply);
+        note(r, message->node, ask, reply);
     repl_lock(r);
     frame.head.epoch = r->value.epoch;
     repl_unlock(r);
@@ -566,11 +580,12 @@ json_t *provide_status(const struct replicator *r) {
         if (!noted->open)
             continue;
         uint64_t rate = now - noted->last > 3 * RATE_EVERY ? 0 : noted->rate;
-        json_array_append_new(copies, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "node", r->config->nodes[node].name,
-                                                "lsn", (json_int_t)noted->lsn, "rows", (json_int_t)noted->rows, "blocks",
-                                                (json_int_t)noted->blocks, "bytes", (json_int_t)noted->bytes,
-                                                "bytes_per_second", (json_int_t)rate, "last_ms",
-                                                (json_int_t)((now - noted->last) / MS)));
+        json_t *shown = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "node", r->config->nodes[node].name, "lsn",
+                                  (json_int_t)noted->lsn, "rows", (json_int_t)noted->rows, "blocks", (json_int_t)noted->blocks,
+                                  "bytes", (json_int_t)noted->bytes, "bytes_per_second", (json_int_t)rate, "last_ms",
+                                  (json_int_t)((now - noted->last) / MS));
+        reaching_show(r, node, shown);
+        json_array_append_new(copies, shown);
     }
     return copies;
 }

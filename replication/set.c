@@ -283,6 +283,7 @@ static bool grow(struct replicator *r, int64_t now) {
 }
 
 void set_consider(struct replicator *r) {
+    reaching_measure(r); /* whoever copies becomes a member in the end */
     int64_t now = clock_boot();
     uint64_t lines[PARK_LINES];
     repl_lock(r);

@@ -2,7 +2,8 @@
  * new work wait a little, in the park and not in a thread. The record is applied and sent before that; reads, lookups and
  * what has made no record never wait here.
  *
- * Nothing is slowed for a peer that is away, or from which nothing has come for the lease time.
+ * Nothing is slowed for a peer that is away, or from which nothing has come for the lease time. Likewise for one that copies
+ * this store whole, for which the journal has to reach (reach.h).
  */
 #include "replication/parts.h"
 
@@ -42,7 +43,10 @@ static bool catches_up(const struct replicator *r, unsigned node) {
 }
 
 void slow_begin(struct replicator *r, unsigned node, uint64_t average) {
-    catchup_begin(&r->peers[node].catchup, r->position.lsn, average, r->total);
+    struct catchup *catchup = &r->peers[node].catchup;
+    catchup_begin(catchup, r->position.lsn, average, r->total);
+    /* Who has just copied this store, with work slowed for it, comes to a journal that is near its limit. */
+    catchup->losing = r->copies[node].open && r->copies[node].reach.slows;
 }
 
 static void look_at(struct replicator *r, unsigned node, int64_t now) {
@@ -66,8 +70,10 @@ static void tell(struct replicator *r, uint64_t rate, int64_t now) {
         return;
     r->slow_told = now;
     if (rate)
-        log_warning("new work is slowed to %" PRIu64 " KiB a second, or node %s would never catch up", rate >> 10,
-                    r->peers[r->slow_for].node->name);
+        log_warning(r->slow_copy ? "new work is slowed to %" PRIu64 " KiB a second, or the journal would be at its limit before node %s "
+                                   "has copied this store"
+                                 : "new work is slowed to %" PRIu64 " KiB a second, or node %s would never catch up",
+                    rate >> 10, r->peers[r->slow_for].node->name);
     else
         log_info("new work is slowed no more");
 }
@@ -79,10 +85,12 @@ void slow_consider(struct replicator *r, int64_t now) {
         if (i == r->self)
             continue;
         look_at(r, i, now);
-        uint64_t limit = catchup_limit(&r->peers[i].catchup, &rule);
-        if (limit < rate)
+        uint64_t limit = catchup_limit(&r->peers[i].catchup, &rule), reaches = reaching_limit(r, i, now);
+        if (MIN(limit, reaches) < rate) {
             r->slow_for = i;
-        rate = MIN(rate, limit);
+            r->slow_copy = reaches < limit;
+        }
+        rate = MIN(rate, MIN(limit, reaches));
     }
     rate = rate == CATCHUP_NEVER ? 0 : rate;
     bool change = (rate == 0) != (r->pace.rate == 0);
@@ -184,7 +192,7 @@ json_t *slow_status(const struct replicator *r) {
     if (r->pace.rate == 0)
         return NULL;
     int64_t since = (clock_boot() - r->slow_since) / MS;
-    return json_pack("{s:I, s:s, s:I, s:I}", "bytes_per_second", (json_int_t)r->pace.rate, "for",
-                     r->peers[r->slow_for].node->name, "since_ms", (json_int_t)since, "answers_delayed",
-                     (json_int_t)r->slowed);
+    return json_pack("{s:I, s:s, s:s, s:I, s:I}", "bytes_per_second", (json_int_t)r->pace.rate, "for",
+                     r->peers[r->slow_for].node->name, "because", r->slow_copy ? "it copies" : "it catches up", "since_ms",
+                     (json_int_t)since, "answers_delayed", (json_int_t)r->slowed);
 }

@@ -264,6 +264,7 @@ static int fetch_rows_once(struct syncing *s) {
     struct wire_ask_copy *asked = question(s, COPY_ROWS);
     asked->table = table;
     asked->after = after;
+    asked->data = import_progress(s->import).wanted + 1;
     int rc = ask(s, ASK_AGAIN, &answer);
     if (rc)
         return rc;
@@ -346,6 +347,7 @@ static void send_question(struct syncing *s, struct question *q) {
         q->patience = ASK_AGAIN;
     }
     asked->place_count = q->count;
+    asked->data = import_progress(s->import).wanted + 1;
     for (unsigned i = 0; i < q->count; i++)
         asked->places[i] = q->wants[i].place;
     q->number = asked->number;

@@ -162,7 +162,8 @@ struct wire_ask_copy {
     struct key after;
     uint32_t place_count; /* PLACES: COPY_BLOCKS_MAX blocks in all at most, none of them empty */
     struct place places[COPY_PLACES_MAX];
-    uint64_t data, first; /* DATA: COPY_BLOCKS_MAX at most */
+    uint64_t data, first; /* DATA: COPY_BLOCKS_MAX at most. ROWS, PLACES: `data` tells how many blocks are wanted still, as far as
+                             the asker knows, plus 1; 0: it does not say */
     uint32_t count;
     struct span ranges; /* HASHES: COPY_RANGES_MAX at most; RANGE: one. Walk with wire_range_next */
 };

@@ -119,6 +119,43 @@ static void yields(void) {
     fixture_options.limit_bytes = 0;
 }
 
+static void fill_some(struct store *store, uint64_t ino, int times) {
+    for (int i = 0; i < times; i++)
+        fill(store, ino, 'b' + i);
+    for (int i = 0; i < 3; i++)
+        store_checkpoint(store);
+}
+
+static void keeps_a_quarter_more(void) {
+    struct attributes found;
+    struct store_journal journal, before;
+
+    fixture_options.no_history = true;
+    fixture_options.limit_bytes = 1u << 20;
+    struct store *store = fixture_store("keeps", 1);
+    uint64_t ino = make(store, ROOT_INO, "file", S_IFREG | 0640);
+    fill(store, ino, 'a');
+    struct store *past = open_at(store, last_lsn(store));
+    history_keep(past);
+    store_journal(store, &before);
+    fill_some(store, ino, 4);
+    store_journal(store, &journal);
+    ok(journal.bytes > journal.limit && journal.limit == 1u << 20, "the journal is beyond its limit: %llu bytes",
+       (unsigned long long)journal.bytes);
+    ok(journal.made - before.made >= 4 * SIZE && journal.made - before.made < 5 * SIZE, "what it has got is counted");
+    is_int(0, op_getattr(past, ino, &found), "for a past that others rely on it is kept a quarter longer");
+    reads(past, ino, 'a', "the file of then");
+    fill_some(store, ino, 2);
+    ok(op_getattr(past, ino, &found) < 0, "but no longer");
+    is_int(-ENOENT, history_error(past, why, sizeof why), "it says so: %s", why);
+    history_close(past);
+    store_journal(store, &journal);
+    ok(journal.bytes <= journal.limit, "the journal is within its limit: %llu bytes", (unsigned long long)journal.bytes);
+    store_close(store);
+    fixture_options.no_history = false;
+    fixture_options.limit_bytes = 0;
+}
+
 /* The overlay's file has no name any more, so it shows as "…/history-XXXXXX (deleted)". */
 static int overlay_is_full(enum disk_call call, const char *path, size_t length) {
     (void)length;
@@ -256,6 +293,7 @@ int main(void) {
     plan_lazy();
     held();
     yields();
+    keeps_a_quarter_more();
     full_disk();
     times();
     while_busy();

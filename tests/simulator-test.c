@@ -110,8 +110,9 @@ static void show_counts(void) {
     diag("%llu starts (%llu refused), %llu kills, %llu power cuts, %llu stops", SHOW(restarts), SHOW(refused), SHOW(kills),
          SHOW(power_cuts), SHOW(stops));
     diag("%llu promotions, %llu by force, %llu switchovers, %llu records undone, set grown %llu and shrunk %llu times; "
-         "new work slowed in %llu schedules",
-         SHOW(promoted), SHOW(forced), SHOW(switched), SHOW(undone), SHOW(grown), SHOW(shrunk), SHOW(slowed));
+         "new work slowed in %llu schedules, and in %llu for a copy",
+         SHOW(promoted), SHOW(forced), SHOW(switched), SHOW(undone), SHOW(grown), SHOW(shrunk), SHOW(slowed),
+         SHOW(reached));
     diag("%llu answers of the register stayed away, journals trimmed %llu times; %llu schedules needed force at the end",
          SHOW(unknown), SHOW(trimmed), SHOW(last_resort));
     diag("%llu stores begun anew, %llu times gone on with, %llu in an old one's place: %llu rows and %llu blocks fetched, %llu "

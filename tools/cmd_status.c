@@ -213,9 +213,10 @@ static void show_slowing(const json_t *slowing) {
         return;
     size_text(number_of(slowing, "bytes_per_second"), rate, sizeof rate);
     age_text((int64_t)number_of(slowing, "since_ms") * 1000000, since, sizeof since);
-    printf("  slowing   new work to %s a second, for %s now, because node %s would never catch up otherwise ([catch-up] in "
-           "the config file)\n",
-           rate, since, text_of(slowing, "for"));
+    bool copies = strcmp(text_of(slowing, "because"), "it copies") == 0;
+    printf("  slowing   new work to %s a second, for %s now, because %s%s%s ([catch-up] in the config file)\n", rate, since,
+           copies ? "the journal would be at its limit before node " : "node ", text_of(slowing, "for"),
+           copies ? " has copied this store" : " would never catch up otherwise");
 }
 
 #define OWES_SHOWN_MS 1000
@@ -266,6 +267,12 @@ static void show_copy(const json_t *copy) {
     printf("  feeding   node %s whole, with all that was there at record %" PRIu64 ": %s rows and %s of data so far, %s a "
            "second; it asked %s ago\n",
            text_of(copy, "node"), number_of(copy, "lsn"), rows, data, rate, age);
+    if (json_object_get(copy, "journal_bytes") == NULL)
+        return;
+    size_text(number_of(copy, "journal_bytes"), data, sizeof data);
+    size_text(number_of(copy, "journal_limit"), rate, sizeof rate);
+    age_text((int64_t)number_of(copy, "seconds_left") * 1000000000, age, sizeof age);
+    printf("            it needs %s of the journal until then, which may have %s; about %s left\n", data, rate, age);
 }
 
 static void show_synchronization(const json_t *sync) {

@@ -10,15 +10,21 @@ struct sim_past {
     struct store *base;
     struct sim_record *last;
     uint64_t lsn;
+    bool kept; /* until the journal is a quarter beyond its limit */
     struct sim_rows rows;
     int error;
 };
 
-uint64_t pasts_lowest(struct sim_past *pasts) {
+uint64_t pasts_lowest(struct sim_past *pasts, bool kept) {
     uint64_t lowest = UINT64_MAX;
     for (; pasts; pasts = pasts->next)
-        lowest = MIN(lowest, pasts->lsn);
+        if (pasts->kept || !kept)
+            lowest = MIN(lowest, pasts->lsn);
     return lowest;
+}
+
+void history_keep(struct store *store) {
+    (*store_past(store))->kept = true;
 }
 
 /* Of the base, whose lock is held. */

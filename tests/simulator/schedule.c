@@ -506,7 +506,7 @@ static void mend_all(void) {
 
 static void come_to_rest(void) {
     char why[1200] = "";
-    bool decided = false;
+    unsigned decisions = 0; /* each copy may have a tail of its own that a person has to decide about */
     world->idle = true;
     int64_t start = sim_now(), lonely = start;
     while (!at_rest(why, sizeof why)) {
@@ -524,8 +524,8 @@ static void come_to_rest(void) {
             node_promote(best_node(), true);
             sim_sleep(5000 * SIM_MS);
         }
-        if (sim_now() - start > REST / 2 && !decided && decide()) {
-            decided = true;
+        if (sim_now() - start > REST / 2 && decisions < world->node_count && decide()) {
+            decisions++;
             start = sim_now();
         }
         if (sim_now() - start > REST + (world->shared ? 0 : REST))
@@ -542,6 +542,7 @@ static void hand_over_well(void) {
     world->idle = false;
     sim_sleep(100 * SIM_MS);
     for (unsigned tries = 0; tries == 0 || (world->nodes[from].switched == -ENOTCONN && tries < 50); tries++) {
+        world->nodes[from].switched = -ENOTCONN; /* it may be starting again, for a store that it had built before it was promoted */
         node_switchover(from, to); /* a session may just be ending, of what was wrong before */
         while (world->nodes[from].operators)
             sim_sleep(10 * SIM_MS);
@@ -604,6 +605,53 @@ static void catch_up_well(void) {
     world->takes[slow] = 0;
 }
 
+#define COPY_ONE_IN 16
+#define COPY (60000 * SIM_MS)
+
+/* When all is well, a node with an empty store is built anew and in sync, though users make more than the journal may keep in
+ * the time that it takes, and go on. */
+static void copy_well(void) {
+    unsigned primary = (unsigned)a_primary(), empty = another_than(primary);
+    const struct disk *disk = &world->nodes[primary].disk;
+    struct replicator *r = atomic_load(&world->nodes[primary].volume->replicator);
+    uint64_t limit = world->journal_limit;
+    char why[1200] = "";
+    bool slowed = false;
+    if (!dispensable(empty))
+        return;
+    world->idle = false;
+    world->think_low = sim_between(2 * SIM_MS, 10 * SIM_MS);
+    world->think_high = 2 * world->think_low;
+    world->trims = world->limited = true;
+    world->journal_limit = 300 + sim_below(300); /* a second or two */
+    world->sync_blocks = 1;
+    r->copy_bytes = world->copy_bytes = 32; /* a row in each answer */
+    format_anew(empty);
+    sim_trace("the journal may have %llu records", (unsigned long long)world->journal_limit);
+    int64_t start = sim_now();
+    while (node_is_primary(primary) && disk->first < world->journal_limit && sim_now() - start < COPY)
+        sim_sleep(20 * SIM_MS);
+    if (!node_is_primary(primary))
+        return;
+    node_start(empty);
+    start = sim_now();
+    do {
+        sim_sleep(20 * SIM_MS);
+        slowed = slowed || replicator_slows(r);
+        look_around();
+        if (disk->lsn + 1 - disk->first > 2 * world->journal_limit)
+            sim_fail("node %u's journal may have %llu records, and has %llu", primary,
+                     (unsigned long long)world->journal_limit, (unsigned long long)(disk->lsn + 1 - disk->first));
+        if (sim_now() - start > COPY) {
+            show_catch_up(primary, empty, why, sizeof why);
+            sim_fail("node %u is never built anew, while others go on: %.500s", empty, why);
+        }
+    } while (world->nodes[empty].state != NODE_UP || !node_works(primary, why, sizeof why));
+    world->counts.reached += slowed;
+    world->limited = false;
+    world->journal_limit = limit;
+}
+
 #define LEAVES (20000 * SIM_MS)
 #define LOST_ONE_IN 6
 
@@ -658,6 +706,10 @@ void *schedule_run(void *nothing) {
     come_to_rest();
     if (sim_chance(LOST_ONE_IN)) {
         lose_disk_well(sim_chance(2));
+        come_to_rest();
+    }
+    if (sim_chance(COPY_ONE_IN)) {
+        copy_well();
         come_to_rest();
     }
     if (sim_chance(CATCH_UP_ONE_IN)) {

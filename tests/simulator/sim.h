@@ -268,7 +268,8 @@ void disk_path(unsigned node, char path[32]);
 
 /* ---- Pasts (past.c) ---- */
 const struct sim_rows *past_rows(struct sim_past *past, int *error);
-uint64_t pasts_lowest(struct sim_past *pasts); /* UINT64_MAX: none */
+/* `kept`: of those alone that are kept beyond the journal's limit. UINT64_MAX: none */
+uint64_t pasts_lowest(struct sim_past *pasts, bool kept);
 
 /* ---- Register (registry.c) ---- */
 void registry_make(void);
@@ -319,7 +320,7 @@ void *schedule_run(void *nothing);
 
 struct sim_counts {
     uint64_t schedules, acknowledged, durable, promoted, forced, switched, undone, kills, power_cuts, stops, records, shrunk,
-        grown, slowed, excused, frames, unknown, refused, last_resort, virtual_ns, switches, restarts, trimmed, begun, resumed, taken_back, kept_blocks,
+        grown, slowed, reached, excused, frames, unknown, refused, last_resort, virtual_ns, switches, restarts, trimmed, begun, resumed, taken_back, kept_blocks,
         rebuilt, aside, adopted, fetched, rows, mended, replaced, decided;
 };
 
@@ -336,6 +337,7 @@ struct world {
     unsigned stalls;
     bool trims;
     uint64_t journal_limit; /* records; 0: kept for who is away however many there are */
+    bool limited;           /* …at the end, too, when all is calm */
     bool links;             /* segments may have further links */
     bool copying;           /* full synchronization is the theme: much of it, in small portions */
     unsigned refusals;      /* LMDB refuses one change in so many of a store that is being built; 0: none */

@@ -106,11 +106,16 @@ int64_t store_sync_time(const struct disk *disk) {
 
 static void trim(struct store *store) { /* lock held */
     struct disk *disk = played(store)->disk;
-    uint64_t fed = MIN(store->hold, disk->durable), to = MIN(MIN(store->hold_absent, fed), pasts_lowest(played(store)->pasts));
+    struct sim_past *pasts = played(store)->pasts;
+    uint64_t fed = MIN(store->hold, disk->durable), to = MIN(MIN(store->hold_absent, fed), pasts_lowest(pasts, false));
+    uint64_t limit = world->journal_limit, has = disk->lsn + 1 - disk->first;
     if (!world->trims || store->hold == UINT64_MAX || store->undoing)
         return;
-    if (world->journal_limit && !world->calm && disk->lsn > world->journal_limit + disk->first)
-        to = MAX(to, MIN(fed, disk->lsn - world->journal_limit)); /* who is away and who copies has to see how he gets on */
+    if (limit && has > limit + 1 && (!world->calm || world->limited)) { /* who is away and who copies has to see how he gets on */
+        to = MAX(to, MIN(fed, disk->lsn - limit));
+        if (has <= limit + limit / 4)
+            to = MIN(to, pasts_lowest(pasts, true));
+    }
     if (to < disk->first)
         return;
     disk_trim(disk, disk->first + sim_below(to - disk->first + 2));
@@ -420,6 +425,19 @@ int store_chain_at(struct store *store, uint64_t lsn, uint8_t chain[CHAIN_SIZE])
 }
 
 /* ---- Blocks of the store in use ---- */
+
+/* A record counts as SIM_RECORD bytes of the journal. */
+#define SIM_RECORD 150u
+void store_journal(struct store *store, struct store_journal *journal) {
+    store_lock(store);
+    const struct disk *disk = played(store)->disk;
+    *journal = (struct store_journal){.bytes = SIM_RECORD * (disk->lsn + 1 - disk->first),
+                                      .limit = world->journal_limit ? SIM_RECORD * world->journal_limit : 1ull << 40,
+                                      .made = SIM_RECORD * disk->lsn,
+                                      .first = disk->first,
+                                      .last = disk->lsn};
+    store_unlock(store);
+}
 
 int store_space(struct store *store, struct store_space *space) {
     struct sim_state state;

@@ -1,0 +1,98 @@
+/* Does the journal reach until a copy is complete? Played on virtual time: users that make as much as they may, a node that
+ * copies at its own pace, and a journal with a limit.
+ */
+#include "replication/reach.h"
+#include "tests/tap.h"
+
+#define MS 1000000ll
+#define MIB (1ull << 20)
+
+struct played {
+    struct reach reach;
+    struct reach_rule rule;
+    uint64_t users;   /* bytes of records a second that they would make */
+    uint64_t journal; /* percent: bytes of the journal for a byte of records */
+    uint64_t node;    /* bytes a second that it takes */
+    uint64_t size;    /* of what it copies */
+    uint64_t given, made, total;
+    uint64_t slowest; /* what users got at least, where they were slowed */
+    int64_t now, done;
+};
+
+/* Until it is complete, and 5 s of replacing its store; or the journal is a quarter beyond its limit. */
+static bool play(struct played *p) {
+    reach_begin(&p->reach, 0, 0);
+    p->slowest = UINT64_MAX;
+    for (; p->now < 10000000 * MS; p->now += 20 * MS) {
+        uint64_t quota = reach_quota(&p->reach), records = MIN(p->users, quota);
+        if (quota != REACH_NEVER)
+            p->slowest = MIN(p->slowest, records);
+        p->total += records / 50;
+        p->made += records / 50 * p->journal / 100;
+        p->given = MIN(p->given + p->node / 50, p->size);
+        if (p->given == p->size && p->done == 0)
+            p->done = p->now;
+        if (p->done && p->now - p->done > 5000 * MS)
+            return true;
+        if (reach_need(&p->reach, p->made) > p->rule.limit + p->rule.limit / 4)
+            return false;
+        struct reach_sight sight = {.left = p->size - p->given, .given = p->given, .made = p->made, .total = p->total};
+        reach_look(&p->reach, &p->rule, &sight, p->now);
+    }
+    return false;
+}
+
+static void copies(void) {
+    struct played easy = {.rule = {1024 * MIB, MIB}, .users = 10 * MIB, .journal = 100, .node = 100 * MIB, .size = 4096 * MIB};
+    ok(play(&easy), "a copy of 40 s, and 400 MiB of work: it ends");
+    is_int(UINT64_MAX, easy.slowest, "and nobody was slowed");
+    struct played hard = {.rule = {1024 * MIB, MIB}, .users = 100 * MIB, .journal = 100, .node = 100 * MIB, .size = 40960 * MIB};
+    ok(play(&hard), "a copy of 400 s, and work that would fill the journal in 10 s: it ends");
+    ok(hard.slowest >= MIB && hard.slowest < 10 * MIB, "work got %llu KiB a second at least",
+       (unsigned long long)hard.slowest >> 10);
+    ok(reach_need(&hard.reach, hard.made) <= 1024 * MIB, "the journal had %llu MiB of 1024 in the end",
+       (unsigned long long)(reach_need(&hard.reach, hard.made) / MIB));
+    struct played small = {.rule = {16 * MIB, 64 << 10}, .users = 40 * MIB, .journal = 100, .node = 10 * MIB, .size = 300 * MIB};
+    ok(play(&small), "a journal that would be full in less than a second");
+    struct played deletes = {.rule = {64 * MIB, 1 << 10}, .users = MIB, .journal = 6400, .node = 10 * MIB, .size = 300 * MIB};
+    ok(play(&deletes), "deletes, of which each keeps much data");
+    struct played writes = {.rule = {64 * MIB, MIB}, .users = 200 * MIB, .journal = 2, .node = 10 * MIB, .size = 300 * MIB};
+    ok(play(&writes), "writes of new data, which the journal has not");
+    ok(writes.slowest < 200 * MIB && writes.slowest > 20 * MIB, "are slowed by that little: %llu KiB a second at least", (unsigned long long)writes.slowest >> 10);
+    struct played vain = {.rule = {16 * MIB, 4 * MIB}, .users = 40 * MIB, .journal = 100, .node = 10 * MIB, .size = 300 * MIB};
+    ok(!play(&vain), "a floor that fills the journal all the same: the copy is in vain");
+    is_int(4 * MIB, vain.slowest, "and work got the floor");
+}
+
+static void when_nothing_is_slowed(void) {
+    struct reach reach = {0};
+    struct reach_rule rule = {100 * MIB, MIB};
+    struct reach_sight sight = {.left = 1000 * MIB};
+    is_int(REACH_NEVER, reach_quota(&reach), "nobody copies: no quota");
+    is_int(0, reach_need(&reach, 5 * MIB), "and nothing is needed");
+    reach_begin(&reach, 7 * MIB, 5 * MIB);
+    is_int(9 * MIB, reach_need(&reach, 7 * MIB), "what was there before the copy counts");
+    for (int64_t now = MS; now < 10000 * MS; now += 20 * MS) {
+        sight.made += 200 << 10;
+        sight.total += 200 << 10;
+        sight.given += 100 << 10;
+        reach_look(&reach, &rule, &sight, now);
+    }
+    ok(reach_quota(&reach) < REACH_NEVER, "it would not reach: work is slowed");
+    sight.away = true;
+    reach_look(&reach, &rule, &sight, 10001 * MS);
+    is_int(REACH_NEVER, reach_quota(&reach), "for a node that is away nothing is");
+    sight.away = false;
+    reach_look(&reach, &rule, &sight, 10300 * MS);
+    reach_look(&reach, &rule, &sight, 11000 * MS);
+    is_int(REACH_NEVER, reach_quota(&reach), "users who are content with less are not, either");
+    reach_end(&reach);
+    is_int(0, reach_need(&reach, sight.made), "it is over");
+}
+
+int main(void) {
+    plan_lazy();
+    copies();
+    when_nothing_is_slowed();
+    return 0;
+}
