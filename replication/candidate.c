@@ -50,25 +50,40 @@ int candidate_take_lease(struct replicator *r, const struct register_value *valu
 
 /* ---- Looking around -------------------------------------------------------------------------------------------------- */
 
-void candidate_start(struct replicator *r) {
+/* What the file beside the store says, if that names this node. */
+static bool named_by_file(struct replicator *r, struct register_value *value) {
     char path[1100], why[WIRE_TEXT];
     struct reg *file = NULL;
+    register_file_path(store_path(r->store), path, sizeof path);
+    if (access(path, F_OK) < 0)
+        return false;
+    if (register_file_open(path, &file, why, sizeof why) != 0) {
+        log_warning("%s", why);
+        return false;
+    }
+    bool own = file->engine->read(file, value) == 0 && strcmp(value->primary, roles_own_name(r)) == 0;
+    file->engine->close(file);
+    return own;
+}
+
+/* Once the engine has a value, the file's is an old one: it is to name nobody, should the voters ever lose theirs. */
+static void retire_file(struct replicator *r) {
+    char path[1100], why[WIRE_TEXT];
+    struct register_value value;
+    register_file_path(store_path(r->store), path, sizeof path);
+    if (named_by_file(r, &value) && register_file_first(path, NULL, why, sizeof why) != 0)
+        log_warning("%s", why);
+}
+
+void candidate_start(struct replicator *r) {
+    struct register_value born;
     elect_start(&r->elect, r->lease, clock_boot());
     r->go_after = MAX(5 * r->lease, GO_LEAST);
     if (r->value.version)
-        return;
-    /* A volume without a register in its engine may have been used without one: its file says by whom. */
-    register_file_path(store_path(r->store), path, sizeof path);
-    if (register_file_open(path, &file, why, sizeof why) != 0) {
-        log_warning("%s", why);
-        return;
-    }
-    struct register_value born;
-    bool own = file->engine->read(file, &born) == 0 && strcmp(born.primary, roles_own_name(r)) == 0 &&
-               (born.member_count == 0 || register_is_member(&born, roles_own_name(r), r->incarnation));
-    file->engine->close(file);
-    if (own)
-        r->born = born;
+        retire_file(r);
+    else if (named_by_file(r, &born) &&
+             (born.member_count == 0 || register_is_member(&born, roles_own_name(r), r->incarnation)))
+        r->born = born; /* a volume without a register in its engine may have been used without one */
 }
 
 static int node_named(const struct replicator *r, const char *name) {
@@ -215,9 +230,13 @@ static void stand(struct replicator *r) {
     repl_unlock(r);
     if (!ask_register(r) || !ask_nodes(r, &keep))
         return;
+    bool birth = r->value.version == 0;
     int rc = roles_become_primary(r, &(struct beginning){.start = START_ELECTED, .keep = keep}, why, sizeof why);
-    if (rc == 0)
+    if (rc == 0) {
+        if (birth)
+            retire_file(r);
         return;
+    }
     uint64_t random = 0;
     PROMISE(getrandom(&random, sizeof random, 0) == sizeof random);
     log_info("this node did not become primary: %s", why);

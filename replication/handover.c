@@ -11,6 +11,7 @@
 
 #define DRAIN_PATIENCE (10000 * MS) /* of a switchover */
 #define SWITCH_PATIENCE (5000 * MS)
+#define LEAVE_PATIENCE (700 * MS) /* the same, of a process that ends: the register names the other one already */
 #define SWITCH_AGAIN (400 * MS) /* word or answer may be lost on the way */
 
 /* ---- Switchover: the new primary's side ------------------------------------------------------------------------------ */
@@ -86,7 +87,7 @@ static int drain(struct replicator *r, unsigned node, int64_t deadline) {
 }
 
 static int tell_switch(struct replicator *r, unsigned node, const struct wire_switch *change, char *why, size_t room) {
-    int64_t deadline = clock_boot() + SWITCH_PATIENCE;
+    int64_t deadline = clock_boot() + (r->leaving ? LEAVE_PATIENCE : SWITCH_PATIENCE);
     struct frame frame = {.head = {.type = WIRE_SWITCH, .epoch = change->value.epoch}, .change = *change};
     int rc = -ETIMEDOUT;
     repl_lock(r);

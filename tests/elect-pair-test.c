@@ -181,7 +181,7 @@ static unsigned birth(struct load *load, unsigned first) {
 static unsigned gone_silently(struct load *load, unsigned primary) {
     struct pair *pair = load->pair;
     unsigned other = 1 - primary;
-    pair_silence(pair, primary);
+    played_silence(pair, primary);
     ok(pair_wait_role(pair, other, ROLE_PRIMARY, LONG), "the primary is silent: the other one takes over");
     tell_takeover(pair, other);
     ok(pair_wait_role(pair, primary, ROLE_STANDBY, LONG), "the silent one has ceased by itself");
@@ -310,7 +310,7 @@ static void promotions(struct load *load, unsigned primary) {
     is_int(-EBUSY, replicator_promote(pair->nodes[other].replicator, true, why, sizeof why), "by force, too: %s", why);
     stop(load, other, false);
     ok(goes_on(load), "alone it goes on");
-    pair_silence(pair, primary);
+    played_silence(pair, primary);
     stop(load, primary, false);
     start(load, other);
     ok(comes_to_say(pair, other, "barred", "not in the in-sync set"), "the one that is left may not");
@@ -365,7 +365,7 @@ static unsigned kept_as_standby(struct load *load, unsigned primary) {
     start(load, primary);
     in_sync(pair, other);
     ok(says(pair, primary, NULL, "\"stays\": true"), "a restart changes nothing");
-    pair_silence(pair, other);
+    played_silence(pair, other);
     stop(load, other, false);
     ok(pair_wait_role(pair, primary, ROLE_PRIMARY, LONG), "the other one is gone: better this one than none");
     ok(goes_on(load), "it works");
@@ -428,9 +428,9 @@ static unsigned power_cuts(struct load *load, unsigned primary) {
 
     pair->config.after_power_cut = AFTER_POWER_CUT_GO;
     /* With both in the set: the standby goes last, and the primary has not had the time to put it out. */
-    pair_silence(pair, primary);
+    played_silence(pair, primary);
     stop(load, primary, false);
-    pair_silence(pair, other);
+    played_silence(pair, other);
     stop(load, other, false);
     forget_boot();
     start(load, primary);
@@ -480,7 +480,7 @@ static void all(unsigned first) {
     struct pair *pair = calloc(1, sizeof *pair);
     pair_make(pair, TRANSPORT_CLEAR);
     pair->config.lease_ms = LEASE_MS;
-    pair->played = played_make(LEASE_MS * 1000000ll);
+    played_pair(pair, LEASE_MS * 1000000ll);
     unformat_first(pair);
     load->pair = pair;
     atomic_store(&load->closed[0], true);

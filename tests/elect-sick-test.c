@@ -33,7 +33,7 @@ int main(void) {
     struct pair *pair = calloc(1, sizeof *pair);
     pair_make(pair, TRANSPORT_CLEAR);
     pair->config.lease_ms = 1000;
-    pair->played = played_make(1000000000);
+    played_pair(pair, 1000000000);
     pair_start(pair, 0);
     pair_start(pair, 1);
     ok(pair_wait_role(pair, 0, ROLE_PRIMARY, LONG), "a is primary: a person has said --first");
@@ -42,7 +42,7 @@ int main(void) {
 
     /* The peer is away: what is not acknowledged is no sign of a sick disk. */
     epoch_t epoch = played_value(pair->played).epoch;
-    pair_silence(pair, 1);
+    played_silence(pair, 1);
     is_int(0, pair_create_file(pair, 0, "b is away", NULL), "without its peer it goes on");
     ok(played_value(pair->played).epoch == epoch && register_has(pair, 0, 1), "in its epoch, alone in the set");
     pair_stop(pair, 1);

@@ -1,7 +1,6 @@
 #include "tests/pair.h"
 #include "membership/register.h"
 #include "replication/parts.h"
-#include "tests/played_register.h"
 #include "tests/tap.h"
 
 #include <arpa/inet.h>
@@ -81,7 +80,7 @@ void pair_start(struct pair *pair, unsigned node) {
     volume->local = park_create();
     volume_watch(volume);
     if (pair->played)
-        played_open(pair->played, node, volume);
+        pair->open_register(pair->played, node, volume);
     if (replicator_start(volume, why, sizeof why))
         bail("node %s: %s", volume->self->name, why);
 }
@@ -92,7 +91,7 @@ void pair_stop(struct pair *pair, unsigned node) {
         return;
     replicator_stop(volume->replicator);
     if (pair->played)
-        played_close(pair->played, node, volume);
+        pair->close_register(pair->played, node, volume);
     store_close(volume->store);
     park_free(volume->park);
     park_free(volume->local);
@@ -106,8 +105,6 @@ void pair_leave(struct pair *pair, unsigned node) {
 
 void pair_silence(struct pair *pair, unsigned node) {
     struct replicator *r = atomic_load(&pair->nodes[node].replicator);
-    if (pair->played)
-        atomic_store(&pair->played->nodes[node].unreachable, true);
     link_shutdown(r->link);
 }
 

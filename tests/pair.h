@@ -11,7 +11,9 @@
 struct played_register;
 
 struct pair {
-    struct played_register *played; /* the register of both, with a lease; NULL: a file on each */
+    struct played_register *played; /* the register of both, with a lease (played_pair); NULL: a file on each */
+    void (*open_register)(struct played_register *played, unsigned node, struct volume *volume);
+    void (*close_register)(struct played_register *played, unsigned node, struct volume *volume);
     struct config config;
     char secrets[2][KEY_TEXT];
     struct volume nodes[2];
@@ -22,7 +24,7 @@ void pair_make(struct pair *pair, enum transport transport);
 void pair_start(struct pair *pair, unsigned node); /* bails out if it does not start */
 void pair_stop(struct pair *pair, unsigned node); /* without leaving: as if it died, but for the goodbye */
 void pair_leave(struct pair *pair, unsigned node); /* orderly */
-/* Nothing comes from this node any more, and nobody hears it: no goodbye either. pair_stop is to follow. */
+/* Nothing comes from this node any more, and no other node hears it: no goodbye either. pair_stop is to follow. */
 void pair_silence(struct pair *pair, unsigned node);
 /* Waits up to `seconds` until `link` of the node's status is this state; false with a diag of the status. */
 bool pair_wait_link(struct pair *pair, unsigned node, const char *state, int seconds);

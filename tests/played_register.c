@@ -1,5 +1,6 @@
 #include "tests/played_register.h"
 #include "replication/replicator.h"
+#include "tests/pair.h"
 
 #include <stdio.h>
 
@@ -263,6 +264,17 @@ void played_close(struct played_register *all, unsigned index, struct volume *vo
     unlock(all);
     volume->reg = NULL;
     volume->lease = NULL;
+}
+
+void played_pair(struct pair *pair, int64_t duration) {
+    pair->played = played_make(duration);
+    pair->open_register = played_open;
+    pair->close_register = played_close;
+}
+
+void played_silence(struct pair *pair, unsigned node) {
+    atomic_store(&pair->played->nodes[node].unreachable, true);
+    pair_silence(pair, node);
 }
 
 struct register_value played_value(struct played_register *all) {

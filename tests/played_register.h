@@ -44,6 +44,11 @@ struct played_register {
 };
 
 struct played_register *played_make(int64_t duration); /* with no value yet; ns */
+/* Both nodes of the pair have it from now on. */
+struct pair;
+void played_pair(struct pair *pair, int64_t duration);
+/* A node that is silent, to the voters, too. */
+void played_silence(struct pair *pair, unsigned node);
 void played_free(struct played_register *played);
 /* Gives the volume its register and lease, with replicator_watch; and takes them again. */
 void played_open(struct played_register *played, unsigned node, struct volume *volume);
