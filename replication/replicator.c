@@ -228,6 +228,7 @@ static void say_goodbye(struct replicator *r) {
     snprintf(bye.bye.text, WIRE_TEXT, "node %s stops", r->config->nodes[r->self].name);
     repl_lock(r);
     bye.head.epoch = r->value.epoch;
+    r->changing = true; /* no login, and no heartbeat as primary, that would take it back */
     for (unsigned i = 0; i < r->count; i++) {
         bool follows = (r->follow.state == FOLLOW_LOGIN || r->follow.state == FOLLOW_STREAMING) && r->follow.primary == i;
         bye.head.session = follows ? r->follow.session : r->peers[i].feed.session;

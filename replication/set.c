@@ -115,9 +115,10 @@ static const char *why_out(const struct replicator *r, const struct register_mem
         if (peer->feed.state == FEED_STREAMING && memcmp(peer->feed.incarnation, member->incarnation, 16) != 0)
             return "it came back with another store";
         if (peer->feed.state == FEED_STREAMING)
-            return takes_nothing(r, peer, now) ? "it logs in again and again, and takes nothing"
-                   : owes(r, peer, now)        ? ACKNOWLEDGES_NOTHING
-                                               : NULL;
+            return !fencing_lets_go(r, i)      ? NULL
+                   : takes_nothing(r, peer, now) ? "it logs in again and again, and takes nothing"
+                   : owes(r, peer, now)          ? ACKNOWLEDGES_NOTHING
+                                                 : NULL;
         if (peer->left && peer->left >= r->primary_since)
             return "it left";
         int64_t heard = MAX(peer->feed.heard, r->primary_since);

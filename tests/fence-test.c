@@ -115,6 +115,7 @@ static void stopped_by_a_person(struct pair *pair) {
     char text[1200];
     snprintf(text, sizeof text, "touch %s/ran", test_directory());
     write_program(text);
+    ok(pair_wait_link(pair, 0, "working", LONG), "both are in sync, and a knows it");
     pair_stop(pair, 1);
     usleep(3000000); /* three lease times: what is not to happen has had its time */
     snprintf(text, sizeof text, "%s/ran", test_directory());
