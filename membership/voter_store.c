@@ -3,16 +3,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <lmdb.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #define MAP_SIZE (64u << 20) /* thousands of volumes */
 #define STATE_FORMAT 1u
+#define PROBE_SECONDS 30u
 #define STATE_BYTES (64u + 2 * REGISTER_BYTES)
 static const char place_name[] = "place"; /* no volume's id has five bytes */
 
@@ -178,6 +182,62 @@ static int environment_open(struct voter_store *store) {
     return commit(store, txn, mdb_dbi_open(txn, NULL, 0, &store->dbi));
 }
 
+/* ---- Damage: liblmdb dies of it, so a child process looks first ---- */
+
+static bool walk(MDB_txn *txn, MDB_dbi dbi, uint64_t last_page) {
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    volatile uint8_t sum = 0;
+    if (mdb_cursor_open(txn, dbi, &cursor))
+        return false;
+    int rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
+    for (; rc == 0; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+        for (size_t i = 0; i < value.mv_size; i++)
+            sum = (uint8_t)(sum + ((const uint8_t *)value.mv_data)[i]);
+        for (size_t i = 0; dbi == 0 && i + 8 <= value.mv_size; i += 8) { /* of free pages: their count, and they */
+            uint64_t page;
+            memcpy(&page, (const uint8_t *)value.mv_data + i, sizeof page);
+            if (i ? page < 2 || page > last_page : page != value.mv_size / 8 - 1)
+                return false;
+        }
+    }
+    return rc == MDB_NOTFOUND;
+}
+
+static bool reads_well(int directory_fd) {
+    char path[64];
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi dbi;
+    MDB_envinfo info;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", directory_fd);
+    return mdb_env_create(&env) == 0 && mdb_env_set_mapsize(env, MAP_SIZE) == 0 &&
+           mdb_env_open(env, path, MDB_RDONLY | MDB_NOLOCK, 0600) == 0 && mdb_env_info(env, &info) == 0 &&
+           mdb_txn_begin(env, NULL, MDB_RDONLY, &txn) == 0 && mdb_dbi_open(txn, NULL, 0, &dbi) == 0 &&
+           walk(txn, dbi, info.me_last_pgno) && walk(txn, 0, info.me_last_pgno);
+}
+
+static int look_for_damage(int directory_fd) {
+    struct stat status;
+    int how;
+    if (fstatat(directory_fd, "data.mdb", &status, 0) < 0 || status.st_size == 0)
+        return errno == ENOENT || status.st_size == 0 ? 0 : -errno;
+    pid_t child = fork();
+    if (child < 0)
+        return -errno;
+    if (child == 0) {
+        for (int number = 1; number < NSIG; number++)
+            signal(number, SIG_DFL);
+        setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+        alarm(PROBE_SECONDS);
+        _exit(reads_well(directory_fd) ? 0 : 1);
+    }
+    while (waitpid(child, &how, 0) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return WIFEXITED(how) && WEXITSTATUS(how) == 0 ? 0 : -EBADMSG;
+}
+
 int voter_store_open(const char *directory, struct voter_store **out, char *why, size_t why_room) {
     struct voter_store *store = calloc(1, sizeof *store);
     if (!store)
@@ -189,14 +249,18 @@ int voter_store_open(const char *directory, struct voter_store **out, char *why,
     if (rc == 0 && flock(store->directory_fd, LOCK_EX | LOCK_NB) < 0)
         rc = errno == EWOULDBLOCK ? -EBUSY : -errno;
     if (rc == 0)
+        rc = look_for_damage(store->directory_fd);
+    if (rc == 0)
         rc = environment_open(store);
     if (rc == 0)
         rc = look_at_place(store, directory);
     if (rc == 0 && fsync(store->directory_fd) < 0)
         rc = -errno;
     if (rc) {
-        snprintf(why, why_room, rc == -EBUSY ? "the voters' state in %s is in use by another process"
-                                             : "the voters' state in %s cannot be opened: %s", directory, strerror(-rc));
+        snprintf(why, why_room, rc == -EBUSY     ? "the voters' state in %s is in use by another process"
+                                : rc == -EBADMSG ? "the voters' state in %s is damaged; remove it: they are other voters then, and "
+                                                   "vote when \"baton voters replace\" has let them in"
+                                                 : "the voters' state in %s cannot be opened: %s", directory, strerror(-rc));
         voter_store_close(store);
         return rc;
     }
@@ -215,20 +279,21 @@ void voter_store_close(struct voter_store *store) {
 int voter_store_load(struct voter_store *store, const uint8_t volume[16], struct voter_state *state, char *why, size_t why_room) {
     uint8_t bytes[STATE_BYTES];
     int64_t length = get(store, volume, 16, bytes, sizeof bytes);
+    int rc = 0;
     if (length == -ENOENT) {
         memset(state, 0, sizeof *state);
         if (getrandom(state->id, sizeof state->id, 0) != sizeof state->id)
-            return -EIO;
-        length = voter_store_save(store, volume, state);
-    } else if (length > 0) {
-        length = (size_t)length > sizeof bytes ? -EBADMSG : decode(bytes, (size_t)length, state);
+            rc = -EIO;
+    } else {
+        rc = length < 0 ? (int)length : (size_t)length > sizeof bytes ? -EBADMSG : decode(bytes, (size_t)length, state);
     }
-    if (length > 0) /* again: a flush that failed may have left it in the page cache alone */
-        length = voter_store_save(store, volume, state);
-    if (length < 0)
-        snprintf(why, why_room, length == -EBADMSG ? "what this voter has promised is damaged: it has to be made anew, and let in again"
-                                                   : "what this voter has promised cannot be read or written: %s", strerror((int)-length));
-    return (int)MIN(length, 0);
+    /* Also what is there: a process that was killed while it flushed this may have left it in the page cache alone. */
+    if (rc == 0)
+        rc = voter_store_save(store, volume, state);
+    if (rc)
+        snprintf(why, why_room, rc == -EBADMSG ? "what this voter has promised is damaged: it has to be made anew, and let in again"
+                                                   : "what this voter has promised cannot be read or written: %s", strerror(-rc));
+    return rc;
 }
 
 int voter_store_save(struct voter_store *store, const uint8_t volume[16], const struct voter_state *state) {

@@ -13,7 +13,8 @@
 
 struct voter_store;
 
-/* Made if it is not there. -EBUSY: another process has it. Errors have a sentence. One thread at a time. */
+/* Made if it is not there. -EBUSY: another process has it. -EBADMSG: it is damaged (a child process looks at it first, for
+ * liblmdb dies of that). Errors have a sentence. One thread at a time. */
 int voter_store_open(const char *directory, struct voter_store **store, char *why, size_t why_room);
 void voter_store_close(struct voter_store *store);
 /* The voter's state for this volume; made, with a new id and without a value, if there is none. -EBADMSG: it is damaged. */

@@ -11,8 +11,11 @@
 
 #define S INT64_C(1000000000)
 #define VOLUMES 200u
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define GROWTH_KIB (256u << 10) /* their own */
+#ifndef __has_feature
+#define __has_feature(feature) 0
+#endif
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+#define GROWTH_KIB (512u << 10) /* their own: what was freed is kept for a while */
 #else
 #define GROWTH_KIB (8u << 10)
 #endif

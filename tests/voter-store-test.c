@@ -155,6 +155,57 @@ static void damage(void) {
     voter_store_close(store);
 }
 
+/* Whatever the disk makes of it, it opens or is refused with a sentence, and what is read is right or refused. */
+static void damaged_files(void) {
+    uint64_t seed = test_seed();
+    unsigned good = 0, refused = 0, wrong = 0, died = 0;
+    char file[320], copy[320];
+    static uint8_t bytes[1 << 20];
+    snprintf(file, sizeof file, "%s/data.mdb", path);
+    snprintf(copy, sizeof copy, "%s.good", path);
+    run("cp '%s' '%s'", file, copy);
+    for (unsigned round = 0; round < 60; round++) {
+        run("cp '%s' '%s'", copy, file);
+        int fd = open(file, O_RDWR);
+        ssize_t length = pread(fd, bytes, sizeof bytes, 0);
+        if (test_random(&seed) % 8 == 0) {
+            PROMISE(ftruncate(fd, (off_t)(test_random(&seed) % (uint64_t)length)) == 0);
+        } else {
+            for (uint64_t i = 1 + test_random(&seed) % 20; i > 0; i--) {
+                off_t at = (off_t)(test_random(&seed) % (uint64_t)length);
+                if (test_random(&seed) % 2)
+                    at = at / 4096 * 4096 + at % 200; /* heads of pages */
+                uint8_t byte = (uint8_t)test_random(&seed);
+                PROMISE(pwrite(fd, &byte, 1, at) == 1);
+            }
+        }
+        close(fd);
+        int how;
+        pid_t child = fork();
+        if (child == 0) {
+            struct voter_store *store;
+            struct voter_state state;
+            int rc = voter_store_open(path, &store, why, sizeof why);
+            if (rc)
+                _exit(why[0] ? 1 : 3);
+            rc = voter_store_load(store, other, &state, why, sizeof why);
+            if (rc == 0)
+                rc = voter_store_save(store, volume, &state);
+            _exit(rc == 0 ? 0 : 1);
+        }
+        waitpid(child, &how, 0);
+        died += !WIFEXITED(how);
+        good += WIFEXITED(how) && WEXITSTATUS(how) == 0;
+        refused += WIFEXITED(how) && WEXITSTATUS(how) == 1;
+        wrong += WIFEXITED(how) && WEXITSTATUS(how) > 1;
+    }
+    is_int(0, wrong, "damaged files: each refusal has a sentence");
+    is_int(0, died, "nobody dies of them (%u were refused, %u did no harm)", refused, good);
+    ok(refused > 0 && good > 0, "some of each");
+    run("cp '%s' '%s'", copy, file);
+    voter_store_close(must_open(path));
+}
+
 int main(void) {
     plan_lazy();
     snprintf(path, sizeof path, "%s/voters", test_directory());
@@ -162,5 +213,6 @@ int main(void) {
     copies_are_others();
     killed();
     damage();
+    damaged_files();
     return 0;
 }
