@@ -57,8 +57,10 @@ static void forward(struct connection *connection, char *request, size_t body, b
     sscanf(request, "POST %127s", path);
     long status = etcd_post(connection->proxy->target, path, request + body, NULL, answer, REQUEST_MAX);
     char *cluster = other ? strstr(answer, "\"cluster_id\":\"") : NULL;
-    if (cluster)
-        cluster[14] = cluster[14] == '1' ? '2' : '1';
+    if (cluster) { /* the last digit: the number stays within 64 bits */
+        cluster += 14 + strspn(cluster + 14, "0123456789") - 1;
+        *cluster = *cluster == '1' ? '2' : '1';
+    }
     if (answered && status > 0) {
         snprintf(header, sizeof header, "HTTP/1.1 %ld X\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n", status,
                  strlen(answer));
