@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -88,7 +89,7 @@ ssize_t __wrap_op_read(struct store *store, uint64_t ino, void *buffer, size_t l
 
 /* ---- Those who use the mount ---- */
 
-enum act { ACT_CREATE, ACT_WRITE, ACT_STAT, ACT_READ, ACT_LIST, ACT_OPENDIR, ACT_MKDIR, ACT_UNLINK, ACT_READ_ALL, ACT_MAP };
+enum act { ACT_CREATE, ACT_WRITE, ACT_STAT, ACT_READ, ACT_LIST, ACT_OPENDIR, ACT_MKDIR, ACT_UNLINK, ACT_READ_ALL, ACT_MAP, ACT_LOCK, ACT_LOCK_WAIT };
 struct order {
     enum act act;
     char name[64];
@@ -146,6 +147,18 @@ static int change_page(int fd) {
         return -errno;
     page[0] = 'x';
     return munmap(page, 4096) ? -errno : 0;
+}
+
+/* It stays locked until the next one of this user. */
+static int lock_file(const char *path, bool waits) {
+    static int locked = -1;
+    struct flock lock = {.l_type = F_RDLCK};
+    if (locked >= 0)
+        close(locked);
+    locked = open(path, O_RDONLY | O_CLOEXEC);
+    if (locked < 0)
+        return -errno;
+    return flock(locked, waits ? LOCK_EX : LOCK_EX | LOCK_NB) < 0 || fcntl(locked, F_SETLK, &lock) < 0 ? -errno : 0;
 }
 
 static _Atomic int reads_good, reads_bad;
@@ -206,6 +219,10 @@ static void act(const struct order *order, struct result *result) {
         break;
     case ACT_READ_ALL:
         result->error = read_all(path, result);
+        break;
+    case ACT_LOCK:
+    case ACT_LOCK_WAIT:
+        result->error = lock_file(path, order->act == ACT_LOCK_WAIT);
         break;
     case ACT_MAP:
         result->error = use_file(path, O_RDWR, change_page);
@@ -519,6 +536,25 @@ static void test_hold(void) {
     is_int(0, done(ACT_WRITE, "file"), "it is primary again");
 }
 
+/* Locks are the primary's to grant, under its lease, and end with its term. */
+static void test_locks(void) {
+    is_int(0, done(ACT_LOCK, "file"), "the primary grants a lock");
+    begin(1, ACT_LOCK, "file");
+    is_int(-EWOULDBLOCK, answer(1).error, "once");
+    begin(1, ACT_LOCK_WAIT, "file");
+    ok(!answered_within(1, QUIET_MS), "another one waits for it");
+    lease_out();
+    begin(2, ACT_LOCK, "armed");
+    ok(!answered_within(2, QUIET_MS), "without the lease none is granted");
+    become_standby();
+    is_int(-ENOLCK, answer(1).error, "the role changes: who waited hears that there are none");
+    is_int(-ENOLCK, answer(2).error, "so does who came later");
+    is_int(-ENOLCK, done(ACT_LOCK, "file"), "a standby grants none");
+    become_primary();
+    begin(1, ACT_LOCK, "file");
+    is_int(0, answer(1).error, "primary again: what was locked then is free");
+}
+
 static void test_stop(void) {
     size_t one = 1;
     volume.config.node_count = 2;
@@ -526,7 +562,7 @@ static void test_stop(void) {
     ok(until(waits_parked, &one), "a change waits for the other node");
     lease_out();
     acknowledge_all();
-    begin(1, ACT_STAT, "file");
+    begin(1, ACT_STAT, "unknown"); /* what the kernel does not know already */
     begin(2, ACT_OPENDIR, ".");
     ok(!answered_within(0, QUIET_MS) && !answered_within(1, 0), "nothing is answered without the lease");
     volume_stop();
@@ -551,6 +587,7 @@ static void test_loop(enum request_loop loop, const char *name) {
     if (loop == REQUEST_LOOP_DEVICE) /* a queue has no place for so many at one moment */
         test_bound();
     test_hold();
+    test_locks();
     test_stop();
     users_end();
 }

@@ -45,7 +45,8 @@ static bool whole_blocks(const struct lock_ask *ask) {
 static unsigned step_range(void) {
     struct lock_ask ask = {.ino = pick(INODES), .owner = pick(OWNERS), .type = (enum lock_type)pick(3), .first = pick(BYTES)};
     ask.handle = ask.owner; /* one open file each: what is merged has one handle */
-    ask.last = pick(4) ? MIN(ask.first + pick(8), BYTES - 1) : UINT64_MAX;
+    uint64_t last = ask.first + pick(8);
+    ask.last = pick(4) ? MIN(last, BYTES - 1) : UINT64_MAX;
     bool blocked = ask.type != LOCK_TYPE_NONE && model_blocks(&ask);
     struct lock_ask found;
     unsigned wrong = locks_find(locks, &ask, &found) != blocked;

@@ -20,7 +20,7 @@ struct order {
     int what, type, first, length, operation, fd;
 };
 struct result {
-    int there, here; /* 0 or an errno; FIND: the type that is in the way, and where */
+    int there, here; /* 0 or an errno; FIND: 1000: one is in the way */
 };
 struct process {
     pid_t pid;
@@ -39,7 +39,7 @@ static int act(const struct order *order, int fd) {
     case FIND:
         if (fcntl(fd, F_GETLK, &lock) < 0)
             return errno;
-        return lock.l_type == F_UNLCK ? 0 : 1000 + lock.l_type; /* which one of several is found is not said */
+        return lock.l_type == F_UNLCK ? 0 : 1000; /* which one of several is found is not said */
     case FLOCK:
         return flock(fd, order->operation) < 0 ? errno : 0;
     default:
@@ -96,7 +96,9 @@ static struct result tell(struct process *process, struct order order) {
 }
 
 static void end(struct process *process) {
-    tell(process, (struct order){.what = END});
+    struct order order = {.what = END};
+    if (write(process->orders, &order, sizeof order) != sizeof order)
+        diag("process %d has ended already", (int)process->pid);
     close(process->orders);
     close(process->results);
     waitpid(process->pid, NULL, 0);
