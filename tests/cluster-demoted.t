@@ -3,7 +3,11 @@
 # is, not for what was undone.
 . "$(dirname "$0")/lib.sh"
 
-volume_up
+network_up
+volume_create
+volume_set lease duration 20s # a does not go on alone before it hears that it was replaced
+volume_format
+start_node a && start_node b || bail "a node does not start"
 a=$(mount_of a) b=$(mount_of b)
 link_is() { [ "$(status_of "$1" replication link)" = "$2" ]; }
 role_is() { [ "$(status_of "$1" role)" = "$2" ]; }
