@@ -65,6 +65,9 @@ static bool lies_in(const char *path, const char *directory) {
            (path[length] == '/' || path[length] == 0 || strcmp(directory, "/") == 0);
 }
 
+#define DYING_TRIES 60u
+#define DYING_PAUSE_US 100000u
+
 int mount_prepare(struct front *front, char *why, size_t why_room) {
     const char *wanted = front->volume->self->mount;
     char store[PATH_MAX], mount[PATH_MAX], device[24];
@@ -76,7 +79,9 @@ int mount_prepare(struct front *front, char *why, size_t why_room) {
         return error;
     errno = 0;
     usable = realpath(wanted, mount) != NULL;
-    front->over_dead = usable && dead_one_left(mount);
+    /* One that was killed just now may not have let go of its mount yet: the store's lock is free before that. */
+    for (unsigned i = 0; usable && !(front->over_dead = dead_one_left(mount)) && front_device(mount, device) > 0 && i < DYING_TRIES; i++)
+        usleep(DYING_PAUSE_US);
     if (!usable || (!front->over_dead && (stat(mount, &about) < 0 || !S_ISDIR(about.st_mode)))) {
         error = errno ? -errno : -ENOTDIR;
         snprintf(why, why_room, "the mount point %s cannot be used: %s; make the directory", wanted, strerror(-error));
