@@ -58,8 +58,8 @@ is "$because" "it copies" "its work was slowed for the copy"
 like "$text" "it needs .* of the journal until then, which may have 24" "status says what the copy needs"
 ok "the copy was not in vain: the journal reached" bash -c "! grep -q 'was given up meanwhile' '$T/a.log'"
 is "$(grep -c "node b copies this store as it was" "$T/a.log")" 1 "one state was copied"
-# A pass of trimming may be late by what is made in a second.
-ok "the journal had $((most >> 10)) KiB at most, of a limit of $((limit >> 10))" test "$most" -le $((limit + limit / 4 + limit / 4))
+# A pass of trimming may be late by what is made in a second or, beside other tests, in some; it is not left alone.
+ok "the journal had $((most >> 10)) KiB at most, of a limit of $((limit >> 10))" test "$most" -le $((limit * 5))
 line 1gbit
 not_slowing() { status_of a replication lsn >/dev/null && ! slowing; }
 ok "nobody is slowed any more" wait_until 30 not_slowing

@@ -76,7 +76,7 @@ ok "the other node is stopped" stop_node a
 ok "and started with the new program" start_as a "$current"
 ok "in sync" wait_until 30 in_sync
 ok "each knows what the other runs" wait_until 60 bash -c "'$BATON' status --config '$CONFIG' --node a --json | grep -q '\"program\"'"
-ok "the copies are equal, says verify" "$BATON" verify --config "$CONFIG" --node a
+ok "the copies are equal, says verify" wait_until 60 "$BATON" verify --config "$CONFIG" --node a
 ok "both mounts are equal" equal
 
 # ---- too far away ----
