@@ -93,7 +93,7 @@ ok "b is promoted without force" wait_until 60 "$BATON" promote --config "$CONFI
 c_follows() { [ "$(peer b c state)" = fed ] && peer b c in_set | grep -q True; }
 ok "c follows b" wait_until 30 c_follows
 ok "b takes changes" work b b-first
-ok "what only c had is gone there" test ! -e "$c/own-1/only-c"
+ok "what only c had is gone there" wait_until 60 test ! -e "$c/own-1/only-c"
 ok "c has the same" "$here/treecmp" --same --settle 60 "$b" "$c"
 ok "what only c had is kept there" bash -c "ls '$(store_of c)'/undone/*.records"
 wait "${waiting[@]}" 2>/dev/null
