@@ -251,10 +251,12 @@ static void consider_lost(struct replicator *r) {
     repl_unlock(r);
     if (!lost)
         return;
-    roles_step_down(r, store_stalled(r->store, MAX(r->lease, SICK_LEAST)) ? "the disk of this store does not answer, and the lease has ended"
-                                                             : "the lease could not be renewed in time");
+    const char *why = store_stalled(r->store, MAX(r->lease, SICK_LEAST))
+                          ? "the disk of this store does not answer, and the lease has ended"
+                          : "the lease could not be renewed in time";
+    roles_step_down(r, why);
     repl_lock(r);
-    elect_ceased(&r->elect, clock_boot());
+    elect_ceased(&r->elect, why, clock_boot());
     repl_unlock(r);
 }
 

@@ -66,14 +66,14 @@ void elect_serves(struct elect *elect) {
     elect->why_count = 0;
 }
 
-void elect_ceased(struct elect *elect, int64_t now) {
+void elect_ceased(struct elect *elect, const char *why, int64_t now) {
     elect->state = ELECT_SILENT;
     elect->heard = now;
     elect->freed = elect->vacant = false;
     elect->yields_until = 0;
     elect->ceased_until = now + elect->lease;
     elect->why_count = 0;
-    say(elect, "this node has ceased to be primary: for a moment others go first");
+    say(elect, "this node has ceased to be primary (%s); for the lease time it lets others go first", why);
 }
 
 bool elect_due(struct elect *elect, bool own, int64_t now) {

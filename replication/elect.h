@@ -84,8 +84,8 @@ void elect_heard(struct elect *elect, int64_t now);
 void elect_value(struct elect *elect, bool own, int64_t now);
 /* A holder has given its lease back, or stops. */
 void elect_freed(struct elect *elect);
-/* This node was primary and is not any more: others go first. `why`: NULL or a sentence. */
-void elect_ceased(struct elect *elect, int64_t now);
+/* This node was primary and is not any more, because of `why`: for a lease time others go first. */
+void elect_ceased(struct elect *elect, const char *why, int64_t now);
 /* This node is primary. */
 void elect_serves(struct elect *elect);
 

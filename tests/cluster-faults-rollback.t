@@ -6,8 +6,8 @@ undone() { status_of "$1" state undone 2>/dev/null | grep -o '"path"' | wc -l; }
 prepare() {
     local i
     wait_until 30 in_sync || return 1
-    wait_until 60 same_position
     writer_rests || return 1
+    wait_until 60 same_position || return 1
     local old=$primary
     kept=$(undone "$old")
     network_cut $standby
@@ -20,6 +20,7 @@ prepare() {
     "$BATON" promote --force --config "$CONFIG" --node $primary || return 1
     serve $primary
     network_mend $primary
+    network_speed 40
     start_node $standby
 }
 in_phase() { ! in_sync; }

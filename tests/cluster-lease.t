@@ -66,7 +66,10 @@ since=$(now_ms)
 network_cut "$p"
 takes_over "$o" "$since" "the node was cut off"
 ok "the one that was cut off has ceased" wait_until 120 eval '! writes "$p"'
-like "$("$BATON" status --config "$CONFIG" --node "$p" --why)" "no majority of the voters answers" "and says why it is not primary"
+why() { "$BATON" status --config "$CONFIG" --node "$1" --why; }
+like "$(why "$p")" "has ceased to be primary|no majority of the voters answers" "and says why"
+like "$(why "$p")" "Voter witness does not answer" "and which voters it misses"
+ok "in the end that there is no majority" wait_until 60 eval 'why "$p" | grep -q "no majority of the voters answers"'
 network_mend "$p"
 ok "both are in sync" wait_until 120 in_sync "$o"
 

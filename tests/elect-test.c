@@ -47,7 +47,8 @@ static void silence(void) {
     elect_value(&elect, true, now + 4);
     ok(!elect_due(&elect, true, now + 4), "it names this node: a handover's word is on its way");
     ok(elect_due(&elect, true, now + 4 + LEASE / 2), "which is not waited for for ever");
-    elect_ceased(&elect, now);
+    elect_ceased(&elect, "its disk has gone", now);
+    ok(elect.why_count == 1 && strstr(elect.why[0], "its disk has gone"), "who has ceased says why");
     elect_freed(&elect);
     ok(!elect_due(&elect, true, now + LEASE - 1), "who has just lost the lease lets others go first");
     ok(elect_due(&elect, true, now + LEASE), "for a lease time");
