@@ -23,7 +23,7 @@ set_witness() {
 }
 create_second() { # FILE VOLUME: with the first one's witness
     "$BATON" create --config "$1" --volume "$2" --node a=tcp://10.77.0.1:7500,store=/a/s --node b=tcp://10.77.0.2:7500,store=/b/s \
-        --witness tcp://10.77.0.3:7400 >/dev/null && set_witness "$1" public-key "$(witness_key "$CONFIG")"
+        --witness-of "$CONFIG" >"$T/.create"
 }
 
 witness_starts() { # OPTION…
@@ -108,6 +108,13 @@ like "$(ask b "$CONFIG" prepare 9)" "^yes" "now the other one may come"
 
 # ---- more volumes, and bad files ----
 create_second "$SECOND" second
+like "$(cat "$T/.create")" "systemctl reload baton-witness" "another volume for the same witness"
+is "$(witness_key "$SECOND")" "$(witness_key "$CONFIG")" "has its key in its config"
+fails "and no secret of its own for it" test -e "$SECOND.witness.key"
+fails "a config without a witness has none to share" "$BATON" create --config "$T/none.conf" --volume none \
+    --node a=tcp://10.77.0.1:7500,store=/a/s --witness-of "$T/two.conf"
+like "$(cat "$T/.out")" "two.conf has no .witness." "... and says so"
+fails "of which nothing is left" test -e "$T/none.conf"
 like "$(BATON_ASK_MS=1000 ask a "$SECOND" query)" "^silence" "another volume is not served"
 hang_up
 like "$(ask a "$SECOND" query)" "^yes" "after a SIGHUP it is"

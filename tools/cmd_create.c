@@ -7,13 +7,13 @@
 #include <sys/stat.h>
 #include <zmq.h>
 
-enum { OPTION_WITNESS = OPTION_OWN, OPTION_ACKNOWLEDGE, OPTION_FSYNC, OPTION_TRANSPORT };
+enum { OPTION_WITNESS = OPTION_OWN, OPTION_WITNESS_OF, OPTION_ACKNOWLEDGE, OPTION_FSYNC, OPTION_TRANSPORT };
 
 struct plan {
     struct tool tool;
     const char *nodes[CONFIG_NODES_MAX];
     unsigned node_count;
-    const char *witness, *acknowledge, *fsync, *transport;
+    const char *witness, *witness_of, *acknowledge, *fsync, *transport;
     char made[CONFIG_NODES_MAX + 2][1200]; /* files, to be removed if a later step fails */
     unsigned made_count;
 };
@@ -82,9 +82,27 @@ static int write_node(struct plan *plan, FILE *out, const char *text) {
     return 0;
 }
 
+static int write_witness(struct plan *plan, FILE *out) {
+    struct config other;
+    char key[KEY_TEXT], why[1024];
+    const char *address = plan->witness;
+
+    if (plan->witness_of != NULL) {
+        if (config_load(plan->witness_of, &other, why, sizeof why) != 0)
+            return fail("%s", why);
+        if (!other.has_witness)
+            return fail("%s has no [witness]; make the volume with --witness tcp://IP:PORT", plan->witness_of);
+        address = other.witness.address;
+        memcpy(key, other.witness.public_key, sizeof key);
+    } else if (make_keys(plan, "witness", key) != 0) {
+        return EXIT_FAILURE;
+    }
+    fprintf(out, "\n[witness]\naddress = %s\npublic-key = %s\n", address, key);
+    return 0;
+}
+
 static int write_config(struct plan *plan, FILE *out) {
     uint8_t id[16];
-    char key[KEY_TEXT];
 
     if (getrandom(id, sizeof id, 0) != (ssize_t)sizeof id)
         return fail("no random numbers for the volume's id: %s", strerror(errno));
@@ -101,12 +119,7 @@ static int write_config(struct plan *plan, FILE *out) {
         if (status)
             return status;
     }
-    if (plan->witness != NULL) {
-        if (make_keys(plan, "witness", key) != 0)
-            return EXIT_FAILURE;
-        fprintf(out, "\n[witness]\naddress = %s\npublic-key = %s\n", plan->witness, key);
-    }
-    return 0;
+    return plan->witness != NULL || plan->witness_of != NULL ? write_witness(plan, out) : 0;
 }
 
 static int make_files(struct plan *plan) {
@@ -125,6 +138,16 @@ static int make_files(struct plan *plan) {
     if (status == 0 && config_load(plan->tool.config_path, &plan->tool.config, why, sizeof why) != 0)
         status = fail("%s", why);
     return status;
+}
+
+static void report_witness(const struct plan *plan) {
+    const char *path = plan->tool.config.path;
+    if (plan->witness_of != NULL)
+        printf("On the witness: have %s there, too, beside the files of its other volumes, then\n"
+               "     systemctl reload baton-witness (or a SIGHUP)\n", path);
+    else
+        printf("On the witness: have %s and %s.witness.key there, then\n     baton-witness %s\n", path, path, path);
+    printf("When all of them are there, one of the nodes begins as primary.\n");
 }
 
 static void report(const struct plan *plan) {
@@ -146,12 +169,16 @@ static void report(const struct plan *plan) {
         printf("     baton format --config %s --node %s\n     batond --config %s --node %s\n", config->path, name,
                config->path, name);
     }
-    printf("%s starts as primary.\n", config->nodes[0].name);
+    if (config->has_witness)
+        report_witness(plan);
+    else
+        printf("The node that shall begin as primary is formatted with --first.\n");
 }
 
 static int run(int argc, char **argv) {
     static const struct option options[] = {TOOL_OPTIONS,
                                             {"witness", required_argument, NULL, OPTION_WITNESS},
+                                            {"witness-of", required_argument, NULL, OPTION_WITNESS_OF},
                                             {"acknowledge", required_argument, NULL, OPTION_ACKNOWLEDGE},
                                             {"fsync", required_argument, NULL, OPTION_FSYNC},
                                             {"transport", required_argument, NULL, OPTION_TRANSPORT},
@@ -167,6 +194,8 @@ static int run(int argc, char **argv) {
             plan.nodes[plan.node_count++] = optarg;
         else if (option == OPTION_WITNESS)
             plan.witness = optarg;
+        else if (option == OPTION_WITNESS_OF)
+            plan.witness_of = optarg;
         else if (option == OPTION_ACKNOWLEDGE)
             plan.acknowledge = optarg;
         else if (option == OPTION_FSYNC)
@@ -180,6 +209,8 @@ static int run(int argc, char **argv) {
         return usage(&command_create, "\"%s\" is too much", argv[optind]);
     if (plan.tool.config_path == NULL || plan.tool.volume == NULL || plan.node_count == 0)
         return usage(&command_create, "--config, --volume and at least one --node are needed");
+    if (plan.witness != NULL && plan.witness_of != NULL)
+        return usage(&command_create, "--witness is for a new witness, --witness-of for one that another volume has: not both");
     if (strlen(plan.tool.config_path) > 900)
         return fail("the path of the config file is too long");
     int status = make_files(&plan);
@@ -197,13 +228,15 @@ const struct command command_create = {
     "usage: baton create --config FILE --volume NAME --node NAME=tcp://IP:PORT,store=DIR[,mount=DIR]…\n"
     "\n"
     "Makes the config file of a new volume, and for each node a secret key, FILE.NODE.key, readable by root only.\n"
-    "Copy FILE to every node, and to each node its own key. The first node named starts as primary.\n"
+    "Copy FILE to every node, and to each node its own key. With a witness the nodes\n"
+    "decide who begins as primary; without one it is the node that is formatted with --first.\n"
     "A node uses the five ports PORT to PORT + 4, a witness PORT.\n"
     "\n"
     "  --config FILE           the file to make; it must not be there yet\n"
     "  --volume NAME           the volume's name\n"
     "  --node …                a node: its name, address, directory of the store, mount point; once for each node\n"
-    "  --witness tcp://IP:PORT a voter without a copy\n"
+    "  --witness tcp://IP:PORT a voter without a copy: a new one, whose key is made, too\n"
+    "  --witness-of FILE       the witness that the volume of that config file has\n"
     "  --acknowledge MODE      what waits for the other node: close (usual), write or never\n"
     "  --fsync MODE            disk (usual) or memory\n"
     "  --transport MODE        curve (usual; encrypted) or clear\n"

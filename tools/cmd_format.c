@@ -50,7 +50,9 @@ static int run(int argc, char **argv) {
         printf("Made an empty store for node %s of volume %s in %s.\n%s\n", tool.self->name, tool.config.volume,
                tool.self->store,
                first ? "It begins the volume: this node starts as primary."
-                     : "It waits for a primary to fill it from (for a new volume, one node is formatted with --first).");
+               : config_register(&tool.config) == REGISTER_FILE
+                   ? "It waits for a primary to fill it from (for a new volume, one node is formatted with --first)."
+                   : "It is filled by the volume's primary; of a new volume, one of its nodes begins as that when all are there.");
     }
     return EXIT_SUCCESS;
 }
