@@ -274,7 +274,7 @@ int handover_successor(struct replicator *r) {
     for (unsigned i = 0; i < r->count; i++) {
         const struct peer *peer = &r->peers[i];
         bool fit = i != r->self && peer->feed.state == FEED_STREAMING && roles_in_set(r, i) && now - peer->heard < r->lease &&
-                   !(peer->beat.flags & (BEAT_STAYS | BEAT_SICK));
+                   !(peer->beat.flags & (BEAT_STAYS | BEAT_SICK | BEAT_LEAVES));
         if (fit && (found < 0 || strcmp(peer->node->name, r->config->preferred) == 0))
             found = (int)i;
     }
@@ -307,7 +307,9 @@ static void leave(struct replicator *r, int64_t patience) {
     bool locked = false;
     repl_lock(r);
     r->leaving = true;
+    r->beat_now = true;
     repl_unlock(r);
+    talk_wake(r);
     while (!(locked = pthread_mutex_trylock(&r->role_lock) == 0) && clock_boot() < deadline)
         usleep(1000);
     if (!locked) { /* the keeper hangs with the disk, or with the register: the lease ends all the same */

@@ -119,7 +119,8 @@ static const char *why_out(const struct replicator *r, const struct register_mem
                    : takes_nothing(r, peer, now) ? "it logs in again and again, and takes nothing"
                    : owes(r, peer, now)          ? ACKNOWLEDGES_NOTHING
                                                  : NULL;
-        if (peer->left && peer->left >= r->primary_since)
+        /* Who hands over as its last act may be gone before it has a session here in which to say goodbye. */
+        if ((peer->left && peer->left >= r->primary_since) || (peer->beat.flags & BEAT_LEAVES))
             return "it left";
         int64_t heard = MAX(peer->feed.heard, r->primary_since);
         return now - heard > r->lease && fencing_lets_go(r, i) ? "it has been silent for the lease time" : NULL;
@@ -274,7 +275,7 @@ static bool grow(struct replicator *r, int64_t now) {
     }
     for (unsigned i = 0; i < r->count && !r->acks.pending; i++) {
         const struct peer *peer = &r->peers[i];
-        if (i != r->self && peer->feed.state == FEED_STREAMING && !member_named(&r->value, peer->node->name) &&
+        if (i != r->self && peer->feed.state == FEED_STREAMING && !member_named(&r->value, peer->node->name) && !(peer->beat.flags & BEAT_LEAVES) &&
             peer->feed.received + r->join_records >= r->position.lsn && slow_may_join(r, i) &&
             now >= peer->join_again && feed_owes(&peer->feed, now) <= r->lease / 2)
             begin_join(r, i, now);

@@ -77,6 +77,7 @@ p=$o o=$(other "$p")
 since=$(now_ms)
 ok "a primary is stopped in order" stop_node "$p"
 takes_over "$o" "$since" "it was stopped"
+like "$(grep "node $p leaves the in-sync set" "$T/$o.log" | tail -n 1)" "it left" "which waits for nothing: who stops says so"
 ok "it starts again" start_node "$p"
 ok "both are in sync" wait_until 120 in_sync "$o"
 

@@ -1,12 +1,13 @@
 #!/bin/bash
-# failover.sh [-r repeats] [-l lease-ms…] — how long nobody serves. Two nodes and a witness in network namespaces, under a
+# failover.sh [-r repeats] [-l lease-ms…] [-k kind…] [-g] — how long nobody serves. Two nodes and a witness in network namespaces, under a
 # writer on each mount (lease-probe.py: create, write, fsync); the time between the last write that was acknowledged before a fault and the
 # first one after it, at whichever node:
 #   crashed      batond is killed (its supervisor lives)
 #   killed       batond and its supervisor are killed at once (as when a machine dies with its network up)
 #   gone         the node's network is cut: not a word
 #   switchover   a person hands over, under load
-# -l: lease times of "killed" and "gone", in ms (default: 2000 500). Prints median and worst in milliseconds. `make bench-failover` runs it. Root; the
+#   stopped      batond is ended in order (SIGTERM), under load; how long it takes to end is a line of its own
+# -l: lease times in ms (default: 2000 500). -k: these kinds alone. Prints median and worst in milliseconds. `make bench-failover` runs it. Root; the
 # figures are worth something on an otherwise idle machine only. Beside it, where GlusterFS is installed, the same meter on a replica 2 volume with its
 # default network.ping-timeout of 42 s (-g: one repeat takes a minute).
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,23 +16,25 @@ need_root
 tap_ended=1 # this is no test: no plan at the end
 set +u
 
-repeats=30 leases=() gluster=
-while getopts r:l:g option; do
+repeats=30 leases=() kinds=() gluster=
+while getopts r:l:k:g option; do
     case $option in
     r) repeats=$OPTARG ;;
     l) leases+=("$OPTARG") ;;
+    k) kinds+=("$OPTARG") ;;
     g) gluster=1 ;;
     *) exit 2 ;;
     esac
 done
 [ ${#leases[@]} -gt 0 ] || leases=(2000 500)
+[ ${#kinds[@]} -gt 0 ] || kinds=(crashed killed gone switchover stopped)
 other() { [ "$1" = a ] && echo b || echo a; }
 in_sync() { [ "$(status_of "$(primary_now)" replication link 2>/dev/null)" = working ]; }
 acknowledged() { cat "$T"/probe-* | grep -c '^ack'; }
 more_than() { [ "$(acknowledged)" -gt "$1" ]; }
 
 fault() { # KIND
-    local now before begin
+    local now before begin begun
     now=$(primary_now)
     before=$(acknowledged)
     read -r begin _ </proc/uptime
@@ -40,11 +43,16 @@ fault() { # KIND
     crashed) crash_node "$now" ;;
     killed) kill_node "$now" ;;
     gone) network_cut "$now" ;;
+    stopped)
+        begun=$(($(date +%s%N) / 1000)) # microseconds
+        stop_node "$now" || bail "node $now does not end"
+        echo $(($(date +%s%N) / 1000 - begun)) >>"$T/ends"
+        ;;
     switchover) "$BATON" switchover --config "$CONFIG" --node "$now" >"$T/.out" 2>&1 || cat "$T/.out" >&2 ;;
     esac
     wait_until 60 more_than $((before + 20)) || bail "nobody serves after $1"
     case $1 in
-    killed) start_node "$now" || bail "node $now does not start again" ;;
+    killed | stopped) start_node "$now" || bail "node $now does not start again" ;;
     gone) network_mend "$now" ;;
     esac
     wait_until 60 in_sync || bail "not in sync again after $1"
@@ -60,14 +68,20 @@ END
 series() { # LEASE KIND
     local i
     : >"$T/gaps"
+    : >"$T/ends"
     for ((i = 0; i < repeats; i++)); do
         fault "$2"
         sleep "0.$((RANDOM % 5 + 1))" # not in step with renewals
     done
-    python3 - "$1" "$2" "$T/gaps" <<'END'
+    report "$2, lease $1 ms" "$T/gaps"
+    [ ! -s "$T/ends" ] || report "until it has ended" "$T/ends"
+}
+
+report() { # WHAT FILE: of microseconds
+    python3 - "$1" "$2" <<'END'
 import statistics, sys
-gaps = sorted(int(line) / 1000 for line in open(sys.argv[3]))
-print(f"| {sys.argv[2]}, lease {sys.argv[1]} ms | {statistics.median(gaps):,.0f} | {gaps[-1]:,.0f} | {len(gaps)} |", flush=True)
+gaps = sorted(int(line) / 1000 for line in open(sys.argv[2]))
+print(f"| {sys.argv[1]} | {statistics.median(gaps):,.0f} | {gaps[-1]:,.0f} | {len(gaps)} |", flush=True)
 END
 }
 
@@ -111,7 +125,7 @@ echo "| what happens | median, ms | worst, ms | times |"
 echo "| --- | ---: | ---: | ---: |"
 for lease in "${leases[@]}"; do
     cluster "$lease"
-    for kind in crashed killed gone switchover; do
+    for kind in "${kinds[@]}"; do
         series "$lease" $kind
     done
     cluster_down
