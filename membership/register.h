@@ -61,7 +61,7 @@ struct register_watch {
     void (*lost)(void *context, epoch_t epoch);
 };
 
-struct lease_view { /* for status; what was last heard, nothing is asked */
+struct lease_view { /* for status; what was last heard, nothing is asked (look() does) */
     bool asked;              /* take() was called, and nothing has ended it */
     bool held;
     int64_t left;            /* ns; 0: not held */
@@ -71,6 +71,8 @@ struct lease_view { /* for status; what was last heard, nothing is asked */
         bool listed;         /* in the register's list, with this id */
         bool answers;        /* within the last three renewals or looks */
         bool grants;         /* its grant to this node lasts */
+        bool holds;          /* its grant to another node lasts, as it said when it was last asked */
+        bool behind;         /* it refuses this node's lease, as it has not accepted the value that the lease is of */
         int64_t heard;       /* CLOCK_BOOTTIME; INT64_MIN: never */
         char why[128];       /* why it does not answer or grant; empty: nothing to say */
     } voters[REGISTER_VOTERS_MAX];
@@ -91,11 +93,17 @@ struct lease_engine {
      * voters are silent after a start, for `wait` ns more at most; -ENOTCONN: no majority answers. Waits for answers, a moment. */
     int (*free)(struct reg *reg, char holder[64], int64_t *wait);
     void (*view)(struct reg *reg, struct lease_view *view);
+    /* Asks every voter, and waits for their answers, up to `patience` ns: what view() says then is of now. Who does not hold the
+     * lease asks nobody otherwise. NULL: the engine hears of changes anyway. */
+    void (*look)(struct reg *reg, int64_t patience);
     /* The primary changes the list of voters, one at a time. REPLACE and REMOVE name a listed one; ADD and REPLACE let in the
      * voter that answers under that name now. Keeps its number odd unless `even`. 0, or a negative errno with a sentence; -ESTALE: another value
      * was chosen, it stands in `expected`. NULL: the engine has no voters of its own. */
     int (*edit)(struct reg *reg, struct register_value *expected, enum voters_edit edit, const char *name, bool even,
                 char *why, size_t why_room);
+    /* The holder has the present value, `expected`, accepted once more, with a new ballot: voters that were away when it was
+     * chosen accept it then, and grant its lease. Waits for a majority. 0 or a negative errno, as of change(). NULL: not needed. */
+    int (*refresh)(struct reg *reg, const struct register_value *expected);
 };
 
 struct register_engine {

@@ -200,6 +200,21 @@ int voters_read(struct reg *reg, struct register_value *value) {
     return rc;
 }
 
+void voters_look(struct reg *reg, int64_t patience) {
+    struct voters *v = (struct voters *)reg;
+    struct look look;
+    int64_t deadline = clock_boot() + patience;
+    voters_enter(v);
+    look_begin(v, &look, look_everybody(v));
+    while ((look.round.to & ~look.have) && voters_wait(v, deadline))
+        ;
+    round_end(v, &look.round);
+    for (unsigned i = 0; i < v->seat_count; i++)
+        if (!(look.have & 1u << i))
+            v->seats[i].unanswered = MAX(v->seats[i].unanswered, SEAT_SILENT);
+    voters_leave(v);
+}
+
 /* ---- The engine ------------------------------------------------------------------------------------------------------ */
 
 static int voters_change(struct reg *reg, struct register_value *expected, const struct register_value *next) {
@@ -254,7 +269,8 @@ static void voters_close(struct reg *reg) {
 }
 
 static const struct lease_engine voters_lease = {
-    .take = voters_take, .give_up = voters_give_up, .free = voters_free, .view = voters_view, .edit = voters_edit};
+    .take = voters_take, .give_up = voters_give_up, .free = voters_free, .view = voters_view, .look = voters_look, .edit = voters_edit,
+                                                .refresh = voters_refresh};
 static const struct register_engine voters_engine = {.name = "voters", .lease = &voters_lease, .read = voters_read,
                                                      .change = voters_change, .learn = voters_learn, .close = voters_close};
 

@@ -292,3 +292,17 @@ int voters_propose(struct voters *v, struct register_value *expected, const stru
         return rc;
     return propose(v, &known, expected, next, lists, deadline);
 }
+
+int voters_refresh(struct reg *reg, const struct register_value *expected) {
+    struct voters *v = (struct voters *)reg;
+    struct register_value known, found = *expected;
+    voters_lock(v);
+    known = v->known;
+    bool held = v->holding.asked && v->holding.held;
+    voters_unlock(v);
+    if (!held)
+        return -EPERM;
+    if (register_compare(&known, expected) != 0)
+        return -ESTALE;
+    return propose(v, &known, &found, &known, true, clock_boot() + voters_patience(v));
+}

@@ -260,10 +260,13 @@ static void view_voter(const struct voters *v, const struct register_voter *vote
     const struct seat *seat = &v->seats[number];
     bool other = v->known.version && seat->status == ASK_ANSWERED && memcmp(seat->id, voter->id, sizeof seat->id) != 0;
     view->voters[at].heard = seat->heard;
-    view->voters[at].answers = seat->heard != INT64_MIN && seat->unanswered < 3;
+    view->voters[at].answers = seat->heard != INT64_MIN && seat->unanswered < SEAT_SILENT;
     for (unsigned i = 0; holding->asked && i < list->count; i++)
         if (strcmp(list->voters[i].name, voter->name) == 0 && list->sent[i] != INT64_MIN)
             view->voters[at].grants = list->sent[i] + v->duration > now;
+    view->voters[at].holds = view->voters[at].answers && seat->verdict == VOTER_HELD;
+    view->voters[at].behind = holding->asked && !other && view->voters[at].answers && !view->voters[at].grants &&
+                              seat->verdict == VOTER_STALE;
     if (other) {
         view->voters[at].listed = false;
         snprintf(why, sizeof view->voters[at].why, "it has another id than the one in the list, so it has lost its state: baton voters replace lets it in again");

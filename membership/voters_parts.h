@@ -26,6 +26,7 @@
 #define RENEWALS 32u /* of which answers still count: at least eight quarters of the lease time */
 
 /* Where a voter may sit: a node of the config, or its witness. Number i is a bit in sets of seats. */
+#define SEAT_SILENT 3u
 struct seat {
     char name[64];
     const struct node_config *at;
@@ -34,7 +35,7 @@ struct seat {
     int64_t silent_since;  /* when it was asked first of what it has not answered anything of; INT64_MAX: it has answered */
     int64_t dialled;
     unsigned redials;      /* since it has answered */
-    unsigned unanswered;   /* rounds and renewals since it has answered */
+    unsigned unanswered;   /* rounds and renewals since it has answered; SEAT_SILENT: it counts as one that does not answer */
     int64_t heard;         /* INT64_MIN: never */
     enum ask_status status;
     enum voter_verdict verdict; /* what it answered last: ANSWERED */
@@ -188,6 +189,8 @@ void voters_view(struct reg *reg, struct lease_view *view);
 int voters_birth(struct voters *v, struct register_value *value, int64_t deadline);
 /* Lock held. Their names, and the ids of those that have answered. */
 void list_at_birth(const struct voters *v, const struct look *look, struct register_value *value);
+void voters_look(struct reg *reg, int64_t patience);
+int voters_refresh(struct reg *reg, const struct register_value *expected);
 int voters_edit(struct reg *reg, struct register_value *expected, enum voters_edit edit, const char *name, bool even,
                 char *why, size_t why_room);
 

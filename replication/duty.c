@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#define LOOK_PATIENCE (500 * MS) /* for the voters' answers */
 #define STEADY 5                    /* lease times: so long a node is in sync before it is handed to… */
 #define STEADY_LEAST (2000 * MS)    /* …and this */
 #define AGAIN_LEAST (10000 * MS)    /* between attempts */
@@ -139,11 +140,13 @@ static void ready_as_standby(struct replicator *r, json_t *why) { /* lock held *
         add(why, "it is the only one in the in-sync set: the others lack something that was acknowledged");
 }
 
-static void ready_voters(const struct replicator *r, const struct lease_view *view, json_t *why) {
+/* To whom this primary hands over they will grant; the primary that this standby leaves they have to have granted already. */
+static void ready_voters(const struct replicator *r, const struct lease_view *view, bool primary, json_t *why) {
     unsigned without = 0, listed = 0;
     for (unsigned i = 0; i < view->count && i < REGISTER_VOTERS_MAX; i++) {
         listed += view->voters[i].listed;
-        without += view->voters[i].listed && view->voters[i].answers && strcmp(view->voters[i].name, roles_own_name(r)) != 0;
+        without += view->voters[i].listed && (primary || !r->elects->look ? view->voters[i].answers : view->voters[i].holds) &&
+                   strcmp(view->voters[i].name, roles_own_name(r)) != 0;
     }
     if (listed && without < view->needed)
         add(why, "%u of the %u voters would be left, and %u are needed: without it nobody could become primary, or stay it",
@@ -154,16 +157,19 @@ json_t *replicator_ready_to_stop(struct replicator *r) {
     json_t *why = json_array();
     struct lease_view view;
     int successor = handover_successor(r);
+    if (r->elects && r->elects->look)
+        r->elects->look(r->volume->reg, LOOK_PATIENCE);
     if (r->elects)
         r->elects->view(r->volume->reg, &view);
     repl_lock(r);
-    if (r->role == ROLE_PRIMARY)
+    bool primary = r->role == ROLE_PRIMARY;
+    if (primary)
         ready_as_primary(r, successor, why);
     else
         ready_as_standby(r, why);
     repl_unlock(r);
     if (r->elects)
-        ready_voters(r, &view, why);
+        ready_voters(r, &view, primary, why);
     return json_pack("{s:b, s:o, s:b}", "ready", json_array_size(why) == 0, "why", why, "end", 1);
 }
 
@@ -277,6 +283,30 @@ static void let_voter_in(struct replicator *r, struct lease_view *view) {
         log_warning("the voter %s, which has lost its state, could not be let in again: %s", view->voters[which].name, why);
 }
 
+/* A voter was away when the present value was chosen, and refuses the lease that goes with it: without another change it would do
+ * that for ever, and the lease hang on the others. */
+static void catch_voters_up(struct replicator *r, const struct lease_view *view) {
+    const char *behind = NULL;
+    int64_t now = clock_boot();
+    for (unsigned i = 0; i < view->count && i < REGISTER_VOTERS_MAX; i++)
+        if (view->voters[i].behind)
+            behind = view->voters[i].name;
+    repl_lock(r);
+    r->behind_since = !behind || r->role != ROLE_PRIMARY ? 0 : r->behind_since ? r->behind_since : now;
+    bool due = r->behind_since && now - r->behind_since >= r->lease / 2 && now >= r->refresh_again && !r->acks.pending;
+    struct register_value value = r->value;
+    if (due)
+        r->refresh_again = now + r->lease;
+    repl_unlock(r);
+    if (!due)
+        return;
+    int rc = r->elects->refresh(r->volume->reg, &value);
+    if (rc)
+        log_info("the voter %s has missed the present value, which could not be offered again: %s; trying again", behind, strerror(-rc));
+    else
+        log_info("the voter %s has missed the present value: it is offered it again", behind);
+}
+
 /* ---- The keeper's ---------------------------------------------------------------------------------------------------- */
 
 void duty_consider(struct replicator *r) {
@@ -301,6 +331,7 @@ void duty_consider(struct replicator *r) {
         struct lease_view view;
         r->elects->view(r->volume->reg, &view);
         let_voter_in(r, &view);
+        catch_voters_up(r, &view);
         spare_voters(r, &view);
     }
 }

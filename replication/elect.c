@@ -49,8 +49,7 @@ void elect_value(struct elect *elect, bool own, int64_t now) {
     elect->freed = false;
     elect->hurry = 0;
     elect_heard(elect, now);
-    if (own)
-        elect->not_before = now + MAX(elect->lease / 2, WORD_LEAST);
+    elect->word_until = own ? now + MAX(elect->lease / 2, WORD_LEAST) : 0;
 }
 
 void elect_freed(struct elect *elect) {
@@ -62,7 +61,7 @@ void elect_freed(struct elect *elect) {
 void elect_serves(struct elect *elect) {
     elect->state = ELECT_FOLLOWS;
     elect->freed = elect->vacant = false;
-    elect->yields_until = elect->not_before = elect->ceased_until = 0;
+    elect->yields_until = elect->not_before = elect->ceased_until = elect->word_until = 0;
     elect->why_count = 0;
 }
 
@@ -77,6 +76,9 @@ void elect_ceased(struct elect *elect, const char *why, int64_t now) {
 }
 
 bool elect_due(struct elect *elect, bool own, int64_t now) {
+    /* A lease that is given back to this node is so by the one that hands over to it: its word is on its way. */
+    if (now < elect->word_until)
+        return false;
     if (now < elect->not_before || now < elect->ceased_until || (elect->yields_until && now < elect->yields_until && !elect->freed))
         return false;
     if (elect->freed || elect->vacant || own || now - elect->heard >= elect->lease)

@@ -44,6 +44,7 @@ struct elect {
     unsigned hurry;     /* looks that follow soon: voters hear of a lease that is given back one after the other */
     bool vacant;        /* the voters let a challenger in when they were asked last */
     int64_t not_before; /* nothing is asked before… */
+    int64_t word_until; /* nor before this, whatever is given back: a handover's word is on its way */
     int64_t ceased_until; /* …nor before this, whatever happens */
     int64_t yields_until; /* 0: has not yielded since the lease became free */
     char why[ELECT_REASONS][ELECT_WHY]; /* why this node is not primary, since it was judged last */

@@ -197,6 +197,8 @@ struct replicator {
     epoch_t lease_lost;  /* the newest epoch of this node whose lease has ended */
     int64_t duty_again, hand_back_again, voters_again; /* not before then */
     int64_t voter_since[REGISTER_VOTERS_MAX]; /* one that has lost its state answers; as lease_view numbers them */
+    atomic_int_fast64_t voters_looked; /* when the voters were asked for a status */
+    int64_t behind_since, refresh_again;      /* a voter refuses the lease, as it has missed the present value */
     struct fencing fencing;
     bool primary_left;   /* it said goodbye, and has not been heard since */
     bool spare_wanted;   /* the spare is fed */

@@ -7,6 +7,9 @@
 #include <sys/eventfd.h>
 #include <time.h>
 
+#define LOOK_PATIENCE (200 * MS) /* a status takes no second, whatever hangs */
+#define LOOK_AGAIN (2000 * MS)
+
 /* ---- Waiting --------------------------------------------------------------------------------------------------------- */
 
 /* pthread conditions have no CLOCK_BOOTTIME: the distance is taken over to CLOCK_MONOTONIC. */
@@ -356,9 +359,17 @@ static json_t *show_register(const struct replicator *r) {
                      members);
 }
 
+/* A standby asks the voters when somebody wants to know, and then not again for a moment. */
+static bool look_is_due(struct replicator *r) {
+    int64_t now = clock_boot(), looked = atomic_load(&r->voters_looked);
+    return now - looked >= LOOK_AGAIN && atomic_compare_exchange_strong(&r->voters_looked, &looked, now);
+}
+
 json_t *replicator_status(struct replicator *r) {
     struct lease_view lease;
     char epoch[40];
+    if (r->elects && r->elects->look && atomic_load(&r->volume->role) != ROLE_PRIMARY && look_is_due(r))
+        r->elects->look(r->volume->reg, LOOK_PATIENCE);
     if (r->elects)
         r->elects->view(r->volume->reg, &lease);
     int64_t now = clock_boot();

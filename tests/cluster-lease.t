@@ -87,8 +87,9 @@ ok "a switchover" "$BATON" switchover --config "$CONFIG" --node "$p"
 takes_over "$o" "$since" "it was handed over"
 ok "both are in sync" wait_until 120 in_sync "$o"
 p=$o o=$(other "$p")
-ok "the standby may be stopped" wait_until 60 "$BATON" ready-to-stop --config "$CONFIG" --node "$o"
-ok "the primary, too" wait_until 60 "$BATON" ready-to-stop --config "$CONFIG" --node "$p"
+ready() { "$BATON" ready-to-stop --config "$CONFIG" --node "$1"; }
+ok "the standby may be stopped" wait_until 60 ready "$o" || diag "$(ready "$o"; why "$o")"
+ok "the primary, too" wait_until 60 ready "$p" || diag "$(ready "$p")"
 
 kill_node "$o"
 ok "without its standby the primary goes on" make "$p"
@@ -104,6 +105,15 @@ ok "the first one starts" start_node "$p"
 ok "and is primary" wait_until 120 is_primary "$p"
 ok "both are in sync" wait_until 120 in_sync "$p"
 ok "nothing is lost" all_there "$p"
+
+kill_node witness
+ok "a switchover while the witness is away" "$BATON" switchover --config "$CONFIG" --node "$p"
+ok "the other node takes over" wait_until 60 writes "$o"
+ok "both are in sync" wait_until 120 in_sync "$o"
+ok "the witness comes back" start_witness
+grants() { "$BATON" voters --config "$CONFIG" --node "$1" | grep -q "^ *witness *votes, answers, grants"; }
+ok "and grants the lease to a primary of which it had not heard" wait_until 60 grants "$o"
+p=$o o=$(other "$p")
 
 stop_node witness
 rm -r "$T/witness/state"

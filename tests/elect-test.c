@@ -46,6 +46,8 @@ static void silence(void) {
     ok(!elect_due(&elect, false, now + 3), "a newer value: its primary has time to begin");
     elect_value(&elect, true, now + 4);
     ok(!elect_due(&elect, true, now + 4), "it names this node: a handover's word is on its way");
+    elect_freed(&elect);
+    ok(!elect_due(&elect, true, now + 5), "also when the lease is given back to it");
     ok(elect_due(&elect, true, now + 4 + LEASE / 2), "which is not waited for for ever");
     elect_ceased(&elect, "its disk has gone", now);
     ok(elect.why_count == 1 && strstr(elect.why[0], "its disk has gone"), "who has ceased says why");

@@ -319,6 +319,55 @@ static void handover_with_unknown_outcome(bool accepted) {
     node_close(&b);
 }
 
+static bool is_behind(struct contract_node *n, const char *voter, bool *grants) {
+    struct lease_view view;
+    bool behind = *grants = false;
+    n->lease->view(n->reg, &view);
+    for (unsigned i = 0; i < view.count; i++)
+        if (strcmp(view.voters[i].name, voter) == 0) {
+            behind = view.voters[i].behind;
+            *grants = view.voters[i].grants;
+        }
+    return behind;
+}
+
+/* It hears that there is a newer value, but never accepted it; with no other change the lease would hang on the two others. */
+static void one_misses_a_handover(void) {
+    struct contract_node a, b;
+    bool grants;
+    open_two(&a, &b, STEADY_LEASE);
+    if (!node_rises(&a))
+        return;
+    rig_types(rig, RIG_WITNESS, BIT(ASK_ACCEPT), 0);
+    is_int(0, settle(&a, B, 71), "a handover is chosen by two of three voters");
+    ok(WITHIN(60, b.engine->read(b.reg, &b.value) == 0 && b.lease->take(b.reg, &b.value) == 0), "the other one takes the lease");
+    ok(WITHIN(60, node_holds(&b)), "and holds it");
+    rig_types(rig, RIG_WITNESS, 0, 0);
+    ok(WITHIN(60, is_behind(&b, "witness", &grants)), "the third one hears of it, and refuses the lease");
+    ok(!grants && !is_behind(&b, "b", &grants) && grants && !is_behind(&b, "a", &grants) && grants, "it alone");
+    is_int(-EPERM, a.lease->refresh(a.reg, &b.value), "who does not hold the lease does not offer its value again");
+    struct register_value other = b.value;
+    other.version--;
+    is_int(-ESTALE, b.lease->refresh(b.reg, &other), "nor is an older value offered");
+    is_int(0, b.lease->refresh(b.reg, &b.value), "the holder does");
+    bool granted = false;
+    for (int64_t until = clock_boot() + 60000 * MS; !granted && clock_boot() < until; granted = grants) {
+        if (is_behind(&b, "witness", &grants))
+            b.lease->refresh(b.reg, &b.value);
+        usleep(10000);
+    }
+    ok(granted, "as soon as the former one's grant has run out, it grants");
+    struct register_value seen;
+    ok(b.engine->read(b.reg, &seen) == 0 && register_compare(&seen, &b.value) == 0, "the value is the same");
+    rig_end(rig, A);
+    int64_t until = atomic_load(&b.shared.until);
+    ok(WITHIN(60, atomic_load(&b.shared.until) > until + STEADY_LEASE * MS), "so another one may go");
+    is_int(0, settle(&b, -1, 72), "and changes go on");
+    is_int(0, atomic_load(&b.lost), "the lease was never lost");
+    node_close(&a);
+    node_close(&b);
+}
+
 /* Trap 23: voters whose grants have ended too early (they are told of a shorter lease here) let a challenger's value in, half. */
 static void holder_meets_a_challenge_half_done(void) {
     struct contract_node a, b;
@@ -433,6 +482,7 @@ int main(void) {
     three_five_three();
     handover_with_unknown_outcome(true);
     handover_with_unknown_outcome(false);
+    one_misses_a_handover();
     holder_meets_a_challenge_half_done();
     bad_lines();
     strange_answers();
