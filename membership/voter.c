@@ -35,6 +35,11 @@ static void answer_with(const struct voter *voter, enum voter_verdict verdict, s
     answer->known = voter->state.known;
 }
 
+/* A voter grants leases of the epoch of the value that it has accepted. One of a newer epoch is chosen when they have ended. */
+static bool may_have_forgotten(const struct voter *voter) {
+    return has_value(voter) && voter->state.known.epoch <= voter->state.value.epoch;
+}
+
 /* A lease that somebody else may hold; false: `answer` says which. */
 static bool free_for(const struct voter *voter, const char *from, int64_t now, struct voter_answer *answer) {
     if (granted(voter, now) && strcmp(voter->grant.node, from) != 0) {
@@ -43,8 +48,7 @@ static bool free_for(const struct voter *voter, const char *from, int64_t now, s
         answer->wait = voter->grant.until - now;
         return false;
     }
-    /* A voter without a value has granted nothing, ever. */
-    if (has_value(voter) && now < voter->quiet_until && strcmp(voter->state.value.primary, from) != 0) {
+    if (may_have_forgotten(voter) && now < voter->quiet_until && strcmp(voter->state.value.primary, from) != 0) {
         answer_with(voter, VOTER_QUIET, answer);
         answer->wait = voter->quiet_until - now;
         return false;
@@ -72,17 +76,21 @@ void voter_accept(struct voter *voter, const char *from, struct ballot ballot, c
                   const struct register_value *known, int64_t now, struct voter_answer *answer) {
     bool was_voter = has_value(voter) && known->version + 1 == value->version &&
                      register_voter_of(known, voter->name, voter->state.id) >= 0;
-    if (!free_for(voter, from, now, answer))
-        return;
-    if (ballot_compare(ballot, voter->state.promised) < 0) {
+    bool news = known->version > voter->state.known.version; /* true whatever becomes of this ballot, and durable before it is told */
+    if (news)
+        voter->state.known = *known;
+    bool free = free_for(voter, from, now, answer);
+    if (free && ballot_compare(ballot, voter->state.promised) < 0) {
         answer_with(voter, VOTER_STALE, answer);
+        free = false;
+    }
+    if (!free) {
+        answer->durable = news;
         return;
     }
     bool other_holder = strcmp(value->primary, voter->grant.node) != 0 || value->epoch != voter->grant.epoch;
     voter->state.promised = voter->state.accepted = ballot;
     voter->state.value = *value;
-    if (known->version > voter->state.known.version)
-        voter->state.known = *known;
     if (other_holder) /* its own word, before which it has stopped acknowledging */
         voter->grant.node[0] = '\0';
     /* Made a voter by this value, for the first time or again: others of the list before may have granted the lease, and it

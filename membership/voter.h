@@ -10,7 +10,8 @@
  * - It lasts for the lease time and a margin, by this voter's own CLOCK_BOOTTIME from the moment of the grant; the holder
  *   counts from before it asked. Nobody compares clocks.
  * - Grants are forgotten by a process that ends. So a voter that has just started, and one that was just made a voter of the
- *   volume, lets nobody in for as long as a grant could last, but the primary that its value names.
+ *   volume, lets nobody in for as long as a grant could last, but the primary that its value names; unless it is told that a
+ *   value of a newer epoch is chosen: then the leases that it may have granted, which were of its value's epoch, have ended.
  * - Its id was drawn when its state was made. One that has lost its disk has another id, which is in no list, and no answer of
  *   it counts until a majority of the others has let it in by a value that names it. One with a listed id and without a value
  *   has never accepted anything. One that is no longer in its own value's list still answers: those who know only an old

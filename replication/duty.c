@@ -293,7 +293,7 @@ static void catch_voters_up(struct replicator *r, const struct lease_view *view)
             behind = view->voters[i].name;
     repl_lock(r);
     r->behind_since = !behind || r->role != ROLE_PRIMARY ? 0 : r->behind_since ? r->behind_since : now;
-    bool due = r->behind_since && now - r->behind_since >= r->lease / 2 && now >= r->refresh_again && !r->acks.pending;
+    bool due = r->behind_since && now - r->behind_since >= r->lease / 8 && now >= r->refresh_again && !r->acks.pending;
     struct register_value value = r->value;
     if (due)
         r->refresh_again = now + r->lease;

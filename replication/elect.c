@@ -11,7 +11,7 @@
 #define YIELD_STAYS 2 /* lease times: a node that shall stay standby waits so long for another one */
 #define ASK_MOST (150 * MS) /* for answers of nodes that were there a moment ago */
 #define LOOK_LEAST (20 * MS)
-#define HURRY 6u
+#define HURRY 25u /* looks, LOOK_LEAST apart: who gives a lease back reaches one voter before another one, over new connections */
 #define WORD_LEAST (500 * MS) /* a handover's word may have to be said twice */
 #define COME_LEAST (500 * MS) /* so long nodes that start together wait for each other: the lease time, between these */
 #define COME_MOST (2000 * MS)

@@ -63,7 +63,7 @@ static void voters(void) {
     ok(!elect_voters(&elect, -EBUSY, "b", 300 * MS, 0), "somebody holds the lease: nothing is proposed");
     ok(elect.state == ELECT_HELD && why_has(&elect, "node b holds the lease"), "and it is said who");
     ok(elect_due(&elect, false, 20 * MS), "voters hear one after the other that it was given back: it is asked again soon");
-    for (unsigned i = 0; i < 6; i++)
+    for (unsigned i = 0; i < 100; i++)
         elect_voters(&elect, -EBUSY, "b", 300 * MS, 0);
     ok(!elect_due(&elect, false, 300 * MS - 1), "but not for ever: the voters say how long");
     ok(!elect_due(&elect, false, 300 * MS), "what was freed is forgotten then");

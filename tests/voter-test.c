@@ -581,6 +581,35 @@ static void voter_that_missed_the_successor(void) {
     is_int(VOTER_STALE, answer.verdict, "until it is told that another one was chosen");
 }
 
+/* After a start it lets only the primary of its value in, to which it may have granted. */
+static void voter_that_was_away(void) {
+    struct voter x;
+    struct voter_state saved;
+    struct voter_answer answer;
+    struct register_value none = {.version = 0}, old = value_with(1, 1, "a", "abx"), set = value_with(2, 1, "a", "abx"),
+                          newer = value_with(3, 2, "b", "abx");
+    begin_voter(&x, 'x', 0);
+    voter_accept(&x, "a", (struct ballot){1, 1}, &old, &none, 0, &answer);
+    saved = x.state;
+    voter_start(&x, "x", &saved, LEASE, MARGIN, 10 * LEASE);
+    voter_query(&x, "b", 10 * LEASE + 1, &answer);
+    is_int(VOTER_QUIET, answer.verdict, "a voter that has just started is silent");
+    voter_learn(&x, &set, &answer);
+    voter_accept(&x, "b", (struct ballot){5, 2}, &newer, &set, 10 * LEASE + 2, &answer);
+    is_int(VOTER_QUIET, answer.verdict, "also when it hears of another value of that epoch");
+    voter_accept(&x, "b", (struct ballot){5, 2}, &newer, &newer, 10 * LEASE + 3, &answer);
+    is_int(VOTER_YES, answer.verdict, "but not when one of a newer epoch is chosen: the lease that it may have granted has ended");
+    ok(answer.durable && register_compare(&x.state.value, &newer) == 0, "which it accepts");
+    voter_renew(&x, "b", newer.epoch, 1, 10 * LEASE + 4, &answer);
+    is_int(VOTER_YES, answer.verdict, "and whose lease it grants");
+    voter_start(&x, "x", &saved, LEASE, MARGIN, 20 * LEASE);
+    snprintf(x.grant.node, sizeof x.grant.node, "a");
+    x.grant.until = 21 * LEASE;
+    voter_accept(&x, "b", (struct ballot){5, 2}, &newer, &newer, 20 * LEASE, &answer);
+    is_int(VOTER_HELD, answer.verdict, "a grant that lasts holds others up");
+    ok(answer.durable && answer.known.version == 3 && x.state.value.version == 1, "what is chosen it notes all the same");
+}
+
 static void grant(struct lease *lease, const char *voters, int64_t sent) {
     for (; *voters; voters++) {
         char name[2] = {*voters};
@@ -661,6 +690,7 @@ int main(void) {
     plan_lazy();
     voter_that_is_one_again();
     voter_that_missed_the_successor();
+    voter_that_was_away();
     lease_between_two_lists();
     half_done_back_to_an_old_list();
     known_list_is_gone();
