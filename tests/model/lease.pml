@@ -38,6 +38,7 @@
 #define NO_EPOCH_IN_RELEASES 10           /* a late release cancels the new lease (28) */
 #define NO_LOOK_AT_WHAT_WAS_ACCEPTED 11   /* a proposer takes the value that it knew for the present one */
 #define NO_DISK_FOR_PROMISES 12           /* a voter that starts again has forgotten what it promised (33) */
+#define NO_NEWER_EPOCH_TO_END_SILENCE 13  /* one that has just started lets everybody in when it hears of any value that is chosen */
 c_decl { \#include <stdlib.h>
 }
 hidden byte without;
@@ -326,6 +327,10 @@ end:
     :: d_step { may_renew(v, 1) -> grant_lease(v, 1) }
     :: d_step { voter[v].grant != 0 -> grant_ends(v) }
     :: d_step { voter[v].quiet -> quiet_ends(v) }
+    /* it hears that a value of a newer epoch is chosen: what it may have granted was of the epoch of its own (voter.c, may_have_forgotten) */
+    :: d_step { voter[v].quiet && (newer_is_chosen(VALUE_EPOCH(v)) || without == NO_NEWER_EPOCH_TO_END_SILENCE) ->
+           voter[v].quiet = 0;
+           sort_voters() }
     :: d_step { may_release(v, 0) -> voter[v].grant = 0; voter[v].quiet = 0; sort_voters() }
     :: d_step { may_release(v, 1) -> voter[v].grant = 0; voter[v].quiet = 0; sort_voters() }
     /* ends and starts again: it has forgotten what it granted */
