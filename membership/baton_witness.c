@@ -23,7 +23,7 @@ static const char usage[] =
     "Votes on who may be primary, for the volumes of these config files; has no copy. CONFIG: a volume's config file, or a\n"
     "directory of such, *.conf (" BATON_CONFIG_DIRECTORY ").\n"
     "  -s, --state DIR        what it has promised (" BATON_WITNESS_STATE ")\n"
-    "  -k, --secret-key FILE  its secret key (FILE.witness.key beside the first config file)\n"
+    "  -k, --secret-key FILE  its secret key (FILE.witness.key beside one of the config files)\n"
     "      --status           what it serves; exit status 3: it does not run\n"
     "      --json             as JSON\n"
     "  -v, --verbose          log more\n"

@@ -234,29 +234,45 @@ void witness_reload(struct witness *witness) {
 
 /* ---- Opening ----------------------------------------------------------------------------------------------------------- */
 
-/* The first good file says where and as whom this witness listens. */
-static int introduce(struct witness *witness, char secret[KEY_TEXT], char *why, size_t why_room) {
+static int key_of(const struct witness *witness, char secret[KEY_TEXT], char *why, size_t why_room) {
     const struct config *config = &witness->config;
-    char bad[WHY], key[KEY_TEXT];
-    int rc = -ENOENT;
-    snprintf(why, why_room, "there is no config file");
-    for (unsigned i = 0; rc && i < witness->count; i++) {
-        rc = read_config(witness, &witness->files[i], bad, sizeof bad);
-        if (rc && i == 0)
-            snprintf(why, why_room, "%s", bad);
-    }
-    if (rc)
-        return rc;
-    PROMISE(voter_address(config, config->witness.name, witness->address) == 0);
-    witness->transport = config->transport;
-    memcpy(witness->key, config->witness.public_key, sizeof witness->key);
-    if (witness->transport == TRANSPORT_CLEAR)
+    char key[KEY_TEXT];
+    if (config->transport == TRANSPORT_CLEAR)
         return 0;
-    rc = config_secret(config, config->witness.name, witness->options.secret_key, secret, why, why_room);
-    if (rc == 0 && (zmq_curve_public(key, secret) < 0 || strcmp(key, witness->key) != 0)) {
+    int rc = config_secret(config, config->witness.name, witness->options.secret_key, secret, why, why_room);
+    if (rc == 0 && (zmq_curve_public(key, secret) < 0 || strcmp(key, config->witness.public_key) != 0)) {
         snprintf(why, why_room, "the secret key does not belong to the public-key of [witness] in %s; take the one that `baton "
                                 "create` made with it", config->path);
         rc = -EINVAL;
+    }
+    return rc;
+}
+
+/* The first good file that has its secret key beside it, or for which one is given, says where and as whom this witness listens.
+ * Of the volumes that share a witness one alone was made with the key. */
+static int introduce(struct witness *witness, char secret[KEY_TEXT], char *why, size_t why_room) {
+    const struct config *config = &witness->config;
+    enum { NO_FILE, BAD_FILE, NO_KEY, BAD_KEY } most = NO_FILE; /* what is told is what came furthest */
+    char bad[WHY];
+    int rc = -ENOENT;
+    snprintf(why, why_room, "there is no config file");
+    for (unsigned i = 0; i < witness->count; i++) {
+        int found = read_config(witness, &witness->files[i], bad, sizeof bad), far = BAD_FILE;
+        if (found == 0) {
+            found = key_of(witness, secret, bad, sizeof bad);
+            far = found == -ENOENT ? NO_KEY : BAD_KEY;
+        }
+        if (found == 0) {
+            PROMISE(voter_address(config, config->witness.name, witness->address) == 0);
+            witness->transport = config->transport;
+            memcpy(witness->key, config->witness.public_key, sizeof witness->key);
+            return 0;
+        }
+        if (far > (int)most) {
+            snprintf(why, why_room, "%s", bad);
+            most = far;
+            rc = found;
+        }
     }
     return rc;
 }

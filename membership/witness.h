@@ -14,7 +14,7 @@ struct witness;
 
 struct witness_options {
     const char *state;      /* directory of the voters' states */
-    const char *secret_key; /* NULL: FILE.witness.key beside the first config file */
+    const char *secret_key; /* NULL: FILE.witness.key beside one of the config files */
     unsigned count;
     char **configs;         /* files, and directories whose *.conf are meant */
 };

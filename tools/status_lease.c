@@ -90,6 +90,8 @@ void status_why(const json_t *answer) {
         else
             puts("  no node is primary, as far as this node knows; \"baton promote\" makes one");
     }
+    if (json_is_true(json_object_get(json_object_get(replication, "election"), "stays")))
+        printf("  it is kept as standby as long as another node can be primary, until \"baton standby --end\"\n");
     if (trouble != NULL)
         printf("  %s\n", trouble);
     if (!primary)
