@@ -9,7 +9,24 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* The directory begins the plan; so does each of the others, in a child, too. */
+static void plan_again(void) {
+    test_directory();
+    plan_lazy();
+    pid_t other = fork();
+    if (other == 0) {
+        plan_lazy();
+        exit(0);
+    }
+    waitpid(other, NULL, 0);
+    ok(true, "one");
+}
+
 static void child(const char *what) {
+    if (strcmp(what, "again") == 0) {
+        plan_again();
+        return;
+    }
     plan_lazy();
     if (strcmp(what, "skip-all") == 0)
         skip_all("no %s", "reason");
@@ -63,6 +80,8 @@ int main(int argc, char **argv) {
     ok(strstr(output, "ok 5 # SKIP not here\nok 6 # SKIP not here\n") != NULL, "skips");
     ok(strstr(output, "\n1..6\n") != NULL, "plan");
     ok(directory_gone(output), "the directory goes at exit");
+    run(argv[0], "again", output, sizeof output);
+    is_string("ok 1 - one\n1..1\n", output, "one plan, however often it is begun");
     run(argv[0], "bail", output, sizeof output);
     ok(strstr(output, "Bail out! enough\n") != NULL && strstr(output, "1..") == NULL, "bail");
     run(argv[0], "skip-all", output, sizeof output);

@@ -73,6 +73,8 @@ void plan_lazy(void) {
     struct sigaction action = {.sa_handler = at_signal, .sa_flags = SA_NODEFER};
     const char *timeout = getenv("BATON_TEST_TIMEOUT");
 
+    if (planned) /* by what needed it before, or by the process that this one was forked from */
+        return;
     owner = getpid();
     planned = true;
     setvbuf(stdout, NULL, _IOLBF, 0);

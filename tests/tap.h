@@ -12,6 +12,7 @@
 
 #define TAP_FORMAT(at) __attribute__((format(printf, at, at + 1)))
 
+/* Once in a program and in all that it forks, whoever calls it how often: the process that is first prints the plan. */
 void plan_lazy(void);
 /* The whole program is skipped: prints why and exits with 0. */
 void skip_all(const char *format, ...) TAP_FORMAT(1) __attribute__((noreturn));
