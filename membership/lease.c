@@ -24,17 +24,26 @@ static struct lease_list list_of(const struct lease *lease, const struct registe
     return list;
 }
 
-/* The latest that a majority of it reaches. */
-static int64_t reached(const struct lease_list *list, int64_t duration) {
+/* The latest that so many of it have granted. */
+static int64_t granted_by(const struct lease_list *list, unsigned needed, int64_t duration) {
     int64_t until = INT64_MIN;
     for (unsigned i = 0; i < list->count; i++) {
         unsigned as_late = 0;
         for (unsigned j = 0; j < list->count; j++)
             as_late += list->sent[j] != INT64_MIN && list->sent[j] >= list->sent[i];
-        if (list->sent[i] != INT64_MIN && as_late > list->count / 2)
+        if (list->sent[i] != INT64_MIN && as_late >= needed)
             until = MAX(until, list->sent[i] + duration);
     }
     return until;
+}
+
+static int64_t reached(const struct lease_list *list, int64_t duration) {
+    return granted_by(list, list->count / 2 + 1, duration);
+}
+
+/* No majority is left without one of those. */
+static int64_t guarded(const struct lease_list *list, int64_t duration) {
+    return granted_by(list, list->count - list->count / 2, duration);
 }
 
 static void count(struct lease *lease) {
@@ -61,11 +70,25 @@ static bool same_voters(const struct lease_list *list, const struct register_val
     return same;
 }
 
+bool lease_may_propose(const struct lease *lease, const struct register_value *value) {
+    if (!lease->held || same_voters(&lease->list, value))
+        return true;
+    if (lease_unsettled(lease))
+        return same_voters(&lease->proposed, value);
+    struct lease_list list = list_of(lease, value);
+    return guarded(&list, lease->duration) >= lease->until;
+}
+
 void lease_proposed(struct lease *lease, const struct register_value *value) {
+    PROMISE(lease_may_propose(lease, value));
     if (same_voters(&lease->list, value))
         return;
     lease->proposed = list_of(lease, value);
     lease->proposed_version = value->version;
+}
+
+bool lease_unsettled(const struct lease *lease) {
+    return lease->proposed_version > 0;
 }
 
 void lease_voters(struct lease *lease, const struct register_value *value) {

@@ -1,11 +1,11 @@
 /* The lease, as its holder counts it: it lasts for the lease time from before that renewal was sent which the last voter of
  * a majority has granted. Held again it must be asked for in a new epoch: what has run out, or was given up, stays so.
  *
- * While the list of voters changes, two lists count: from before the first accept that carries the new one is sent until it is
- * known whether that was chosen, the lease grows by what majorities of both have granted. What it had reached before stays good:
- * of a majority of the new list, who is in the old one, too, and has granted, holds challengers up; who has just become a voter
- * is silent towards them for longer than that; and all others together are too few, as lists differ by one voter, and the next
- * list is proposed only when the present one has granted all that was reached (lease_backed).
+ * The list of voters changes by one rule: in each list that may decide who is next, every majority has somebody whose grant
+ * lasts for as long as the lease. So a list is guarded before an accept that carries it is sent (lease_may_propose): enough of
+ * its voters have granted all that was reached. From then on until it is known whether it was chosen, the lease grows by what
+ * majorities of both lists have granted; and a third list waits for that. A voter that has granted nothing is not counted on:
+ * who has just become one may have missed the accept, and lets a challenger in, together with one that missed the renewals.
  *
  * Pure: the caller locks and gives the time (CLOCK_BOOTTIME, which goes on while a machine sleeps). lease_holds() is asked
  * after every waiting, just before something is answered.
@@ -34,8 +34,13 @@ struct lease {
 
 /* `value` is chosen, and names this node in this epoch. Nothing is held before a majority has granted. */
 void lease_begin(struct lease *lease, const struct register_value *value, uint64_t session, int64_t duration);
-/* A value of the same epoch, perhaps with other voters, is going to be sent for acceptance. */
+/* Whether a value of the same epoch, perhaps with other voters, may be sent for acceptance: its list is guarded, and no third
+ * one. */
+bool lease_may_propose(const struct lease *lease, const struct register_value *value);
+/* It is going to be sent now; it may be. */
 void lease_proposed(struct lease *lease, const struct register_value *value);
+/* Whether it is unknown which of two lists of voters is the chosen one. */
+bool lease_unsettled(const struct lease *lease);
 /* A value of the same epoch is chosen; grants of those who stay count on. */
 void lease_voters(struct lease *lease, const struct register_value *value);
 /* That voter has granted the renewal that was sent at `sent`. */
@@ -44,7 +49,7 @@ void lease_granted(struct lease *lease, const char *voter, const uint8_t id[16],
 int64_t lease_until(const struct lease *lease);
 /* Whether it lasts. The first time that it has run out ends it. */
 bool lease_holds(struct lease *lease, int64_t now);
-/* Whether the list that is known to be chosen has granted all that was reached, and it lasts. */
+/* Whether a majority of the list that is known to be chosen has granted all that was reached, and it lasts. */
 bool lease_backed(const struct lease *lease, int64_t now);
 void lease_give_up(struct lease *lease);
 

@@ -94,7 +94,8 @@ void voter_accept(struct voter *voter, const char *from, struct ballot ballot, c
     if (other_holder) /* its own word, before which it has stopped acknowledging */
         voter->grant.node[0] = '\0';
     /* Made a voter by this value, for the first time or again: others of the list before may have granted the lease, and it
-     * must not make a majority with those that have not. */
+     * must not make a majority with those that have not. Who misses the accept keeps no silence, so the holder does not count
+     * on it (lease.h). */
     if (!was_voter && register_voter_of(value, voter->name, voter->state.id) >= 0)
         voter->quiet_until = now + voter->lease + voter->margin;
     answer_with(voter, VOTER_YES, answer);

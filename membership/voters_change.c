@@ -20,6 +20,7 @@ struct proposal {
     unsigned refused;   /* set of seats whose voter is held up by somebody's lease, or may be */
     bool sent;          /* `next`, for acceptance: it may become the value at any time */
     bool refused_all;   /* the last attempt ended because of `refused` */
+    bool unguarded;     /* the last attempt met a list that is not guarded (lease.h) */
 };
 
 int64_t voters_patience(const struct voters *v) {
@@ -159,11 +160,13 @@ static bool is_wanted(const struct register_value *value, const struct register_
     return same_value(value, &wanted);
 }
 
-/* One ballot. 0 or -ESTALE: the value of that version is chosen, and known; -EAGAIN: another ballot is needed; -ETIMEDOUT. */
+/* One ballot. 0 or -ESTALE: the value of that version is chosen, and known; -EAGAIN: another ballot is needed, or another moment;
+ * -ETIMEDOUT. */
 static int attempt(struct proposal *p, const struct register_value *expected, const struct register_value *next, bool lists,
                    int64_t deadline) {
     struct voters *v = p->v;
     struct change *change = &p->change;
+    p->unguarded = false;
     if (!ask(p, ASK_PREPARE, deadline))
         return -ETIMEDOUT;
     note_known(p);
@@ -174,8 +177,10 @@ static int attempt(struct proposal *p, const struct register_value *expected, co
         return rc;
     voters_note(v, &change->known, false);
     bool own = is_wanted(&change->next, next, lists);
+    p->unguarded = !holding_before_accept(v, &change->next, !own);
+    if (p->unguarded)
+        return -EAGAIN;
     p->sent = p->sent || own;
-    holding_before_accept(v, &change->next, !own);
     unsigned to = seats_asked(p);
     if (!ask(p, ASK_ACCEPT, deadline))
         return -ETIMEDOUT;
@@ -237,7 +242,7 @@ static int run(struct proposal *p, struct register_value *known, struct register
         return rc;
     if (p->sent)
         return -EINPROGRESS;
-    return v->stopping ? -ESHUTDOWN : p->refused_all ? -EBUSY : -ENOTCONN;
+    return v->stopping ? -ESHUTDOWN : p->unguarded ? -EAGAIN : p->refused_all ? -EBUSY : -ENOTCONN;
 }
 
 /* Turn by turn. */

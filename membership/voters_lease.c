@@ -58,23 +58,26 @@ static bool names_this_lease(const struct voters *v, const struct register_value
     return value->epoch == v->holding.lease.epoch && strcmp(value->primary, v->self->name) == 0;
 }
 
-void holding_before_accept(struct voters *v, const struct register_value *value, bool foreign) {
+bool holding_before_accept(struct voters *v, const struct register_value *value, bool foreign) {
     struct holding *holding = &v->holding;
     bool own_known = v->known.version > 0 && strcmp(v->known.primary, v->self->name) == 0;
     if (own_known && (value->epoch != v->known.epoch || strcmp(value->primary, v->self->name) != 0))
         holding->barred = MAX(holding->barred, v->known.epoch);
     if (!holding->asked)
-        return;
+        return true;
     if (!names_this_lease(v, value)) {
         if (foreign)
             lose(v);
         else
             end(v);
-    } else {
-        lease_proposed(&holding->lease, value);
-        if (holding->lease.proposed_version)
-            holding->next_renewal = 0; /* from the new one as well, at once */
+        return true;
     }
+    if (!lease_may_propose(&holding->lease, value))
+        return false;
+    lease_proposed(&holding->lease, value);
+    if (lease_unsettled(&holding->lease))
+        holding->next_renewal = 0; /* from the new one as well, at once */
+    return true;
 }
 
 void holding_follow(struct voters *v) {

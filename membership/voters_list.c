@@ -93,6 +93,8 @@ static int edit_list(struct voters *v, enum voters_edit edit, const char *name, 
         return refuse(-ENOSPC, why, why_room, "there are %u voters already, and cannot be more", REGISTER_VOTERS_MAX);
     if (edit == VOTERS_REMOVE && next->voter_count == 1)
         return refuse(-EINVAL, why, why_room, "%s is the only voter", name);
+    if (edit == VOTERS_REPLACE && next->voter_count == 1)
+        return refuse(-EINVAL, why, why_room, "%s is the only voter; add another one, then remove it", name);
     if (edit == VOTERS_REMOVE) {
         memmove(&next->voters[place], &next->voters[place + 1], (next->voter_count - (unsigned)place - 1) * sizeof next->voters[0]);
         memset(&next->voters[--next->voter_count], 0, sizeof next->voters[0]);
@@ -113,6 +115,8 @@ static int edit_list(struct voters *v, enum voters_edit edit, const char *name, 
     return 0;
 }
 
+#define UNGUARDED "too few of the voters that stay grant the lease as far as it has been counted on; see baton status, and try again"
+
 /* A majority of the new list has to grant the lease, or it is lost by the change. `name` has just answered. */
 static int would_hold(const struct voters *v, const struct register_value *next, const char *name, int64_t now, char *why,
                       size_t why_room) {
@@ -127,6 +131,15 @@ static int would_hold(const struct voters *v, const struct register_value *next,
     }
     return grant > next->voter_count / 2 ? 0 : refuse(-EAGAIN, why, why_room, "of the %u voters that there would be only %u answer; "
                                                       "the volume would stop", next->voter_count, grant);
+}
+
+/* The next renewals bring it about, if those that stay grant them. */
+static int wait_for_guards(struct voters *v, const struct register_value *next, int64_t deadline, char *why, size_t why_room) {
+    while (v->holding.asked && !lease_may_propose(&v->holding.lease, next) && voters_wait(v, deadline))
+        ;
+    if (!v->holding.asked)
+        return refuse(-EPERM, why, why_room, "this node has lost the lease; the primary changes the list of voters");
+    return lease_may_propose(&v->holding.lease, next) ? 0 : refuse(-EAGAIN, why, why_room, UNGUARDED);
 }
 
 static int prepare_edit(struct voters *v, struct register_value *expected, enum voters_edit edit, const char *name, bool even,
@@ -150,7 +163,26 @@ static int prepare_edit(struct voters *v, struct register_value *expected, enum 
     if (next->voter_count % 2 == 0 && !even && edit != VOTERS_REPLACE)
         return refuse(-EINVAL, why, why_room, "%u voters would bear no more failures than %u, and there would be more that can "
                       "fail; say --even if another change follows", next->voter_count, next->voter_count - 1);
-    return would_hold(v, next, name, clock_boot(), why, why_room);
+    rc = would_hold(v, next, name, clock_boot(), why, why_room);
+    return rc ? rc : wait_for_guards(v, next, deadline, why, why_room);
+}
+
+/* An earlier list may be chosen still: a value that changes nothing settles that, or completes it. */
+static int settle(struct voters *v, struct register_value *expected, char *why, size_t why_room) {
+    voters_lock(v);
+    struct register_value known = v->known, next = known;
+    bool unsettled = v->holding.asked && lease_unsettled(&v->holding.lease);
+    voters_unlock(v);
+    if (!unsettled)
+        return 0;
+    next.version++;
+    int rc = voters_propose(v, &known, &next, false);
+    if (rc && rc != -ESTALE)
+        return refuse(rc, why, why_room, "it is not known yet whether the last change of the list was made: %s", strerror(-rc));
+    voters_lock(v);
+    *expected = v->known; /* of either list */
+    voters_unlock(v);
+    return refuse(-ESTALE, why, why_room, "the last change of the list is settled now; try again");
 }
 
 int voters_edit(struct reg *reg, struct register_value *expected, enum voters_edit edit, const char *name, bool even, char *why,
@@ -158,19 +190,26 @@ int voters_edit(struct reg *reg, struct register_value *expected, enum voters_ed
     struct voters *v = (struct voters *)reg;
     struct register_value next;
     voters_enter(v);
-    bool busy = v->editing;
+    if (v->editing) {
+        voters_leave(v);
+        return refuse(-EBUSY, why, why_room, "the list of voters is being changed already");
+    }
     v->editing = true;
-    int rc = busy ? refuse(-EBUSY, why, why_room, "the list of voters is being changed already")
-                  : prepare_edit(v, expected, edit, name, even, &next, why, why_room);
-    voters_leave(v);
-    if (busy)
-        return rc;
+    voters_unlock(v);
+    int rc = settle(v, expected, why, why_room);
+    if (rc == 0) {
+        voters_lock(v);
+        rc = prepare_edit(v, expected, edit, name, even, &next, why, why_room);
+        voters_unlock(v);
+    }
     if (rc == 0) {
         rc = voters_propose(v, expected, &next, true);
         if (rc == 0)
             *expected = next;
         else if (rc == -ESTALE)
             refuse(rc, why, why_room, "the register has changed meanwhile; try again");
+        else if (rc == -EAGAIN)
+            refuse(rc, why, why_room, UNGUARDED);
         else
             refuse(rc, why, why_room, rc == -EINPROGRESS ? "not enough voters have answered in time; the list may have changed or "
                                                            "not: see baton status"
@@ -178,6 +217,6 @@ int voters_edit(struct reg *reg, struct register_value *expected, enum voters_ed
     }
     voters_lock(v);
     v->editing = false;
-    voters_unlock(v);
+    voters_leave(v);
     return rc;
 }

@@ -155,15 +155,17 @@ void *voters_dial(const struct config *config, const struct node_config *self, c
 
 /* ---- voters_change.c ---- */
 
-/* As register_engine's change(); `lists`: next has its own list of voters. No lock held. */
+/* As register_engine's change(); `lists`: next has its own list of voters, and -EAGAIN: that was never guarded (lease.h). No
+ * lock held. */
 int voters_propose(struct voters *v, struct register_value *expected, const struct register_value *next, bool lists);
 int64_t voters_patience(const struct voters *v); /* of a change, ns */
 
 /* ---- voters_lease.c ---- lock held, but where it says otherwise */
 
 void holding_init(struct voters *v);
-/* Before an accept of that value is sent. `foreign`: it is not what the caller wanted. */
-void holding_before_accept(struct voters *v, const struct register_value *value, bool foreign);
+/* Before an accept of that value is sent. `foreign`: it is not what the caller wanted. False: its list is not guarded (yet), so
+ * it must not be sent (lease.h). */
+bool holding_before_accept(struct voters *v, const struct register_value *value, bool foreign);
 /* `known` has changed. */
 void holding_follow(struct voters *v);
 /* That renewal is sent now, and what voters are asked for by it. */

@@ -69,9 +69,10 @@ static struct world {
     struct seat seats[VOTERS];
     bool mended;
     unsigned loss; /* percent of letters */
+    uint8_t cut[NODES][VOTERS]; /* bits of types that are lost between these two, one way or the other */
     uint64_t newest; /* version that is known to be chosen */
     epoch_t acknowledged; /* the newest epoch in which something was */
-    unsigned leases, handovers, replaced, completed;
+    unsigned leases, handovers, replaced, completed, unguarded;
     const char *broken;
 } *w;
 static struct register_value *chosen; /* by version */
@@ -93,7 +94,8 @@ static int64_t seat_clock(const struct seat *seat) {
 }
 
 static void post(const struct letter *letter) {
-    unsigned copies = w->mended ? 1 : chance(w->loss) ? 0 : chance(5) ? 2 : 1;
+    bool lost = (w->cut[letter->node][letter->voter] & 1u << letter->type) != 0 || chance(w->loss);
+    unsigned copies = w->mended ? 1 : lost ? 0 : chance(5) ? 2 : 1;
     for (; copies && w->letter_count < LETTERS; copies--) {
         struct letter *posted = &w->letters[w->letter_count++];
         *posted = *letter;
@@ -185,10 +187,15 @@ static void propose(struct node *node) {
         next = node->change.present; /* not what was expected: it may be half done */
         w->completed++;
     }
-    if (strcmp(next.primary, node->name) != 0 || next.epoch != node->lease.epoch)
+    if (strcmp(next.primary, node->name) != 0 || next.epoch != node->lease.epoch) {
         lease_give_up(&node->lease);
-    else
+    } else if (!lease_may_propose(&node->lease, &next)) {
+        w->unguarded++;
+        node->purpose = NOTHING;
+        return;
+    } else {
         lease_proposed(&node->lease, &next);
+    }
     change_next(&node->change, &next);
 }
 
@@ -249,10 +256,17 @@ static void go_on(struct node *node) {
 }
 
 static void renew(struct node *node, enum letter_type type) {
-    for (unsigned i = 0; i < node->known.voter_count; i++) {
-        struct letter letter = {.type = type, .node = (unsigned)(node - w->nodes), .voter = (unsigned)seat_named(node->known.voters[i].name),
-                                .life = node->life, .epoch = node->lease.epoch, .session = node->lease.session, .sent = node_clock(node)};
-        post(&letter);
+    const struct lease *lease = &node->lease;
+    unsigned to = 0; /* set of seats */
+    for (unsigned i = 0; i < node->known.voter_count; i++)
+        to |= 1u << seat_named(node->known.voters[i].name);
+    for (unsigned i = 0; lease_unsettled(lease) && i < lease->proposed.count; i++)
+        to |= 1u << seat_named(lease->proposed.voters[i].name);
+    for (unsigned i = 0; i < VOTERS; i++) {
+        struct letter letter = {.type = type, .node = (unsigned)(node - w->nodes), .voter = i, .life = node->life,
+                                .epoch = lease->epoch, .session = lease->session, .sent = node_clock(node)};
+        if (to & 1u << i)
+            post(&letter);
     }
 }
 
@@ -386,7 +400,7 @@ static bool noted_by_a_majority(const struct seat *seat) {
 static void faults(void) {
     struct node *node = &w->nodes[pick(NODES)];
     struct seat *seat = &w->seats[pick(VOTERS)];
-    switch (pick(6)) {
+    switch (pick(8)) {
     case 0:
         node->up = !node->up;
         if (node->up)
@@ -419,6 +433,12 @@ static void faults(void) {
             seat->disk.id[i] = (uint8_t)pick(256);
         seat->lost = true;
         voter_start(&seat->voter, seat->name, &seat->disk, LEASE, MARGIN, seat_clock(seat));
+        break;
+    }
+    case 5:
+    case 6: {
+        const uint8_t cuts[] = {0, 0, 1u << RENEW, 1u << ACCEPT, 1u << RENEW | 1u << ACCEPT, (uint8_t)pick(1u << (LEARN + 1))};
+        w->cut[pick(NODES)][pick(VOTERS)] = cuts[pick(sizeof cuts)];
         break;
     }
     default:
@@ -497,7 +517,7 @@ static void run(int64_t until, bool with_faults) {
 }
 
 static void random_schedules(uint64_t seed, unsigned schedules) {
-    unsigned leases = 0, handovers = 0, replaced = 0, completed = 0, stuck = 0;
+    unsigned leases = 0, handovers = 0, replaced = 0, completed = 0, unguarded = 0;
     const char *broken = NULL;
     uint64_t where = 0;
     for (unsigned i = 0; i < schedules && !broken; i++) {
@@ -507,14 +527,13 @@ static void random_schedules(uint64_t seed, unsigned schedules) {
         run(w->now + 15000 * MS, false);
         where = seed + i;
         broken = w->broken;
-        if (!broken && !leased()) {
-            stuck++;
+        if (!broken && !leased())
             broken = "nobody has the lease in the end";
-        }
         leases += w->leases;
         handovers += w->handovers;
         replaced += w->replaced;
         completed += w->completed;
+        unguarded += w->unguarded;
     }
     ok(!broken, "%u schedules from seed %llu on%s%s", schedules, (unsigned long long)seed, broken ? ": " : "", broken ? broken : "");
     if (broken)
@@ -523,6 +542,7 @@ static void random_schedules(uint64_t seed, unsigned schedules) {
     ok(handovers > schedules / 10, "and handed over (%u)", handovers);
     ok(replaced > schedules / 2, "voters were replaced (%u)", replaced);
     ok(completed > 0, "half-done values were completed (%u)", completed);
+    ok(unguarded > 0, "and lists that are not guarded were not sent (%u)", unguarded);
 }
 
 /* ---- Histories that had broken it ------------------------------------------------------------------------------------ */
@@ -622,28 +642,254 @@ static void grant(struct lease *lease, const char *voters, int64_t sent) {
 /* The new list may be chosen, and a majority of it found free, before the holder hears of it. */
 static void lease_between_two_lists(void) {
     struct lease lease;
-    struct register_value old = value_with(1, 1, "a", "abw"), new = value_with(2, 1, "a", "bwx"), five = value_with(3, 1, "a", "bwxyz");
+    struct register_value old = value_with(1, 1, "a", "abw"), new = value_with(2, 1, "a", "bwx"), four = value_with(3, 1, "a", "bwxy"),
+                          other = value_with(2, 1, "a", "awy"), same = value_with(2, 1, "a", "abw");
     lease_begin(&lease, &old, 7, LEASE);
     grant(&lease, "ab", 100);
     is_int(100 + LEASE, lease_until(&lease), "a majority has granted it");
     ok(lease_backed(&lease, 200), "so the list may change");
+    ok(!lease_may_propose(&lease, &new), "not to one of which one voter of three guards it");
+    grant(&lease, "w", 99);
+    ok(!lease_may_propose(&lease, &new), "nor when the second has granted less than was reached");
+    grant(&lease, "w", 100);
+    ok(lease_may_propose(&lease, &new), "but when two of three have granted all of it");
     lease_proposed(&lease, &new);
     is_int(100 + LEASE, lease_until(&lease), "what was reached stays");
+    grant(&lease, "aw", 150);
+    grant(&lease, "b", 120);
+    is_int(120 + LEASE, lease_until(&lease), "more is what majorities of both lists have granted");
     grant(&lease, "ab", 200);
-    is_int(100 + LEASE, lease_until(&lease), "a majority of the old list alone adds nothing while another one may be chosen");
+    is_int(150 + LEASE, lease_until(&lease), "one of the old list alone adds nothing while another one may be chosen");
     grant(&lease, "x", 200);
     is_int(200 + LEASE, lease_until(&lease), "one of the new one does, together with it");
     grant(&lease, "wx", 300);
     is_int(200 + LEASE, lease_until(&lease), "but not alone");
+    /* The new list may have been left with some voters, and be completed by another node that nobody holds up for a moment. */
+    ok(lease_unsettled(&lease) && !lease_may_propose(&lease, &other), "a third list waits until that is known");
+    ok(lease_may_propose(&lease, &new) && lease_may_propose(&lease, &same), "either of these two does not");
     lease_voters(&lease, &new);
     is_int(300 + LEASE, lease_until(&lease), "until it is chosen");
-    lease_proposed(&lease, &five);
-    lease_voters(&lease, &five);
+    ok(!lease_unsettled(&lease) && lease_may_propose(&lease, &four), "then another one may follow: two of four keep the others from a majority");
+    lease_proposed(&lease, &four);
+    lease_voters(&lease, &four);
     is_int(300 + LEASE, lease_until(&lease), "a longer list takes nothing away");
     ok(!lease_backed(&lease, 400), "but the next one has to wait");
-    grant(&lease, "z", 400);
+    grant(&lease, "y", 400);
     ok(lease_backed(&lease, 500) && lease_until(&lease) == 300 + LEASE, "until a majority of this one has granted as much");
     ok(lease_holds(&lease, 299 + LEASE) && !lease_holds(&lease, 300 + LEASE) && lease_until(&lease) == INT64_MIN, "it ends for ever");
+}
+
+/* The list that was proposed is not the one that is chosen; and lists of one and two. */
+static void lease_of_few(void) {
+    struct lease lease;
+    struct register_value one = value_with(1, 1, "a", "a"), another = value_with(2, 1, "a", "x"), two = value_with(2, 1, "a", "ax"),
+                          kept = value_with(2, 1, "a", "a"), gone = value_with(3, 1, "a", "x");
+    lease_begin(&lease, &one, 7, LEASE);
+    grant(&lease, "a", 100);
+    ok(!lease_may_propose(&lease, &another), "the only voter is not replaced");
+    lease_proposed(&lease, &two);
+    lease_voters(&lease, &kept);
+    ok(!lease_unsettled(&lease), "another value of the same version settles that a list was not chosen");
+    two.version = 3;
+    gone.version = 4;
+    lease_proposed(&lease, &two);
+    lease_voters(&lease, &two);
+    ok(!lease_may_propose(&lease, &gone), "who was added has to grant");
+    grant(&lease, "x", 100);
+    ok(lease_may_propose(&lease, &gone), "before the other one can go");
+}
+
+/* ---- Two holders ----------------------------------------------------------------------------------------------------- */
+
+static struct voter cast[5];
+#define CAST "abwxy"
+
+static struct voter *voter_of(char name) {
+    return &cast[strchr(CAST, name) - CAST];
+}
+
+/* Asks those in `reach`, until no more of them is asked. */
+static void ask_voters(struct change *change, const char *from, const char *reach, int64_t now) {
+    bool to_accept = change->state == CHANGE_ACCEPT;
+    const struct register_voter *listed;
+    struct voter_answer answer;
+    enum change_state before = change->state;
+    for (unsigned i = 0; change->state == before && (listed = change_voter(change, i)) != NULL; i++) {
+        if (!strchr(reach, listed->name[0]))
+            continue;
+        if (to_accept)
+            voter_accept(voter_of(listed->name[0]), from, change->ballot, &change->next, &change->known, now, &answer);
+        else
+            voter_prepare(voter_of(listed->name[0]), from, change->ballot, change->birth, now, &answer);
+        change_answer(change, listed->name, &answer, to_accept);
+    }
+}
+
+/* Grants of those for the lease. */
+static void renew_by(struct lease *lease, const char *holder, const char *voters, int64_t now) {
+    for (; *voters; voters++) {
+        struct voter_answer answer;
+        char name[2] = {*voters};
+        voter_renew(voter_of(*voters), holder, lease->epoch, lease->session, now, &answer);
+        if (answer.verdict == VOTER_YES)
+            lease_granted(lease, name, answer.id, now);
+    }
+}
+
+/* Becomes primary with those voters, if they let it, knowing that value; what is half done is completed first. */
+static bool rise(struct lease *lease, const char *node, const struct register_value *known, const char *reach, int64_t now) {
+    static uint64_t ballots = 100;
+    struct change change;
+    change_begin(&change, known, (struct ballot){ballots += 10, 0}, 2);
+    for (unsigned tries = 0; tries < 5; tries++) {
+        ask_voters(&change, node, reach, now);
+        if (change.state == CHANGE_READ) {
+            struct register_value next = change.present;
+            bool done = change.present.version == change.known.version;
+            next.version++;
+            next.epoch = EPOCH_MAKE(EPOCH_COUNTER(next.epoch) + 1, node[0]);
+            snprintf(next.primary, sizeof next.primary, "%s", node);
+            change_next(&change, done ? &next : NULL);
+            ask_voters(&change, node, reach, now);
+            if (change.state == CHANGE_CHOSEN && done) {
+                lease_begin(lease, &change.next, 1, LEASE);
+                renew_by(lease, node, reach, now);
+                return lease_holds(lease, now);
+            }
+        }
+        if (change.state != CHANGE_CHOSEN && change.state != CHANGE_ANEW)
+            return false;
+        change_again(&change);
+    }
+    return false;
+}
+
+/* The third version is chosen, among a, b and w; x has been a voter before, or never. */
+static void begin_cast(struct register_value *first, bool was_voter, int64_t now) {
+    struct voter_answer answer;
+    struct register_value none = {.version = 0}, long_ago = value_with(1, 1, "a", "abx");
+    *first = value_with(3, 1, "a", "abw");
+    for (unsigned i = 0; i < sizeof cast / sizeof *cast; i++)
+        begin_voter(&cast[i], CAST[i], now);
+    for (const char *at = "abx"; was_voter && *at; at++)
+        voter_accept(voter_of(*at), "a", (struct ballot){1, 1}, &long_ago, &none, now, &answer);
+    for (const char *at = "abw"; *at; at++)
+        voter_accept(voter_of(*at), "a", (struct ballot){3, 1}, first, &none, now, &answer);
+}
+
+static bool accepted_by(const char *voters, const struct register_value *value, const struct register_value *known, int64_t now) {
+    struct voter_answer answer;
+    unsigned own = 0, before = 0;
+    for (; *voters; voters++) {
+        struct voter *voter = voter_of(*voters);
+        voter_accept(voter, "a", (struct ballot){4, 1}, value, known, now, &answer);
+        own += register_voter_of(value, voter->name, voter->state.id) >= 0;
+        before += register_voter_of(known, voter->name, voter->state.id) >= 0;
+    }
+    return own > value->voter_count / 2 && before > known->voter_count / 2;
+}
+
+/* a's lease is granted by itself and w, whom x replaces, and x misses that. b misses the renewals: it and x are a majority of the
+ * new list, and hold nobody up. */
+static void replaced_by_one_that_hears_nothing(void) {
+    for (unsigned was_voter = 0; was_voter < 2; was_voter++) {
+        struct lease a, b;
+        struct register_value first, second = value_with(4, 1, "a", "abx");
+        int64_t now = 100 * LEASE;
+        begin_cast(&first, was_voter, 0);
+        lease_begin(&a, &first, 1, LEASE);
+        renew_by(&a, "a", "aw", now);
+        ok(lease_holds(&a, now) && !lease_may_propose(&a, &second), "a list of which one in three guards the lease is not proposed");
+        accepted_by("ab", &second, &first, now);
+        ok(rise(&b, "b", &second, "bx", now + 10), "for if it were, another one would get in by those that hold nobody up");
+    }
+}
+
+/* x's list was left with w and x, and y's with y. Another node completes x's, with voters that are free one after the other,
+ * while a and w, who are no majority of it, grant the lease. */
+static void third_list_while_one_is_half_done(void) {
+    struct lease a, b;
+    struct change change;
+    struct voter_answer answer;
+    struct register_value first, second = value_with(4, 1, "a", "abx"), third = value_with(4, 1, "a", "awy");
+    begin_cast(&first, false, -10 * LEASE);
+    lease_begin(&a, &first, 1, LEASE);
+    renew_by(&a, "a", "abw", 0);
+    lease_proposed(&a, &second);
+    accepted_by("wx", &second, &first, 0);
+    bool may = lease_may_propose(&a, &third);
+    ok(!may, "a third list is not proposed while the second may be chosen");
+    if (may)
+        lease_proposed(&a, &third);
+    voter_accept(voter_of('y'), "a", (struct ballot){5, 1}, &third, &first, 0, &answer);
+    renew_by(&a, "a", "aw", LEASE * 9 / 10);
+    change_begin(&change, &first, (struct ballot){50, 0}, 2);
+    ask_voters(&change, "b", "b", LEASE * 115 / 100);
+    renew_by(&a, "a", "aby", LEASE * 12 / 10);
+    ask_voters(&change, "b", "wx", LEASE * 205 / 100);
+    is_int(CHANGE_READ, change.state, "another node reads what was left half done");
+    change_next(&change, NULL);
+    ask_voters(&change, "b", "wx", LEASE * 205 / 100);
+    renew_by(&a, "a", "aw", LEASE * 21 / 10);
+    ask_voters(&change, "b", "b", LEASE * 235 / 100);
+    is_int(CHANGE_CHOSEN, change.state, "and completes it");
+    renew_by(&a, "a", "aw", LEASE * 30 / 10);
+    ok(rise(&b, "b", &change.next, "bx", LEASE * 32 / 10), "which lets it in, when x is silent no more");
+    ok(lease_until(&a) < LEASE * 32 / 10, "the lease had ended, though the holder has not heard of that");
+}
+
+static const char *subset(unsigned of, const char *voters, char text[8]) {
+    unsigned length = 0;
+    for (; *voters; voters++, of >>= 1)
+        if (of & 1)
+            text[length++] = *voters;
+    text[length] = '\0';
+    return text;
+}
+
+/* All of these: who has granted, how the list changes, who accepts that, whether the holder hears of it and renews by whom,
+ * what the challenger knows and whom it reaches. */
+static void changed_while_held(void) {
+    static const char *const lists[] = {"abx", "axw", "xbw", "abwx", "ab", "aw", "bw"};
+    unsigned refused = 0, proposed = 0, second_holders = 0, successors = 0, runs = 0;
+    for (unsigned list = 0; list < sizeof lists / sizeof *lists; list++)
+        for (unsigned way = 0; way < 1u << 17; way++) {
+            unsigned grants = way & 7, accepts = way >> 3 & 15, heard = way >> 7 & 1, again = way >> 8 & 15, reach = way >> 12 & 15,
+                     knows = way >> 16 & 1, was_voter = (way ^ way >> 4 ^ way >> 8) & 1;
+            struct lease a, b;
+            struct register_value first, second = value_with(4, 1, "a", lists[list]);
+            char text[8];
+            int64_t now = 100 * LEASE;
+            begin_cast(&first, was_voter, 0);
+            lease_begin(&a, &first, 1, LEASE);
+            renew_by(&a, "a", subset(grants, "abw", text), now);
+            if (!lease_holds(&a, now))
+                continue;
+            now += LEASE / 2;
+            bool may = lease_may_propose(&a, &second);
+            refused += !may;
+            proposed += may;
+            if (!may)
+                continue;
+            lease_proposed(&a, &second);
+            bool chosen_now = accepted_by(subset(accepts, "abwx", text), &second, &first, now);
+            if (chosen_now && heard)
+                lease_voters(&a, &second);
+            renew_by(&a, "a", subset(again, "abwx", text), now + 1);
+            runs++;
+            int64_t until = lease_until(&a);
+            for (int64_t at = now + 2; at < until && second_holders == 0; at += LEASE / 4)
+                second_holders += rise(&b, "b", chosen_now && knows ? &second : &first, subset(reach, "abwx", text), at);
+            if (second_holders == 1)
+                diag("list %s, way %x", lists[list], way);
+            if (second_holders)
+                goto out;
+            successors += rise(&b, "b", chosen_now && knows ? &second : &first, subset(reach, "abwx", text), now + 5 * LEASE);
+        }
+out:
+    ok(second_holders == 0, "in %u histories of a list that changes nobody gets in while the lease is held", runs);
+    ok(successors > runs / 8, "after it, others do (%u)", successors);
+    ok(refused > 0 && proposed > 0, "some lists were proposed (%u), some were not (%u)", proposed, refused);
 }
 
 static void promise(struct change *change, char voter, const struct register_value *accepted, struct ballot ballot,
@@ -692,7 +938,11 @@ int main(void) {
     voter_that_missed_the_successor();
     voter_that_was_away();
     lease_between_two_lists();
+    lease_of_few();
     half_done_back_to_an_old_list();
+    replaced_by_one_that_hears_nothing();
+    third_list_while_one_is_half_done();
+    changed_while_held();
     known_list_is_gone();
     w = calloc(1, sizeof *w);
     chosen = calloc(VERSIONS, sizeof *chosen);

@@ -271,6 +271,57 @@ static void three_five_three(void) {
     rig_end(rig, D);
 }
 
+/* The witness, which has granted the lease together with a, is to be replaced; b would be left, and has not granted it: with the
+ * new witness, which may not hear that it votes, it could let another one in. */
+static void replaced_while_another_does_not_grant(void) {
+    struct contract_node a, b;
+    char why[300];
+    int rc = 0;
+    open_two(&a, &b, 30000); /* renewed every 7.5 s */
+    rig_types(rig, B, BIT(ASK_RENEW), 0);
+    if (!node_rises(&a))
+        return;
+    rig_lose_disk(rig, RIG_WITNESS);
+    is_int(-EAGAIN, edit(&a, VOTERS_REPLACE, "witness", false, why), "not enough of those that stay grant the lease (%s)", why);
+    is_int(0, rig_state(rig, RIG_WITNESS).value.version, "so nothing was sent to the new one");
+    ok(node_holds(&a), "the lease goes on");
+    rig_types(rig, B, 0, 0);
+    ok(WITHIN(60, (rc = edit(&a, VOTERS_REPLACE, "witness", false, why)) != -EAGAIN) && rc == 0, "when they do, the list changes (%s)", why);
+    ok(node_holds(&a) && atomic_load(&a.lost) == 0, "and the lease was never lost");
+    node_close(&a);
+    node_close(&b);
+}
+
+static void list_left_half_done(void) {
+    struct contract_node a, b;
+    char why[300];
+    open_two(&a, &b, LONG_LEASE);
+    if (!node_rises(&a))
+        return;
+    node_close(&a);
+    node_close(&b);
+    rig->config.node_count = 3; /* c has been set up meanwhile */
+    rig_start(rig, C);
+    node_open(&a, &contract, A);
+    if (!node_rises(&a))
+        return;
+    rig_types(rig, A, BIT(ASK_ACCEPT), 0);
+    rig_types(rig, B, BIT(ASK_ACCEPT), 0);
+    is_int(-EINPROGRESS, edit(&a, VOTERS_REMOVE, "witness", true, why), "one voter has accepted a list (%s)", why);
+    rig_types(rig, A, 0, 0);
+    rig_types(rig, B, 0, 0);
+    uint64_t version = a.value.version;
+    is_int(-ESTALE, a.lease->edit(a.reg, &a.value, VOTERS_ADD, "c", true, why, sizeof why), "before another one is proposed (%s)", why);
+    ok(a.value.version == version + 1 && strcmp(a.value.primary, "a") == 0, "it is settled");
+    unsigned voters = a.value.voter_count;
+    why[0] = '\0';
+    is_int(0, a.lease->edit(a.reg, &a.value, VOTERS_ADD, "c", true, why, sizeof why), "then the other one follows (%s)", why);
+    is_int(voters + 1, a.value.voter_count, "with one voter more");
+    ok(node_holds(&a) && atomic_load(&a.lost) == 0, "the lease was never lost");
+    node_close(&a);
+    rig_end(rig, C);
+}
+
 /* ---- Values left half done, and outcomes that are unknown ------------------------------------------------------------ */
 
 struct held_seen { /* what the holder's lease says when a value that names another one comes in */
@@ -480,6 +531,8 @@ int main(void) {
     cut_from_the_majority();
     disk_lost_and_let_in_again();
     three_five_three();
+    replaced_while_another_does_not_grant();
+    list_left_half_done();
     handover_with_unknown_outcome(true);
     handover_with_unknown_outcome(false);
     one_misses_a_handover();
