@@ -76,8 +76,9 @@ ok "voters: the model builds" build voters voters || bail "no checker"
 search voters "voters: all states of the register" LEASES=0
 search voters "voters: all states with leases, two ballots, node 0 has the first" BALLOTS=2 FIRST=0
 search voters "voters: all states with leases, two ballots, node 1 has the first" BALLOTS=2 FIRST=1
-register_rules=(NO_LIST_IN_THE_VALUE NO_MAJORITY_OF_THE_NEXT_LIST)
-lease_rules=(NO_MAJORITY_OF_THE_OLD_LIST NO_OTHER_VOTER_AFTER_A_LOSS NO_LEASE_BY_THE_NEXT_LIST NO_CHOSEN_LIST_TO_BEGIN_WITH)
+register_rules=(NO_LIST_IN_THE_VALUE NO_MAJORITY_OF_THE_NEXT_LIST NO_CHOSEN_LIST_TO_BEGIN_WITH)
+lease_rules=(NO_MAJORITY_OF_THE_OLD_LIST NO_OTHER_VOTER_AFTER_A_LOSS NO_LEASE_BY_THE_NEXT_LIST NO_GUARD_OF_THE_NEXT_LIST
+    NO_LEASE_BY_BOTH_LISTS)
 check_rules voters LEASES=0 -- "${register_rules[@]}"
 check_rules voters BALLOTS=2 -- "${lease_rules[@]}"
 

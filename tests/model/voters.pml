@@ -1,19 +1,25 @@
 /* Voters that are replaced while a lease is held: the list of voters is part of the value, and changes with it.
  *
- * Code: membership/change.c (take_promise is note_promise and look_at_promises, is_chosen is note_acceptance), voter.c,
- * lease.c (serves, learn: lease_voters). How the register works with a list that does not change, and the lease, is
+ * Code: membership/change.c (take_promise is note_promise and look_at_promises, take_accept is note_acceptance), voter.c,
+ * lease.c (serves: count; may_replace: lease_may_propose; learns: lease_voters). How the register works with a list that does not change, and the lease, is
  * lease.pml; what that shows in more detail is left out here: silent voters, releases, handovers, sets.
  *
  * Size: two nodes, a list of three voters, and one that is in no list yet; BALLOTS ballots, in turns (FIRST). A voter
  * that has lost its disk is another one, which is in no list, and the old one answers no more: that is one that is slow
  * for ever, and so among all the others.
  *
- * Messages and time as in lease.pml. A node knows of any value that somebody has learned to be chosen, be it an old one.
+ * Messages and time as in lease.pml. A node knows of any value that is chosen, be it an old one, and before its proposer does:
+ * it may have looked. A voter that has just become one is not silent: it may not know that it is one. The list is changed by
+ * who holds the lease; without leases, by anybody.
+ *
+ * What a lease has reached stays, whatever the list (lease.c: until). It needs nothing here: a list is proposed when two of
+ * its three grant all of it, and these are two of the list before, too. So majorities of both grant for as long.
  *
  * Shown, in all states:
  * - never two who serve under a lease at one time;
  * - who serves has the newest epoch that is chosen;
  * - of two values that were chosen, one was made from the other, whatever list its proposer knew.
+ * Not found in this size: a third list that is proposed while a second one may be chosen (voter-test has that).
  */
 /* Rules that can be taken out, one at a time: pan reads the number from the environment, WITHOUT. */
 #define NO_LIST_IN_THE_VALUE 1           /* a proposer goes by the list that it knew, be it its config's (history 25) */
@@ -22,6 +28,8 @@
 #define NO_OTHER_VOTER_AFTER_A_LOSS 4    /* a voter that has lost its disk votes on */
 #define NO_LEASE_BY_THE_NEXT_LIST 5      /* the holder counts by the list of its epoch's start */
 #define NO_CHOSEN_LIST_TO_BEGIN_WITH 6   /* a proposer begins with a list that it has only met */
+#define NO_GUARD_OF_THE_NEXT_LIST 7      /* it proposes one of which too few grant what it has reached */
+#define NO_LEASE_BY_BOTH_LISTS 8         /* it counts by the old list alone until it knows that the next one is chosen */
 c_decl {
 \#include <stdbool.h>
 \#include <stdlib.h>
@@ -46,7 +54,7 @@ byte before[BALLOTS + 1];   /* the value that it was made from */
 byte version[BALLOTS + 1];
 byte needed[BALLOTS + 1];   /* bits: values of whose lists a majority has to accept in this ballot */
 byte done;                  /* bits: ballots whose value is chosen */
-byte told;                  /* bits: values that somebody has learned to be chosen */
+byte known;                 /* bits: values that are chosen */
 #define NONE 255
 
 /* ---- Voters ---- */
@@ -56,6 +64,7 @@ typedef voter_state {
     unsigned grant : 5;     /* epoch; 0: none */
     bit promise[2];         /* to node N's present ballot */
     bit counted[2];         /* node N counts its lease by a grant of this voter */
+    bit kept[2];            /* without a guard: what it had reached before its list changed it had by this voter */
     byte listed;            /* bits: values in whose lists it is */
     byte took;              /* bits: ballots in which it has accepted */
 };
@@ -72,13 +81,16 @@ bit has_read[2];            /* all these have promised: the value of that ballot
 bit open[2];                /* it waits for the outcome of its own newest ballot */
 byte begun[2];              /* the last epoch that it began */
 bit held[2];                /* it has not stopped in that epoch */
-byte under[2];              /* the value by whose list it counts its lease */
+byte under[2];              /* the value by whose list it counts its lease… */
+byte beside[2];             /* …and another one, of which it does not know whether it is chosen; NONE */
 
 hidden byte i, t, u, asker; /* scratch */
 
 #define free_for(v, n) (voter[v].grant == 0 || NODE(voter[v].grant) == n)
-#define counts(v, n) (voter[v].counted[n] && is_listed(v, under[n]))
-#define serves(n) (held[n] && counts(0, n) + counts(1, n) + counts(2, n) + counts(3, n) >= MAJORITY)
+#define counts(v, n, list) (voter[v].counted[n] && is_listed(v, list))
+#define grants(n, list) (counts(0, n, list) + counts(1, n, list) + counts(2, n, list) + counts(3, n, list) >= MAJORITY)
+#define keeps(n) (voter[0].kept[n] || voter[1].kept[n] || voter[2].kept[n] || voter[3].kept[n])
+#define serves(n) (held[n] && (keeps(n) || (grants(n, under[n]) && (beside[n] == NONE || grants(n, beside[n])))))
 #define is_newer(b, e) (((done >> (b)) & 1) && epoch[value[b]] > (e))
 #if BALLOTS == 4
 #define newer_is_chosen(e) (is_newer(1, e) || is_newer(2, e) || is_newer(3, e) || is_newer(4, e))
@@ -92,7 +104,7 @@ inline sort_voters() { /* which is which does not matter, only in what lists the
     c_code {
         for (int at = 0; at < VOTERS; at++) {
             struct voter_state *v = &now.voter[at];
-            if (v->grant && !(v->grant & 1 ? v->counted[1] : v->counted[0]))
+            if (v->grant && !(v->grant & 1 ? v->counted[1] || v->kept[1] : v->counted[0] || v->kept[0]))
                 v->grant = 0;
         }
         for (int rounds = 1; rounds < VOTERS; rounds++)
@@ -122,9 +134,14 @@ inline end_prepare(n) {
 inline forget_grants(n) {
     voter[0].counted[n] = 0; voter[1].counted[n] = 0; voter[2].counted[n] = 0; voter[3].counted[n] = 0
 }
+inline forget_kept(n) {
+    voter[0].kept[n] = 0; voter[1].kept[n] = 0; voter[2].kept[n] = 0; voter[3].kept[n] = 0
+}
 inline stop(n) {
     held[n] = 0;
     under[n] = 0;
+    beside[n] = NONE;
+    forget_kept(n);
     forget_grants(n)
 }
 #define PRESENT(n) value[met[n] - 1]
@@ -150,16 +167,16 @@ inline send_accept(n) {
     open[n] = 1;
     end_prepare(n)
 }
-inline begin_change(n, known) {
+inline begin_change(n, start) {
     end_prepare(n);
     used[n] = next_ballot(n);
     prepares[n] = used[n];
-    lists[n] = 1 << known;
+    lists[n] = 1 << start;
     open[n] = 0;
     sort_voters()
 }
-#define may_begin(n, known) (next_ballot(n) <= ballots && (((told >> (known)) & 1) || \
-    (without == NO_CHOSEN_LIST_TO_BEGIN_WITH && value[known] == known)))
+#define may_begin(n, start) (next_ballot(n) <= ballots && (((known >> (start)) & 1) || \
+    (without == NO_CHOSEN_LIST_TO_BEGIN_WITH && value[start] == start)))
 
 proctype node(byte n) {
 end:
@@ -181,14 +198,24 @@ end:
     :: d_step { open[n] && ((done >> used[n]) & 1) ->
            open[n] = 0;
            t = value[used[n]];
-           told = told | (1 << t);
            if
            :: leases && t == used[n] && NODE(epoch[t]) == n && epoch[t] > begun[n] ->
-               begun[n] = epoch[t]; held[n] = 1; under[n] = t; forget_grants(n)
-           :: held[n] && epoch[t] == begun[n] && without != NO_LEASE_BY_THE_NEXT_LIST ->
-               under[n] = t;
-               for (i : 0 .. VOTERS - 1) { voter[i].counted[n] = voter[i].counted[n] && is_listed(i, t) }
-               i = 0
+               begun[n] = epoch[t]; held[n] = 1; under[n] = t; beside[n] = NONE; forget_kept(n); forget_grants(n)
+           :: held[n] && epoch[t] == begun[n] ->
+               if
+               :: beside[n] != NONE && version[t] >= version[beside[n]] -> beside[n] = NONE
+               :: else
+               fi;
+               if
+               :: without != NO_LEASE_BY_THE_NEXT_LIST && version[t] > version[under[n]] ->
+                   under[n] = t;
+                   for (i : 0 .. VOTERS - 1) {
+                       voter[i].counted[n] = voter[i].counted[n] &&
+                           (is_listed(i, t) || (beside[n] != NONE && is_listed(i, beside[n])))
+                   }
+                   i = 0
+               :: else
+               fi
            :: else
            fi;
            t = 0;
@@ -267,8 +294,10 @@ inline take_accept(v, b) {
             if (now.needed[asker] >> list & 1 && accepts < MAJORITY)
                 chosen = false;
         }
-        if (chosen)
+        if (chosen) {
             now.done |= 1 << asker;
+            now.known |= 1 << now.value[asker];
+        }
     };
     asker = 0;
     if
@@ -279,8 +308,8 @@ inline take_accept(v, b) {
 }
 #define accept_arrives(v, b) (value[b] != NONE && !((voter[v].took >> b) & 1) && voter[v].promised <= b && \
     (voter[v].listed & (needed[b] | (1 << value[b]))) != 0 && free_for(v, OWNER(b)))
-#define may_renew(v, n) (held[n] && is_listed(v, under[n]) && voter[v].accepted != 0 && VALUE(v) != NONE && \
-    epoch[VALUE(v)] == begun[n])
+#define may_renew(v, n) (held[n] && (is_listed(v, under[n]) || (beside[n] != NONE && is_listed(v, beside[n]))) && \
+    voter[v].accepted != 0 && VALUE(v) != NONE && epoch[VALUE(v)] == begun[n])
 inline grant_lease(v, n) {
     voter[v].grant = begun[n];
     voter[v].counted[n] = 1;
@@ -288,21 +317,36 @@ inline grant_lease(v, n) {
 }
 /* Time passes: what this voter had granted is over, and who counted by it counts no more. */
 inline grant_ends(v) {
+    if
+    :: voter[v].kept[NODE(voter[v].grant)] -> forget_kept(NODE(voter[v].grant))
+    :: else
+    fi;
     voter[v].counted[NODE(voter[v].grant)] = 0;
     voter[v].grant = 0;
     sort_voters()
 }
-/* Node n has read, and proposes a list with v instead of w. */
-#define may_replace(n, v, w) (has_read[n] && !is_listed(v, PRESENT(n)) && is_listed(w, PRESENT(n)))
+/* Node n has read, and proposes a list with v instead of w. Any two of three keep the rest from a majority, and v has granted
+ * nothing that counts. */
+#define stays(u, n, w) (u != w && counts(u, n, PRESENT(n)))
+#define guarded(n, w) (stays(0, n, w) + stays(1, n, w) + stays(2, n, w) + stays(3, n, w) >= MAJORITY)
+#define may_propose(n, w) (!leases || (held[n] && epoch[PRESENT(n)] == begun[n] && beside[n] == NONE && \
+    (!serves(n) || guarded(n, w) || without == NO_GUARD_OF_THE_NEXT_LIST)))
+#define may_replace(n, v, w) (has_read[n] && !is_listed(v, PRESENT(n)) && is_listed(w, PRESENT(n)) && may_propose(n, w))
 inline replace(n, v, w) {
     asker = prepares[n];
     if
-    :: epoch[PRESENT(n)] != begun[n] -> stop(n)
+    :: without == NO_GUARD_OF_THE_NEXT_LIST && serves(n) ->
+        for (i : 0 .. VOTERS - 1) { voter[i].kept[n] = counts(i, n, under[n]) }
+        i = 0
     :: else
     fi;
     make_value(n, epoch[PRESENT(n)]);
     voter[v].listed = voter[v].listed | (1 << asker);
     voter[w].listed = voter[w].listed & ~(1 << asker);
+    if
+    :: leases && without != NO_LEASE_BY_BOTH_LISTS -> beside[n] = asker
+    :: else
+    fi;
     asker = 0;
     send_accept(n);
     settle()
@@ -350,7 +394,9 @@ init {
         epoch[0] = EPOCH(1, 0);
         version[0] = 1;
         done = 1;
-        told = 1;
+        known = 1;
+        beside[0] = NONE;
+        beside[1] = NONE;
         for (i : 0 .. 2) { voter[i].accepted = 1; voter[i].listed = 1; voter[i].took = 1 }
         begun[0] = epoch[0];
         held[0] = leases;
