@@ -57,7 +57,7 @@ struct register_watch {
     /* A holder has given its lease back, or the voter of this node has seen one run out: a challenger may look now. */
     void (*freed)(void *context);
     /* This node's lease of that epoch has ended, unasked (it is not called after give_up); or it was taken, and a majority has
-     * not granted it in twice its time. */
+     * not granted it in twice its time and two seconds. */
     void (*lost)(void *context, epoch_t epoch);
 };
 

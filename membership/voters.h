@@ -16,6 +16,7 @@
 #define VOTERS_CHANGE_MOST INT64_C(4000000000)
 #define VOTERS_FREE_LEAST INT64_C(100000000)       /* free() waits for a quarter of it, but… */
 #define VOTERS_FREE_MOST INT64_C(1000000000)
+#define VOTERS_TAKE_MORE INT64_C(2000000000)       /* what nobody grants is asked for twice the lease time, and so long */
 #define VOTERS_CLOSE_PATIENCE INT64_C(150000000)   /* close() waits no longer for voters to note that the lease is given back */
 
 /* Who votes when a volume is born: the data nodes that are no spares, and the witness where that makes their number odd. (Two

@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <sys/random.h>
 
+#define PAUSE_UNHELD_FIRST (50 * MS) /* what is not held yet is waited for by users */
+#define PAUSE_UNHELD_MOST (1000 * MS)
+
 void holding_init(struct voters *v) {
     for (unsigned i = 0; i < RENEWALS; i++)
         v->holding.renewals[i].sent = INT64_MIN;
@@ -37,7 +40,16 @@ static void lose(struct voters *v) {
 
 /* What a majority does not grant for so long is asked for no more: some voters may grant it, and hold others up by that. */
 static int64_t asked_until(const struct voters *v) {
-    return v->holding.taken + 2 * v->duration + ask_margin(v->duration);
+    return v->holding.taken + 2 * v->duration + VOTERS_TAKE_MORE;
+}
+
+int64_t holding_pause(struct voters *v) {
+    struct holding *holding = &v->holding;
+    if (holding->held)
+        return v->duration / 4;
+    int64_t pause = holding->pause;
+    holding->pause = MIN(2 * pause, MIN(v->duration / 4, PAUSE_UNHELD_MOST));
+    return pause;
 }
 
 void holding_look(struct voters *v, int64_t now) {
@@ -139,6 +151,7 @@ static int take(struct voters *v, const struct register_value *value) {
     holding->barred = value->epoch;
     holding->next_renewal = 0;
     holding->taken = clock_boot();
+    holding->pause = MIN(v->duration / 8, PAUSE_UNHELD_FIRST);
     for (unsigned i = 0; i < RENEWALS; i++)
         holding->renewals[i].sent = INT64_MIN;
     atomic_store(&v->shared->until, INT64_MIN);

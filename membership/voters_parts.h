@@ -80,6 +80,7 @@ struct holding { /* this node's lease; see voters_lease.c */
     struct { uint64_t number; int64_t sent; } renewals[RENEWALS];
     unsigned renewal_next;
     int64_t next_renewal;
+    int64_t pause; /* until the one after, as long as it is not held */
 };
 
 struct voters {
@@ -170,6 +171,8 @@ bool holding_before_accept(struct voters *v, const struct register_value *value,
 void holding_follow(struct voters *v);
 /* That renewal is sent now, and what voters are asked for by it. */
 void holding_renewal(struct voters *v, uint64_t number, int64_t now);
+/* A renewal is sent now: how long until the next one. Of a lease that nobody grants it doubles. */
+int64_t holding_pause(struct voters *v);
 unsigned holding_seats(const struct voters *v);
 void holding_granted(struct voters *v, const char *voter, const uint8_t id[16], uint64_t number, int64_t now);
 /* Ends it if it has run out. */

@@ -211,8 +211,7 @@ static int64_t renew(struct voters *v, bool asked, bool fit, unsigned ready, int
         return INT64_MAX;
     if (asked) {
         holding->unfit = !fit;
-        /* What is not held yet is waited for by users. */
-        holding->next_renewal = now + (holding->held ? v->duration / 4 : MIN(v->duration / 8, 50 * MS));
+        holding->next_renewal = now + holding_pause(v);
     }
     if (!holding->unfit && (asked || (holding_seats(v) & ready)))
         send_renewal(v, holding_seats(v) & (asked ? ~0u : ready), now);

@@ -138,6 +138,31 @@ static void one_dead_then_restarted(void) {
     node_close(&b);
 }
 
+/* Voters that hear the renewals, and whose grants do not arrive. */
+static void lease_that_nobody_grants(void) {
+    struct contract_node a, b;
+    open_two(&a, &b, SHORT_LEASE);
+    ok(WITHIN(60, settle(&a, A, 44) == 0), "a value names a");
+    for (unsigned i = 0; i < RIG_VOTERS; i++)
+        rig_types(rig, i, 0, BIT(ASK_RENEW));
+    unsigned before = rig_asked(rig, RIG_WITNESS, ASK_RENEW);
+    int64_t taken = clock_boot();
+    is_int(0, a.lease->take(a.reg, &a.value), "which asks for the lease");
+    bool held = false;
+    ok(WITHIN(60, (held = held || node_holds(&a), atomic_load(&a.lost) == 1)) && !held, "that nobody grants");
+    int64_t took = clock_boot() - taken, least = 2 * SHORT_LEASE * MS + VOTERS_TAKE_MORE;
+    ok(took >= least, "for twice its time and two seconds (%lld ms)", (long long)(took / MS));
+    unsigned asked = rig_asked(rig, RIG_WITNESS, ASK_RENEW) - before;
+    ok(asked > 4 && asked <= 8 + (unsigned)(took / (SHORT_LEASE / 4 * MS)), "less and less often (%u times)", asked);
+    is_int(-EALREADY, a.lease->take(a.reg, &a.value), "and not again in this epoch");
+    usleep(SHORT_LEASE * 1000); /* what is on its way arrives */
+    asked = rig_asked(rig, RIG_WITNESS, ASK_RENEW);
+    usleep(SHORT_LEASE * 1000);
+    is_int(asked, rig_asked(rig, RIG_WITNESS, ASK_RENEW), "nor asked for any more");
+    node_close(&a);
+    node_close(&b);
+}
+
 /* The holder is cut from a majority, which lets another one in: not before the holder has stopped. */
 static void cut_from_the_majority(void) {
     struct contract_node a, b;
@@ -528,6 +553,7 @@ int main(void) {
     for (unsigned accepted = 0; accepted < 3; accepted++)
         birth_left_half_done(accepted);
     one_dead_then_restarted();
+    lease_that_nobody_grants();
     cut_from_the_majority();
     disk_lost_and_let_in_again();
     three_five_three();
