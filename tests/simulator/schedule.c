@@ -629,7 +629,9 @@ static void copy_well(void) {
     format_anew(empty);
     sim_trace("the journal may have %llu records", (unsigned long long)world->journal_limit);
     int64_t start = sim_now();
-    while (node_is_primary(primary) && disk->first < world->journal_limit && sim_now() - start < COPY)
+    /* It reaches back no more, and has given up what it kept while it had no limit. */
+    while (node_is_primary(primary) && sim_now() - start < COPY &&
+           (disk->first < world->journal_limit || disk->lsn + 1 - disk->first > world->journal_limit + world->journal_limit / 4))
         sim_sleep(20 * SIM_MS);
     if (!node_is_primary(primary))
         return;
