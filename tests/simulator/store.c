@@ -60,6 +60,15 @@ const uint8_t *store_incarnation(const struct store *store) {
 const char *store_path(const struct store *store) {
     return played(store)->path;
 }
+/* Of engines with a lease only, which are not played here. */
+void store_put_note(struct store *store, const void *bytes, size_t length) {
+    (void)store, (void)bytes, (void)length;
+    PROMISE(false);
+}
+size_t store_get_note(const struct store *store, void *bytes, size_t room) {
+    (void)store, (void)bytes, (void)room;
+    PROMISE(false);
+}
 uint64_t store_durable(const struct store *store) {
     uint64_t durable = played(store)->disk->durable;
     if (world->stalls && sim_chance(30)) /* a word that is old when it is used */
