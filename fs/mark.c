@@ -23,7 +23,8 @@ struct mark_page { /* the head alone is a mark, too: there was nothing else once
     } notes[2];
 };
 static const char mark_magic[8] = "BATONMK1";
-_Static_assert(sizeof(struct mark_head) == 32 && sizeof(struct mark_page) == 40 + 2 * (8 + MARK_NOTE_MAX), "as it lies in the file");
+_Static_assert(sizeof(struct mark_head) == 32, "as it lies in the file");
+_Static_assert(sizeof(struct mark_page) == 40 + 2 * (8 + MARK_NOTE_MAX), "likewise");
 
 static const char *mark_directory(void) {
     const char *given = getenv("BATON_RUN");
@@ -73,7 +74,8 @@ int mark_read(const struct stat *folder, const uint8_t incarnation[MARK_ID_SIZE]
 /* What the process before has left there, if it is of this incarnation, and whole. */
 static void keep_note(int fd, struct mark_page *page) {
     struct mark_page found;
-    if (pread_all(fd, &found, sizeof found, 0) != 0 || memcmp(&found.head, &page->head, offsetof(struct mark_head, lsn)) != 0)
+    if (pread_all(fd, &found, sizeof found, 0) != 0 ||
+        memcmp(&found.head, &page->head, offsetof(struct mark_head, lsn)) != 0)
         return;
     uint64_t newest = atomic_load(&found.newest);
     if (newest > 1 || found.notes[newest].length > MARK_NOTE_MAX)

@@ -28,8 +28,8 @@ int mark_read(const struct stat *folder, const uint8_t incarnation[MARK_ID_SIZE]
 /* Makes it, or takes the one that is there, and sets it. */
 int mark_open(struct mark *mark, const struct stat *folder, const uint8_t incarnation[MARK_ID_SIZE], uint64_t lsn);
 void mark_set(struct mark *mark, uint64_t lsn);
-/* Another note in place of the one before; length 0: none. A process that is killed in the middle leaves the one or the other.
- * Where no mark could be made nothing is noted: the next process has another incarnation. One thread at a time. */
+/* Another note in place of the one before; length 0: none. A process that is killed in the middle leaves the one or the
+ * other. Where no mark could be made nothing is noted: the next process has another incarnation. One thread at a time. */
 void mark_put_note(struct mark *mark, const void *bytes, size_t length);
 /* Its length; 0: there is none, or it is longer than `room`. */
 size_t mark_get_note(const struct mark *mark, void *bytes, size_t room);

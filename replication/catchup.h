@@ -48,8 +48,8 @@ void catchup_end(struct catchup *catchup);
 /* A frame with records `first` … `last` has gone. */
 void catchup_sent(struct catchup *catchup, uint64_t first, uint64_t last, uint64_t bytes);
 /* To be called often; does something every CATCHUP_STEP. `taken`: bytes that it has acknowledged in this session. `stalled`: it
- * has acknowledged nothing for too long: nothing is slowed for it before it has gone on for a whole window. `held`: answers are
- * being delayed, so that little is made shows nothing: whoever waits pays for what came before him, at most PACE_LONGEST. */
+ * has acknowledged nothing for too long: nothing is slowed for it before it has gone on for a whole window. `held`: answers
+ * are being delayed, so that little is made shows nothing: whoever waits pays for what came before, up to PACE_LONGEST. */
 void catchup_look(struct catchup *catchup, const struct catchup_rule *rule, uint64_t taken, uint64_t made, bool stalled,
                   bool held, int64_t now);
 /* Bytes a second that new work may make for its sake; CATCHUP_NEVER: as many as it likes. */

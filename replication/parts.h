@@ -195,8 +195,8 @@ struct replicator {
     struct peer peers[CONFIG_NODES_MAX];
     enum role role;
     bool changing; /* a change of role is under way */
-    bool unsure;   /* …and has stopped: the register may have chosen what this node, or its process before, proposed, or may yet */
-    struct proposed proposed; /* that; role_lock */
+    bool unsure;   /* …and has stopped: the register may have chosen `proposed`, or may yet */
+    struct proposed proposed; /* by this process or the one before; role_lock */
     bool beat_now; /* the talker shall not wait for the next heartbeat's time */
     int64_t primary_since;
     const struct lease_engine *elects; /* the register's: the cluster decides who is primary; NULL: a person does */
@@ -412,9 +412,9 @@ void roles_takeover_begin(struct replicator *r, const char *how);       /* phase
 void roles_takeover_mark(struct replicator *r, enum takeover_phase phase); /* this one ends now */
 
 /* proposed.c */
-/* register_settle(), for a value that names a primary or begins an epoch. role_lock held. -EINPROGRESS: this node is unsure, and
- * neither follows nor becomes primary by somebody else's word until proposed_look_again has settled it. Another error: this one
- * was not made, but an older one may be open still. */
+/* register_settle(), for a value that names a primary or begins an epoch. role_lock held. -EINPROGRESS: this node is unsure,
+ * and neither follows nor becomes primary by somebody else's word until proposed_look_again has settled it. Another error:
+ * this one was not made, but an older one may be open still. */
 int proposed_write(struct replicator *r, struct register_value *expected, const struct register_value *next);
 void proposed_look_again(struct replicator *r); /* the keeper's, role_lock held */
 void proposed_load(struct replicator *r);       /* at the start: what the process before left open */

@@ -1,17 +1,17 @@
 /* What this node has proposed to the register as the next primary, or itself, and whose outcome it does not know.
  *
- * Voters may have accepted it, or may have it on the way: then it is chosen when somebody completes it, however long after, and
- * though a majority still shows the value before. If this node followed that one's primary meanwhile, it would acknowledge to a
- * set that is another one when the proposal is chosen, without what has to be done before (everything on the disk, where
- * fewer answer for it). So it follows nobody until the proposal is known to be chosen, or void: by a ballot of its own that
- * chooses that value or meets another one, or by a newer value that somebody else has had chosen.
+ * Voters may have accepted it, or may have it on the way: then it is chosen when somebody completes it, however long after,
+ * and though a majority still shows the value before. If this node followed that one's primary meanwhile, it would
+ * acknowledge to a set that is another one when the proposal is chosen, without what has to be done before (everything on
+ * the disk, where fewer answer for it). So it follows nobody until the proposal is known to be chosen, or void: by a ballot
+ * of its own that chooses that value or meets another one, or by a newer value that somebody else has had chosen.
  *
- * No such ballot while somebody holds the lease: voters would refuse it. The holder hears of it with a heartbeat, and writes its value
- * once more (set.c); one that does not know that word puts this node out of the set after the lease time.
+ * No such ballot while somebody holds the lease: voters would refuse it. The holder hears of it with a heartbeat, and writes
+ * its value once more (set.c); one that does not know that word puts this node out of the set after the lease time.
  *
- * The next process has to know that, too, if its acknowledgements count: that is, if the store is the same incarnation to it. So
- * it is noted where that is (store_put_note). After a power cut neither is there: then nothing that it acknowledges counts before a
- * newer value has taken it into the set.
+ * The next process has to know that, too, if its acknowledgements count: that is, if the store is the same incarnation to
+ * it. So it is noted where that is (store_put_note). After a power cut neither is there: then nothing that it acknowledges
+ * counts before a newer value has taken it into the set.
  *
  * Changes of the set in a primary's own epoch need none of this: set.c keeps them until they are settled, and when the
  * primary ceases, nobody else is primary before a newer value.

@@ -61,7 +61,7 @@ uint64_t reaching_limit(struct replicator *r, unsigned node, int64_t now) {
     const struct peer *peer = &r->peers[node];
     if (!copy->open)
         return REACH_NEVER;
-    if (peer->feed.state == FEED_STREAMING) { /* nothing is trimmed that it lacks; nor does it copy, should it be lost again */
+    if (peer->feed.state == FEED_STREAMING) { /* nothing is trimmed that it lacks; and the copy is complete */
         reach_end(&copy->reach);
         return REACH_NEVER;
     }

@@ -111,7 +111,8 @@ static void open_epoch(struct replicator *r, const struct register_value *next, 
     acks_start(&r->acks, r->self, set_bits(r, next), position->lsn);
     acks_own_durable(&r->acks, position->durable);
     memcpy(r->acks.lines, lines, sizeof lines);
-    r->ring_first = MAX(position->lsn, r->position.lsn) + 1; /* a store whose epoch before was never ended may have gone on */
+    /* A store whose epoch before was never ended may have gone on. */
+    r->ring_first = MAX(position->lsn, r->position.lsn) + 1;
     r->primary_since = clock_boot();
     r->role = ROLE_PRIMARY;
     for (unsigned i = 0; i < r->count; i++)

@@ -39,7 +39,8 @@ static void step(struct model *model, bool stalled) {
     model->made += rate * (double)tick / 1e9;
     if (!stalled)
         model->taken += MIN(model->capacity * (double)tick / 1e9, left(model));
-    catchup_look(&model->catchup, &model->rule, (uint64_t)model->taken, (uint64_t)model->made, stalled, model->held, model->now);
+    catchup_look(&model->catchup, &model->rule, (uint64_t)model->taken, (uint64_t)model->made, stalled, model->held,
+                 model->now);
 }
 
 /* Seconds until nothing is left; -1: not within the hour. */
@@ -97,7 +98,8 @@ static void test_window(void) {
     model.held = true;
     while (model.now < 16 * SECOND)
         step(&model, false);
-    ok(catchup_limit(&model.catchup, &model.rule) != CATCHUP_NEVER, "little is made because answers are delayed: that changes nothing");
+    ok(catchup_limit(&model.catchup, &model.rule) != CATCHUP_NEVER,
+       "little, because answers are delayed: that changes nothing");
     model.held = false;
     while (model.now < 17 * SECOND)
         step(&model, false);

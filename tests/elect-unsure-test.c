@@ -1,6 +1,6 @@
-/* A proposal whose outcome stays unknown: some voters may have accepted it, and while they may, another one holds the lease on the
- * value before. The node that made it, and its next process, acknowledge nothing to that one, and take over from nobody,
- * before a newer value is chosen.
+/* A proposal whose outcome stays unknown: some voters may have accepted it, and while they may, another one holds the lease
+ * on the value before. The node that made it, and its next process, acknowledge nothing to that one, and take over from
+ * nobody, before a newer value is chosen.
  */
 #include "replication/parts.h"
 #include "tests/pair.h"
@@ -61,7 +61,8 @@ static int primary_of(struct pair *pair) {
 }
 
 static void in_sync(struct pair *pair, unsigned primary) {
-    ok(pair_wait_link(pair, primary, "working", LONG) && pair_wait_link(pair, 1 - primary, "working", LONG), "both are in sync");
+    ok(pair_wait_link(pair, primary, "working", LONG) && pair_wait_link(pair, 1 - primary, "working", LONG),
+       "both are in sync");
     is_int(ROLE_PRIMARY, atomic_load(&pair->nodes[primary].role), "node %u is primary", primary);
 }
 
@@ -128,7 +129,8 @@ static unsigned holder_goes_on(struct pair *pair, unsigned primary, bool met) {
     if (!met)
         is_int(2, known(pair, other).member_count, "and nobody was put out of the set for that");
     unsigned next = met ? other : primary;
-    ok(pair_wait_role(pair, next, ROLE_PRIMARY, LONG), met ? "that met what was half done: it is chosen" : "what was half done is void");
+    ok(pair_wait_role(pair, next, ROLE_PRIMARY, LONG),
+       met ? "that met what was half done: it is chosen" : "what was half done is void");
     in_sync(pair, next);
     change(pair, next);
     return next;
@@ -165,7 +167,8 @@ static void process_ends(struct pair *pair, unsigned primary) {
     pair_silence(pair, other);
     pair_stop(pair, other);
     pair_start(pair, other);
-    is_int((int64_t)before.version, (int64_t)played_value(pair->played).version, "it starts again, and nothing newer was chosen");
+    is_int((int64_t)before.version, (int64_t)played_value(pair->played).version,
+           "it starts again, and nothing newer was chosen");
     ok(unsure(pair, other) && !follows(pair, other), "its next process is unsure, too, and follows nobody");
     hold_still(pair, primary, false);
     ok(wait_for(unsure, false, pair, other), "until there is a newer value");
@@ -196,7 +199,8 @@ static void power_fails(struct pair *pair, unsigned primary) {
     if (system(command) != 0)
         bail("the marks cannot be removed");
     pair_start(pair, other);
-    ok(memcmp(incarnation, replicator(pair, other)->incarnation, sizeof incarnation) != 0, "after a power cut it is another incarnation");
+    ok(memcmp(incarnation, replicator(pair, other)->incarnation, sizeof incarnation) != 0,
+       "after a power cut it is another incarnation");
     ok(!unsure(pair, other), "which has nothing open");
     ok(!register_is_member(&before, roles_own_name(replicator(pair, other)), replicator(pair, other)->incarnation),
        "and nobody waits for its acknowledgements");

@@ -49,14 +49,15 @@ static void choose(struct played_register *all, const struct register_value *nex
     all->value = *next;
     all->changes++;
     all->half.there = false;
-    if (all->grant.node >= 0 && (all->grant.epoch != next->epoch || strcmp(all->nodes[all->grant.node].name, next->primary) != 0))
+    if (all->grant.node >= 0 &&
+        (all->grant.epoch != next->epoch || strcmp(all->nodes[all->grant.node].name, next->primary) != 0))
         all->grant.node = -1;
     for (int i = 0; i < PLAYED_NODES; i++)
         all->nodes[i].news = true;
 }
 
-/* Another one's value is completed before anything else; a holder whom it does not name has stopped before. */
-static int complete(struct played_node *node, struct register_value *expected, const struct register_value *next) { /* locked */
+/* Another one's value is completed before anything else; a holder whom it does not name has stopped before. Locked. */
+static int complete(struct played_node *node, struct register_value *expected, const struct register_value *next) {
     struct played_register *all = node->all;
     bool own = register_compare(&all->half.next, next) == 0 && strcmp(all->half.next.primary, next->primary) == 0;
     if (strcmp(all->half.next.primary, node->name) != 0)

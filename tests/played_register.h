@@ -26,7 +26,7 @@ struct played_node {
     atomic_bool unreachable; /* no voter hears this node */
     atomic_bool unanswered;  /* changes of this node are chosen, and it does not hear of it; nor can it read */
     atomic_bool unrenewed;   /* its lease is granted once and not renewed */
-    atomic_bool half;        /* its next change is left half done, also while somebody holds the lease: some voters accept it */
+    atomic_bool half;        /* its next change is left half done: some voters accept it, though another one holds */
 };
 
 struct played_register {

@@ -216,7 +216,8 @@ static void *reclaim_thread(void *argument) {
     struct sim_record *record;
     while (!front->ended) {
         sim_sleep(sim_between(world->think_low, 4 * world->think_high));
-        if (!world->idle && !front->replacing && front->freed && store_model_append(front->volume->store, false, &record) == 0)
+        if (!world->idle && !front->replacing && front->freed &&
+            store_model_append(front->volume->store, false, &record) == 0)
             front->freed--;
     }
     front->users--;

@@ -633,7 +633,8 @@ static void copy_well(void) {
     int64_t start = sim_now();
     /* It reaches back no more, and has given up what it kept while it had no limit. */
     while (node_is_primary(primary) && sim_now() - start < COPY &&
-           (disk->first < world->journal_limit || disk->lsn + 1 - disk->first > world->journal_limit + world->journal_limit / 4))
+           (disk->first < world->journal_limit ||
+            disk->lsn + 1 - disk->first > world->journal_limit + world->journal_limit / 4))
         sim_sleep(20 * SIM_MS);
     if (!node_is_primary(primary))
         return;

@@ -346,7 +346,7 @@ struct world {
     uint32_t copy_bytes, sync_blocks;
     int64_t copy_idle;
     bool replaced;          /* somebody has put another store in a store's place */
-    bool reclaims;  /* records are made that no user waits for, and that a mount's gate does not hold up; not more than users make */
+    bool reclaims;  /* records are made that no user waits for and no gate holds up; not more than users make */
     bool calm;      /* the end: no faults … */
     bool idle;      /* … and no users */
     int64_t takes[SIM_NODES]; /* so long does a standby need for each record */
