@@ -4,7 +4,10 @@
  * and though a majority still shows the value before. If this node followed that one's primary meanwhile, it would
  * acknowledge to a set that is another one when the proposal is chosen, without what has to be done before (everything on
  * the disk, where fewer answer for it). So it follows nobody until the proposal is known to be chosen, or void: by a ballot
- * of its own that chooses that value or meets another one, or by a newer value that somebody else has had chosen.
+ * of its own that chooses that value or meets another one, or by a newer value that somebody else has had chosen. (Whoever
+ * made that one had a higher ballot, or this one would have met it. So an accept that is still on its way is refused by
+ * all who have accepted the newer value, or one made from it, and ends no grant that rests on such. tests/model/lease.pml
+ * knows no such news: there a node waits for its own ballot, and takes handovers of epochs above that one's only.)
  *
  * No such ballot while somebody holds the lease: voters would refuse it. The holder hears of it with a heartbeat, and writes
  * its value once more (set.c); one that does not know that word puts this node out of the set after the lease time.
