@@ -4,14 +4,18 @@
  * it lacks something.
  *
  * A mark is set by one thread at a time; setting it is one store to memory.
+ *
+ * Beside it, for the replicator, a note: what the next process has to know if the store is the same incarnation to it.
  */
 #ifndef BATON_FS_MARK_H
 #define BATON_FS_MARK_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
 #define MARK_ID_SIZE 16
+#define MARK_NOTE_MAX 4096u
 
 struct mark_page;
 struct mark {
@@ -24,6 +28,11 @@ int mark_read(const struct stat *folder, const uint8_t incarnation[MARK_ID_SIZE]
 /* Makes it, or takes the one that is there, and sets it. */
 int mark_open(struct mark *mark, const struct stat *folder, const uint8_t incarnation[MARK_ID_SIZE], uint64_t lsn);
 void mark_set(struct mark *mark, uint64_t lsn);
+/* Another note in place of the one before; length 0: none. A process that is killed in the middle leaves the one or the
+ * other. Where no mark could be made nothing is noted: the next process has another incarnation. One thread at a time. */
+void mark_put_note(struct mark *mark, const void *bytes, size_t length);
+/* Its length; 0: there is none, or it is longer than `room`. */
+size_t mark_get_note(const struct mark *mark, void *bytes, size_t room);
 void mark_close(struct mark *mark); /* it stays, for the next process */
 
 #endif

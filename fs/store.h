@@ -59,6 +59,11 @@ const uint8_t *store_volume(const struct store *store);      /* volume id */
 const uint8_t *store_incarnation(const struct store *store); /* this store's id, 16 bytes; see DESIGN.md "incarnation" */
 const char *store_path(const struct store *store);
 
+/* A note of the replicator's that outlives this process if the store is the same incarnation after it (fs/mark.h, where the
+ * limit stands); length 0: none. One thread at a time, no lock. */
+void store_put_note(struct store *store, const void *bytes, size_t length);
+size_t store_get_note(const struct store *store, void *bytes, size_t room);
+
 struct position {
     uint64_t lsn; /* last record; 0: none yet */
     epoch_t epoch; /* of that record */

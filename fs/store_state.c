@@ -28,6 +28,14 @@ const char *store_path(const struct store *store) {
     return store->path;
 }
 
+void store_put_note(struct store *store, const void *bytes, size_t length) {
+    mark_put_note(&store->mark, bytes, length);
+}
+
+size_t store_get_note(const struct store *store, void *bytes, size_t room) {
+    return mark_get_note(&store->mark, bytes, room);
+}
+
 void store_set_watch(struct store *store, const struct store_watch *watch) {
     store_lock(store);
     store->watch = *watch;

@@ -29,12 +29,12 @@ static uint64_t quota(const struct catchup *catchup, const struct catchup_rule *
     return MAX(catchup->taken_rate / 100 * (100 - rule->share), rule->floor);
 }
 
-static void judge(struct catchup *catchup, const struct catchup_rule *rule) {
+static void judge(struct catchup *catchup, const struct catchup_rule *rule, bool held) {
     uint64_t taken = catchup->taken_rate, made = catchup->made_rate;
     if (taken == 0 || rule->share == 0)
         catchup->losing = false;
     else if (catchup->losing)
-        catchup->losing = made > EASY(quota(catchup, rule));
+        catchup->losing = held || made > EASY(quota(catchup, rule));
     else
         catchup->losing = made > taken - taken / GROUND;
 }
@@ -44,7 +44,7 @@ static uint64_t rate_of(uint64_t bytes, int64_t ns) {
 }
 
 void catchup_look(struct catchup *catchup, const struct catchup_rule *rule, uint64_t taken, uint64_t made, bool stalled,
-                  int64_t now) {
+                  bool held, int64_t now) {
     if (!catchup->active)
         return;
     if (stalled) {
@@ -68,7 +68,7 @@ void catchup_look(struct catchup *catchup, const struct catchup_rule *rule, uint
     catchup->taken_rate = rate_of(taken - oldest->taken, now - oldest->time);
     catchup->made_rate = rate_of(made - oldest->made, now - oldest->time);
     if (catchup->count == room)
-        judge(catchup, rule);
+        judge(catchup, rule, held);
 }
 
 uint64_t catchup_limit(const struct catchup *catchup, const struct catchup_rule *rule) {
@@ -110,4 +110,8 @@ int64_t pace_due(struct pace *pace, uint64_t made, int64_t now) {
     pace->free = MIN(pace->free, now + PACE_LONGEST);
     int64_t due = pace->free - PACE_BURST;
     return due > now ? due : 0;
+}
+
+bool pace_holds(const struct pace *pace, int64_t now) {
+    return pace->rate != 0 && pace->free - PACE_BURST > now;
 }

@@ -48,9 +48,10 @@ void catchup_end(struct catchup *catchup);
 /* A frame with records `first` … `last` has gone. */
 void catchup_sent(struct catchup *catchup, uint64_t first, uint64_t last, uint64_t bytes);
 /* To be called often; does something every CATCHUP_STEP. `taken`: bytes that it has acknowledged in this session. `stalled`: it
- * has acknowledged nothing for too long: nothing is slowed for it before it has gone on for a whole window. */
+ * has acknowledged nothing for too long: nothing is slowed for it before it has gone on for a whole window. `held`: answers
+ * are being delayed, so that little is made shows nothing: whoever waits pays for what came before, up to PACE_LONGEST. */
 void catchup_look(struct catchup *catchup, const struct catchup_rule *rule, uint64_t taken, uint64_t made, bool stalled,
-                  int64_t now);
+                  bool held, int64_t now);
 /* Bytes a second that new work may make for its sake; CATCHUP_NEVER: as many as it likes. */
 uint64_t catchup_limit(const struct catchup *catchup, const struct catchup_rule *rule);
 /* Everything has been sent: what the counts of frames with old and new records are wrong by is put right. */
@@ -77,5 +78,7 @@ struct pace {
 void pace_set(struct pace *pace, uint64_t rate, uint64_t made, int64_t now);
 /* When the answer to whoever made the newest of these bytes may go; 0: now. Never less than at the call before. */
 int64_t pace_due(struct pace *pace, uint64_t made, int64_t now);
+/* The next one would wait. */
+bool pace_holds(const struct pace *pace, int64_t now);
 
 #endif

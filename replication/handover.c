@@ -25,6 +25,8 @@ static int judge_switch(struct replicator *r, const struct wire_switch *asked, c
         snprintf(why, room, "it is about to stop");
     else if (r->role == ROLE_PRIMARY && value->epoch == r->value.epoch)
         rc = 0; /* asked again: done already */
+    else if (r->unsure) /* it may be chosen in that one's place, or be newer */
+        snprintf(why, room, "what this node has proposed to the register itself may still be chosen");
     else if (value->epoch <= r->switch_refused)
         snprintf(why, room, "it has said no to this handover before");
     else if (r->role == ROLE_PRIMARY || !newer)
@@ -168,7 +170,6 @@ static void handover_failed(struct replicator *r, int rc, const struct register_
 }
 
 static int hand_over(struct replicator *r, unsigned node, char *why, size_t room) {
-    struct reg *reg = r->volume->reg;
     struct position position;
     uint64_t lines[PARK_LINES];
     store_position(r->store, &position);
@@ -182,7 +183,7 @@ static int hand_over(struct replicator *r, unsigned node, char *why, size_t room
     acks_stop(&r->acks);
     repl_unlock(r);
     primary_advance(r, lines);
-    int rc = register_settle(reg, &expected, &next);
+    int rc = proposed_write(r, &expected, &next);
     if (rc) {
         handover_failed(r, rc, &expected, why, room);
         return rc;

@@ -6,7 +6,8 @@
  *   receiver          takes records in, acknowledges                                                  (standby.c)
  *   talker            control: heartbeats, logins, answers                                            (talk.c)
  *   keeper            changes that take time: the in-sync set (set.c), roles (roles.c, handover.c, promote.c),
- *                     and, where the register's engine has a lease, standing for primary             (candidate.c)
+ *                     and, where the register's engine has a lease, standing for primary             (candidate.c);
+ *                     what it has proposed is settled first                                           (proposed.c)
  *   provider          gives rows and blocks to nodes that build or mend their stores                  (provide.c),
  *                     and hashes of rows to those that compare theirs                                 (compare.c)
  *   opener            opens the states for those, which may take long                                 (provide.c)
@@ -165,6 +166,13 @@ struct mend_question { /* a block that is bad here; LEFT: under way, but nobody 
     uint8_t bytes[BATON_BLOCK];
 };
 
+struct proposed { /* to the register: a value that names a primary, in an epoch of its own; see proposed.c */
+    uint64_t over_version; /* in place of that one, which was chosen */
+    epoch_t over_epoch;
+    struct register_value next;
+    int64_t again; /* not before then */
+};
+
 struct replicator {
     struct volume *volume;
     struct store *store;
@@ -187,7 +195,8 @@ struct replicator {
     struct peer peers[CONFIG_NODES_MAX];
     enum role role;
     bool changing; /* a change of role is under way */
-    bool unsure;   /* …and has stopped: the register may have chosen what this node proposed, or may yet */
+    bool unsure;   /* …and has stopped: the register may have chosen `proposed`, or may yet */
+    struct proposed proposed; /* by this process or the one before; role_lock */
     bool beat_now; /* the talker shall not wait for the next heartbeat's time */
     int64_t primary_since;
     const struct lease_engine *elects; /* the register's: the cluster decides who is primary; NULL: a person does */
@@ -224,6 +233,7 @@ struct replicator {
     uint64_t slowed;     /* answers that waited, since then */
     struct acks acks;
     struct register_value proposal; /* while acks.pending */
+    int64_t reassure_again; /* not before then */
     bool writing; /* …and it has been handed to the register: its outcome is unknown until that has answered */
     struct entry **ring; /* slot: lsn % RING_ENTRIES */
     uint64_t ring_first; /* oldest LSN in it; position.lsn + 1 if it is empty */
@@ -400,6 +410,14 @@ void roles_step_down(struct replicator *r, const char *why);
 void roles_take_over_value(struct replicator *r); /* the keeper's, role_lock held */
 void roles_takeover_begin(struct replicator *r, const char *how);       /* phases are counted from now on */
 void roles_takeover_mark(struct replicator *r, enum takeover_phase phase); /* this one ends now */
+
+/* proposed.c */
+/* register_settle(), for a value that names a primary or begins an epoch. role_lock held. -EINPROGRESS: this node is unsure,
+ * and neither follows nor becomes primary by somebody else's word until proposed_look_again has settled it. Another error:
+ * this one was not made, but an older one may be open still. */
+int proposed_write(struct replicator *r, struct register_value *expected, const struct register_value *next);
+void proposed_look_again(struct replicator *r); /* the keeper's, role_lock held */
+void proposed_load(struct replicator *r);       /* at the start: what the process before left open */
 
 /* handover.c */
 void handover_take(struct replicator *r); /* another node hands over to this one; the keeper's, role_lock held */

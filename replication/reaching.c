@@ -61,15 +61,17 @@ uint64_t reaching_limit(struct replicator *r, unsigned node, int64_t now) {
     const struct peer *peer = &r->peers[node];
     if (!copy->open)
         return REACH_NEVER;
-    /* Once it is fed, nothing is trimmed that it lacks. */
-    bool fed = peer->feed.state == FEED_STREAMING;
+    if (peer->feed.state == FEED_STREAMING) { /* nothing is trimmed that it lacks; and the copy is complete */
+        reach_end(&copy->reach);
+        return REACH_NEVER;
+    }
     bool away = now - peer->heard > MAX(2 * r->lease, 5000 * MS) || now - copy->last > REACHING_PATIENCE;
     struct reach_rule rule = {.limit = r->journal.limit, .floor = r->config->catchup_floor};
     struct reach_sight sight = {.left = bytes_left(copy),
                                 .given = copy->bytes,
                                 .made = r->journal.made,
                                 .total = r->total,
-                                .away = fed || away || r->config->catchup_share == 0};
+                                .away = away || r->config->catchup_share == 0};
     reach_look(&copy->reach, &rule, &sight, now);
     return reach_quota(&copy->reach);
 }

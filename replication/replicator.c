@@ -214,6 +214,7 @@ int replicator_start(struct volume *volume, char *why, size_t room) {
     if (r->elects) {
         candidate_start(r);
         duty_start(r);
+        proposed_load(r);
     }
     atomic_store(&volume->replicator, r); /* the epoch's record is applied before this returns */
     start_threads(r);

@@ -52,8 +52,10 @@ int roles_answering_primary(const struct replicator *r, int64_t since) {
 
 void roles_resume_standby(struct replicator *r) {
     repl_lock(r);
-    follow_start(&r->follow, r->lease, clock_boot());
-    r->changing = r->unsure = false;
+    if (!r->unsure) {
+        follow_start(&r->follow, r->lease, clock_boot());
+        r->changing = false;
+    }
     r->beat_now = true;
     repl_unlock(r);
     talk_wake(r);
@@ -66,19 +68,6 @@ void roles_adopt(struct replicator *r, const struct register_value *found) {
         elect_value(&r->elect, strcmp(found->primary, roles_own_name(r)) == 0, clock_boot());
     }
     repl_unlock(r);
-}
-
-/* A proposal whose outcome stayed unknown: what the register has when it answers again is what became of it. The keeper's,
- * role_lock held. */
-static void look_again(struct replicator *r) {
-    struct register_value found;
-    repl_lock(r);
-    bool unsure = r->unsure;
-    repl_unlock(r);
-    if (!unsure || r->volume->reg->engine->read(r->volume->reg, &found) != 0)
-        return;
-    roles_adopt(r, &found);
-    roles_resume_standby(r);
 }
 
 /* A promotion takes the counter after the next one: the primary that it did not hear of may be handing over to this very
@@ -122,7 +111,8 @@ static void open_epoch(struct replicator *r, const struct register_value *next, 
     acks_start(&r->acks, r->self, set_bits(r, next), position->lsn);
     acks_own_durable(&r->acks, position->durable);
     memcpy(r->acks.lines, lines, sizeof lines);
-    r->ring_first = position->lsn + 1;
+    /* A store whose epoch before was never ended may have gone on. */
+    r->ring_first = MAX(position->lsn, r->position.lsn) + 1;
     r->primary_since = clock_boot();
     r->role = ROLE_PRIMARY;
     for (unsigned i = 0; i < r->count; i++)
@@ -199,7 +189,7 @@ static int choose(struct replicator *r, const struct beginning *beginning, struc
     if (register_compare(next, expected) == 0) /* a given value may have arrived by heartbeat before */
         return 0;
     if (!beginning->given || !r->elects) {
-        int rc = register_settle(reg, expected, next);
+        int rc = proposed_write(r, expected, next);
         if (rc == 0)
             fill_voters(r, next);
         return rc;
@@ -214,12 +204,6 @@ static int choose(struct replicator *r, const struct beginning *beginning, struc
 static int not_chosen(struct replicator *r, int rc, const struct register_value *found, char *why, size_t why_room) {
     snprintf(why, why_room, "the register could not be changed: %s%s", strerror(-rc),
              rc == -ESTALE ? " (it has moved on; look at the status, and try again)" : "");
-    if (rc == -EINPROGRESS) { /* it may be chosen at any time: until it is known, this node acknowledges to nobody */
-        repl_lock(r);
-        r->unsure = true;
-        repl_unlock(r);
-        return rc;
-    }
     if (rc == -ESTALE)
         roles_adopt(r, found);
     roles_resume_standby(r);
@@ -243,7 +227,7 @@ static void serve(struct replicator *r, const struct register_value *next, const
         front_become_primary(r->volume->front);
     roles_takeover_mark(r, TAKEOVER_MOUNT);
     repl_lock(r);
-    r->changing = r->unsure = false;
+    r->changing = false;
     r->trouble[0] = 0;
     r->beat_now = true;
     elect_serves(&r->elect);
@@ -487,7 +471,7 @@ void *keeper_thread(void *argument) {
     while (!atomic_load(&r->stopping)) {
         /* Somebody else changes the role: what there is to do is done after that. */
         if (pthread_mutex_trylock(&r->role_lock) == 0) {
-            look_again(r);
+            proposed_look_again(r);
             roles_take_over_value(r);
             handover_take(r);
             rollback_consider(r);

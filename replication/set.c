@@ -284,14 +284,27 @@ static bool grow(struct replicator *r, int64_t now) {
     return node >= 0 && r->peers[node].feed.durable >= r->peers[node].join_lsn;
 }
 
+/* A node waits for a value that is newer than what it proposed (proposed.c): the present one once more will do. True if the
+ * register is to be written now. lock held */
+static bool reassure(struct replicator *r, int64_t now) {
+    bool asked = false;
+    for (unsigned i = 0; i < r->count; i++)
+        asked = asked || (i != r->self && (r->peers[i].beat.flags & BEAT_UNSURE) && now - r->peers[i].heard < r->lease);
+    if (!r->elects || !asked || r->acks.pending || now < r->reassure_again)
+        return false;
+    r->reassure_again = now + r->lease;
+    propose(r, &r->value);
+    return true;
+}
+
 void set_consider(struct replicator *r) {
     reaching_measure(r); /* whoever copies becomes a member in the end */
     int64_t now = clock_boot();
     uint64_t lines[PARK_LINES];
     repl_lock(r);
     bool primary = r->role == ROLE_PRIMARY && r->acks.active;
-    if (primary)
-        r->writing = r->writing || shrink(r, now) || grow(r, now); /* the first one: its outcome is unknown still */
+    if (primary) /* the first one: its outcome is unknown still */
+        r->writing = r->writing || shrink(r, now) || grow(r, now) || reassure(r, now);
     bool write = primary && r->writing;
     primary_lines(r, lines); /* a withdrawn proposal may have been all that they waited for */
     uint64_t last = r->position.lsn;

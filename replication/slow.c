@@ -62,7 +62,7 @@ static void look_at(struct replicator *r, unsigned node, int64_t now) {
     if (feed->next > r->position.lsn)
         catchup_sent_all(&peer->catchup, r->total);
     bool stalled = feed->sent_count && now - feed->progress > r->lease;
-    catchup_look(&peer->catchup, &rule, feed_taken(feed), r->total, stalled, now);
+    catchup_look(&peer->catchup, &rule, feed_taken(feed), r->total, stalled, pace_holds(&r->pace, now), now);
 }
 
 static void tell(struct replicator *r, uint64_t rate, int64_t now) {
@@ -132,7 +132,7 @@ void slow_end(struct replicator *r) {
     int64_t now = clock_boot();
     repl_lock(r);
     for (unsigned i = 0; i < r->count; i++) /* another window begins */
-        catchup_look(&r->peers[i].catchup, &rule, 0, r->total, true, now);
+        catchup_look(&r->peers[i].catchup, &rule, 0, r->total, true, false, now);
     if (r->pace.rate)
         r->slow_until = now;
     pace_set(&r->pace, 0, r->total, now);

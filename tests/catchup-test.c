@@ -17,7 +17,7 @@ struct model {
     struct catchup_rule rule;
     double demand, capacity, made, taken, backlog;
     int64_t now;
-    bool slowed;
+    bool slowed, held;
 };
 
 static struct model begin(double demand, double capacity, double backlog) {
@@ -39,7 +39,8 @@ static void step(struct model *model, bool stalled) {
     model->made += rate * (double)tick / 1e9;
     if (!stalled)
         model->taken += MIN(model->capacity * (double)tick / 1e9, left(model));
-    catchup_look(&model->catchup, &model->rule, (uint64_t)model->taken, (uint64_t)model->made, stalled, model->now);
+    catchup_look(&model->catchup, &model->rule, (uint64_t)model->taken, (uint64_t)model->made, stalled, model->held,
+                 model->now);
 }
 
 /* Seconds until nothing is left; -1: not within the hour. */
@@ -94,7 +95,13 @@ static void test_window(void) {
     ok(limit > 9u * MIB && limit < 11u * MIB, "to half of what the peer takes: %.1f MiB", (double)limit / MIB);
 
     model.demand = 1.0 * MIB;
+    model.held = true;
     while (model.now < 16 * SECOND)
+        step(&model, false);
+    ok(catchup_limit(&model.catchup, &model.rule) != CATCHUP_NEVER,
+       "little, because answers are delayed: that changes nothing");
+    model.held = false;
+    while (model.now < 17 * SECOND)
         step(&model, false);
     is_int(-1, (int64_t)catchup_limit(&model.catchup, &model.rule), "who makes little of his own accord is let go");
     model.demand = 40.0 * MIB;
@@ -140,7 +147,7 @@ static void test_left(void) {
     ok(catchup_is_near(&catchup, 1000, 1000, 0), "a little is near in any case");
     ok(!catchup_is_near(&catchup, 10u * MIB, 1000, SECOND), "much is not while nothing is known of the peer");
     for (int i = 0; i <= 8; i++)
-        catchup_look(&catchup, &half, (uint64_t)i * MIB, 0, false, i * 250 * MS); /* 4 MiB a second */
+        catchup_look(&catchup, &half, (uint64_t)i * MIB, 0, false, false, i * 250 * MS); /* 4 MiB a second */
     ok(catchup_is_near(&catchup, 4u * MIB, 1000, SECOND) && !catchup_is_near(&catchup, 5u * MIB, 1000, SECOND), "then it is measured");
     is_int(2, catchup_seconds(&catchup, 8u * MIB), "8 MiB take two seconds");
 }
@@ -172,6 +179,7 @@ static void test_pace(void) {
     is_int(now + PACE_LONGEST - PACE_BURST, due, "nobody waits longer than PACE_LONGEST");
     now = due + SECOND;
     made += 4096;
+    ok(pace_holds(&pace, due - 1) && !pace_holds(&pace, now), "until he has his answer, the next one would wait");
     is_int(0, pace_due(&pace, made, now), "a little after a pause does not wait");
     pace_set(&pace, 0, made, now);
     is_int(0, pace_due(&pace, made + 100 * MIB, now), "off again");

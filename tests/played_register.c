@@ -45,6 +45,29 @@ static void end_lease(struct played_node *node) { /* locked */
     node->asked = false;
 }
 
+static void choose(struct played_register *all, const struct register_value *next) { /* locked */
+    all->value = *next;
+    all->changes++;
+    all->half.there = false;
+    if (all->grant.node >= 0 &&
+        (all->grant.epoch != next->epoch || strcmp(all->nodes[all->grant.node].name, next->primary) != 0))
+        all->grant.node = -1;
+    for (int i = 0; i < PLAYED_NODES; i++)
+        all->nodes[i].news = true;
+}
+
+/* Another one's value is completed before anything else; a holder whom it does not name has stopped before. Locked. */
+static int complete(struct played_node *node, struct register_value *expected, const struct register_value *next) {
+    struct played_register *all = node->all;
+    bool own = register_compare(&all->half.next, next) == 0 && strcmp(all->half.next.primary, next->primary) == 0;
+    if (strcmp(all->half.next.primary, node->name) != 0)
+        end_lease(node);
+    choose(all, &all->half.next);
+    if (!own)
+        *expected = all->value;
+    return own ? 0 : -ESTALE;
+}
+
 static int played_change(struct reg *reg, struct register_value *expected, const struct register_value *next) {
     struct played_node *node = node_of(reg);
     struct played_register *all = node->all;
@@ -56,20 +79,21 @@ static int played_change(struct reg *reg, struct register_value *expected, const
     int rc = 0, self = number(node);
     if (strcmp(next->primary, node->name) != 0)
         end_lease(node);
-    if (granted(all, clock_boot()) && all->grant.node != self) {
+    if (register_compare(&all->value, expected) == 0 && atomic_exchange(&node->half, false)) {
+        all->half.there = true;
+        all->half.next = *next;
+        rc = -EINPROGRESS;
+    } else if (granted(all, clock_boot()) && all->grant.node != self) {
         rc = -EBUSY;
+    } else if (all->half.there && atomic_load(&all->half.seen)) {
+        rc = complete(node, expected, next);
     } else if (register_compare(&all->value, expected) != 0) {
         *expected = all->value;
         rc = -ESTALE;
     } else if (register_compare(next, expected) <= 0) {
         rc = -EINVAL;
     } else {
-        all->value = *next;
-        all->changes++;
-        if (all->grant.node >= 0 && (all->grant.epoch != next->epoch || strcmp(all->nodes[all->grant.node].name, next->primary) != 0))
-            all->grant.node = -1;
-        for (int i = 0; i < PLAYED_NODES; i++)
-            all->nodes[i].news = true;
+        choose(all, next);
     }
     if (rc == 0 && atomic_load(&node->unanswered))
         rc = -ETIMEDOUT;

@@ -26,6 +26,7 @@ struct played_node {
     atomic_bool unreachable; /* no voter hears this node */
     atomic_bool unanswered;  /* changes of this node are chosen, and it does not hear of it; nor can it read */
     atomic_bool unrenewed;   /* its lease is granted once and not renewed */
+    atomic_bool half;        /* its next change is left half done: some voters accept it, though another one holds */
 };
 
 struct played_register {
@@ -35,6 +36,11 @@ struct played_register {
     int64_t duration, margin;
     struct register_value value;
     unsigned changes;
+    struct {
+        bool there;
+        atomic_bool seen; /* the next change meets it, and completes it; else it does not, and it is void */
+        struct register_value next;
+    } half;
     struct {
         int node; /* -1: nobody */
         epoch_t epoch;

@@ -1,10 +1,9 @@
 /* Does the journal reach until a copy is complete? Played on virtual time: users that make as much as they may, a node that
  * copies at its own pace, and a journal with a limit.
  */
-#include "replication/reach.h"
+#include "replication/parts.h"
 #include "tests/tap.h"
 
-#define MS 1000000ll
 #define MIB (1ull << 20)
 
 struct played {
@@ -90,9 +89,44 @@ static void when_nothing_is_slowed(void) {
     is_int(0, reach_need(&reach, sight.made), "it is over");
 }
 
+/* What is known of the copy stays, as the node was killed before it said that it needs no more. */
+static void once_it_was_fed(void) {
+    static struct config config = {.catchup_share = 50, .catchup_floor = 1000};
+    struct replicator *r = calloc(1, sizeof *r);
+    r->config = &config;
+    r->lease = 2000 * MS;
+    r->journal.limit = 16 * MIB;
+    struct copy_note *copy = &r->copies[1];
+    struct peer *peer = &r->peers[1];
+    *copy = (struct copy_note){.open = true, .blocks_of = 100000, .wanted = UINT64_MAX};
+    reach_begin(&copy->reach, 0, 0);
+    int64_t now = 1000 * MS;
+    uint64_t limit = REACH_NEVER;
+    for (; now < 5000 * MS; now += 20 * MS) {
+        r->journal.made += MIB / 10;
+        r->total += MIB / 10;
+        copy->bytes += BATON_BLOCK;
+        peer->heard = copy->last = now;
+        limit = reaching_limit(r, 1, now);
+    }
+    ok(limit < REACH_NEVER, "the journal does not reach: work is slowed");
+    peer->feed.state = FEED_STREAMING;
+    is_int(REACH_NEVER, reaching_limit(r, 1, now), "it is fed: no more");
+    peer->feed.state = FEED_ABSENT;
+    for (int64_t end = now + 4000 * MS; now < end; now += 20 * MS) {
+        r->journal.made += MIB / 10;
+        r->total += MIB / 10;
+        peer->heard = now;
+        limit = reaching_limit(r, 1, now);
+    }
+    is_int(REACH_NEVER, limit, "nor when it is fed no longer: the copy was complete");
+    free(r);
+}
+
 int main(void) {
     plan_lazy();
     copies();
     when_nothing_is_slowed();
+    once_it_was_fed();
     return 0;
 }

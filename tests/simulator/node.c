@@ -18,6 +18,7 @@ struct front { /* the gate of the mount: fs/front.c */
     bool writable, holding, ended;
     bool replacing; /* the store: readers wait, too */
     unsigned running, reading, users;
+    unsigned freed; /* by users' operations: so much there is to reclaim */
 };
 
 /* ---- The mount ------------------------------------------------------------------------------------------------------- */
@@ -129,6 +130,7 @@ static void operate(struct front *front, unsigned *waiting) {
     }
     struct operation *operation = calloc(1, sizeof *operation);
     PROMISE(operation);
+    front->freed = MIN(front->freed + 1, 64u); /* a record frees many */
     operation->parked.done = answered;
     operation->front = front;
     operation->record = record;
@@ -196,7 +198,7 @@ static void read_block(struct front *front) {
 
 static void *user_thread(void *argument) {
     struct front *front = argument;
-    unsigned *waiting = sim_alloc(sizeof *waiting), most = 1 + (unsigned)sim_below(8);
+    unsigned *waiting = sim_alloc(sizeof *waiting), most = 1 + (unsigned)sim_below(SIM_USER_WAITS);
     while (!front->ended) {
         sim_sleep(sim_between(world->think_low, world->think_high));
         if (world->damages && sim_chance(4))
@@ -214,8 +216,9 @@ static void *reclaim_thread(void *argument) {
     struct sim_record *record;
     while (!front->ended) {
         sim_sleep(sim_between(world->think_low, 4 * world->think_high));
-        if (!world->idle && !front->replacing)
-            store_model_append(front->volume->store, false, &record);
+        if (!world->idle && !front->replacing && front->freed &&
+            store_model_append(front->volume->store, false, &record) == 0)
+            front->freed--;
     }
     front->users--;
     return NULL;
@@ -315,6 +318,7 @@ static void *main_thread(void *argument) {
     node->volume = volume;
     node->front = front;
     front->users = world->users + world->reclaims;
+    front->freed = (unsigned)sim_below(64); /* in epochs before */
     if (world->reclaims)
         sim_spawn(index, "reclaim", reclaim_thread, front);
     for (unsigned i = 0; i < world->users; i++)

@@ -574,19 +574,21 @@ static void show_catch_up(unsigned primary, unsigned node, char *text, size_t ro
 static void catch_up_well(void) {
     unsigned primary = (unsigned)a_primary(), slow = another_than(primary);
     char why[1200] = "";
+    /* No answer waits longer than PACE_LONGEST: a record in this time is made however little may be. */
+    int64_t passes = PACE_LONGEST / (int64_t)(world->users * SIM_USER_WAITS), slowly = world->think_high;
     world->idle = false;
     world->join_records = 16;
     world->join_bytes = 1000;
     world->think_low = sim_between(2 * SIM_MS, 20 * SIM_MS);
     world->think_high = 2 * world->think_low;
     node_stop(slow);
-    sim_sleep(2000 * SIM_MS); /* long enough for the set to shrink */
+    sim_sleep(2000 * SIM_MS + slowly); /* long enough for the set to shrink, and for users to know the new pace */
     uint64_t lsn = world->nodes[primary].disk.lsn;
     sim_sleep(3000 * SIM_MS);
     uint64_t made = world->nodes[primary].disk.lsn - lsn;
     if (world->nodes[slow].state != NODE_DOWN || !node_is_primary(primary) || made < 30)
         return;
-    world->takes[slow] = 3000 * SIM_MS / (int64_t)made * (int64_t)(110 + sim_below(90)) / 100;
+    world->takes[slow] = MIN(3000 * SIM_MS / (int64_t)made * (int64_t)(110 + sim_below(90)) / 100, passes / 4);
     sim_trace("node %u takes a record in %lld us, %llu are made in 3 s", slow, (long long)(world->takes[slow] / US),
               (unsigned long long)made);
     node_start(slow);
@@ -629,7 +631,10 @@ static void copy_well(void) {
     format_anew(empty);
     sim_trace("the journal may have %llu records", (unsigned long long)world->journal_limit);
     int64_t start = sim_now();
-    while (node_is_primary(primary) && disk->first < world->journal_limit && sim_now() - start < COPY)
+    /* It reaches back no more, and has given up what it kept while it had no limit. */
+    while (node_is_primary(primary) && sim_now() - start < COPY &&
+           (disk->first < world->journal_limit ||
+            disk->lsn + 1 - disk->first > world->journal_limit + world->journal_limit / 4))
         sim_sleep(20 * SIM_MS);
     if (!node_is_primary(primary))
         return;

@@ -35,6 +35,7 @@
 #define US ((int64_t)1000)
 #define SIM_MS ((int64_t)1000000)
 #define SIM_FOREVER INT64_MAX
+#define SIM_USER_WAITS 8u /* operations of one user that wait at once, at most */
 
 /* ---- Chance (fibers.c) ---- */
 uint64_t sim_random(void);
@@ -345,7 +346,7 @@ struct world {
     uint32_t copy_bytes, sync_blocks;
     int64_t copy_idle;
     bool replaced;          /* somebody has put another store in a store's place */
-    bool reclaims;  /* records are made that no user waits for, and that a mount's gate does not hold up */
+    bool reclaims;  /* records are made that no user waits for and no gate holds up; not more than users make */
     bool calm;      /* the end: no faults … */
     bool idle;      /* … and no users */
     int64_t takes[SIM_NODES]; /* so long does a standby need for each record */
