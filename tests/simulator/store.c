@@ -152,10 +152,8 @@ static void *sync_thread(void *argument) {
     store_lock(store);
     while (!store->stop) {
         int64_t next = sim_now() + sim_between(100 * SIM_MS, 2000 * SIM_MS); /* a checkpoint comes anyway */
-        while (!store->stop && (played(store)->wanted <= played(store)->disk->durable || store->undoing) && sim_now() < next) {
-            struct timespec until = {.tv_sec = next / 1000000000, .tv_nsec = next % 1000000000};
-            pthread_cond_timedwait(&store->work, &store->lock, &until);
-        }
+        while (!store->stop && (played(store)->wanted <= played(store)->disk->durable || store->undoing) && sim_now() < next)
+            sim_wait(&store->work, &store->lock, next);
         if (!store->stop)
             sync_once(store);
     }
