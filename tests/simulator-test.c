@@ -124,8 +124,9 @@ static void show_counts(void) {
     diag("%llu pieces of one state kept for the next, %llu commits refused; %llu other stores put in, %llu of them by a person's decision; %llu blocks mended",
          SHOW(kept_blocks), SHOW(taken_back), SHOW(replaced), SHOW(decided), SHOW(mended));
     diag("voters in %llu of them: %llu messages, %llu values chosen, %llu epochs begun, %llu reads, %llu answers too late for the lease, %llu voters "
-         "lost their disks, %llu let in, lists changed %llu times; machines slept %llu times", SHOW(voting), SHOW(ballots),
-         SHOW(chosen), SHOW(elected), SHOW(reads), SHOW(late_answers), SHOW(lost_voters), SHOW(let_in), SHOW(edited), SHOW(slept));
+         "lost their disks, %llu let in, lists changed %llu times; machines slept %llu times; %llu leases of dead processes given back", SHOW(voting), SHOW(ballots),
+         SHOW(chosen), SHOW(elected), SHOW(reads), SHOW(late_answers), SHOW(lost_voters), SHOW(let_in), SHOW(edited), SHOW(slept),
+         SHOW(released));
 #undef SHOW
 }
 

@@ -384,6 +384,8 @@ void node_kill(unsigned index, bool power) {
         world->counts.power_cuts++;
     else
         world->counts.kills++;
+    if (!power)
+        voting_supervise(index);
     forget_process(index);
     network_kill(index);
     if (power) {

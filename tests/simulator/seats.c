@@ -152,6 +152,40 @@ void voting_killed(unsigned place) {
     ballots_kill(place);
 }
 
+/* ---- The supervisor -------------------------------------------------------------------------------------------------- */
+
+struct left { /* by a process that is dead */
+    unsigned node, life;
+    epoch_t epoch;
+    uint64_t session;
+};
+
+static void *supervisor_thread(void *argument) {
+    const struct left *left = argument;
+    const struct config *config = &world->config;
+    int rc = register_voters_release(config, &config->nodes[left->node], "", left->epoch, left->session,
+                                     (int64_t)config->lease_ms * SIM_MS);
+    world->counts.released += rc == 0;
+    sim_trace("the lease of the dead process of node %u is given back: %d", left->node, rc);
+    return NULL;
+}
+
+static void supervise(void *argument, uint64_t nothing) {
+    struct left *left = argument;
+    (void)nothing;
+    if (seats[left->node].life == left->life)
+        sim_spawn(left->node, "supervisor", supervisor_thread, left);
+}
+
+void voting_supervise(unsigned node) {
+    const struct volume *volume = world->nodes[node].volume;
+    if (!world->voting || !volume || !volume->lease || atomic_load(&volume->lease->epoch) == 0 || sim_chance(2))
+        return;
+    struct left *left = sim_alloc(sizeof *left);
+    *left = (struct left){node, seats[node].life + 1, atomic_load(&volume->lease->epoch), atomic_load(&volume->lease->session)};
+    sim_at(sim_now() + sim_between(10 * US, 20 * SIM_MS), supervise, left, 0);
+}
+
 /* ---- The voting ------------------------------------------------------------------------------------------------------ */
 
 static void place_node(struct node_config *node, unsigned place) {

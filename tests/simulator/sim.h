@@ -289,6 +289,7 @@ void voting_happens(void);  /* something, to them or between them */
 void voting_mend(void);
 void voting_start(void);    /* who is down */
 void voting_killed(unsigned place);
+void voting_supervise(unsigned node); /* it is about to die: its parent gives its lease back, perhaps */
 bool voting_is_whole(char *why, size_t room); /* every listed voter is there */
 bool voting_must_elect(void); /* a majority votes, and a node of the in-sync set is up */
 
