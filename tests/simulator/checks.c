@@ -135,6 +135,9 @@ void check_started(unsigned node, epoch_t epoch) {
     world->begun[node] = MAX(world->begun[node], epoch);
     if (!world->shared)
         check_started_by_file(node, epoch);
+    struct replicator *r = atomic_load(&world->nodes[node].volume->replicator);
+    if (world->voting && r->value.voter_count == 0)
+        sim_fail("node %u begins an epoch and does not know who votes", node);
     if (forced)
         world->forced = MAX(world->forced, epoch);
     for (unsigned i = 0; i < world->acknowledged_count; i++) {
