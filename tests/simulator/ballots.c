@@ -1,8 +1,9 @@
-/* Questions and answers between nodes and voters: the few calls of ZeroMQ that membership/ makes, and membership/voter_door.h.
+/* Questions and answers between nodes and voters: the few calls of ZeroMQ that membership/ makes, and
+ * membership/voter_door.h.
  *
- * A message is on its way for a while of its own, so that messages overtake each other, as they do over connections that break and
- * are made again; it may get lost, or come twice. A cut line loses it, or holds it back until it is mended. What has come to a
- * process that stands still waits there.
+ * A message is on its way for a while of its own, so that messages overtake each other, as they do over connections that
+ * break and are made again; it may get lost, or come twice. A cut line loses it, or holds it back until it is mended. What
+ * has come to a process that stands still waits there.
  */
 #include "membership/voter_door.h"
 #include "tests/simulator/voting.h"
@@ -203,7 +204,8 @@ static void post(unsigned from, unsigned to, bool answer, uint64_t dealer, const
         *letter = (struct letter){.from = from, .to = to, .answer = answer, .dealer = dealer, .length = length};
         memcpy(letter->bytes, bytes, length);
         bool late = !world->calm && sim_chance(late_one_in);
-        int64_t takes = late ? sim_between(20 * SIM_MS, 3000 * SIM_MS) : sim_between(world->network_low, world->network_high);
+        int64_t takes = late ? sim_between(20 * SIM_MS, 3000 * SIM_MS)
+                             : sim_between(world->network_low, world->network_high);
         sim_at(sim_now() + takes + slow[from][to], arrive, letter, 0);
     }
 }
@@ -328,7 +330,8 @@ static void *door_thread(void *argument) {
     return NULL;
 }
 
-int door_open(const struct voter_host_options *options, struct desk *desk, int wake, struct door **out, char *why, size_t room) {
+int door_open(const struct voter_host_options *options, struct desk *desk, int wake, struct door **out, char *why,
+              size_t room) {
     (void)options, (void)why, (void)room;
     struct door *door = sim_alloc(sizeof *door);
     door->desk = desk;

@@ -1,10 +1,11 @@
-/* What must hold where voters keep the register. A value is chosen when, in one ballot, a majority of its voters and one of the
- * voters of the value before it have it on their disks (the first value: all of them); whoever proposed it may not know that yet.
+/* What must hold where voters keep the register. A value is chosen when, in one ballot, a majority of its voters and one of
+ * the voters of the value before it have it on their disks (the first value: all of them); whoever proposed it may not know
+ * that yet.
  *
  * - Each version has one value, and follows the one before it.
  * - No two nodes hold the lease at one time.
- * - Nobody says what only a primary may say while another one holds the lease, or after a newer epoch has begun; what is read
- *   there has all that was acknowledged.
+ * - Nobody says what only a primary may say while another one holds the lease, or after a newer epoch has begun; what is
+ *   read there has all that was acknowledged.
  *
  * Acknowledged operations are checks.c's, for which the newest value that is chosen is the register's.
  */
@@ -48,9 +49,11 @@ static void tell(const char *what, const struct register_value *value) {
     char text[500] = "";
     for (unsigned i = 0; sim_tells() && i < value->member_count; i++)
         snprintf(text + strlen(text), sizeof text - strlen(text), " %s", value->members[i].node);
-    for (unsigned i = 0; sim_tells() && i < value->voter_count; i++)
-        snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s:%02x%02x", i ? " " : ", voters ", value->voters[i].name,
-                 value->voters[i].id[0], value->voters[i].id[1]);
+    for (unsigned i = 0; sim_tells() && i < value->voter_count; i++) {
+        const struct register_voter *voter = &value->voters[i];
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s:%02x%02x", i ? " " : ", voters ", voter->name,
+                 voter->id[0], voter->id[1]);
+    }
     sim_trace("%s: version %llu, epoch %llu.%u, primary %s, set%s", what, (unsigned long long)value->version,
               (unsigned long long)EPOCH_COUNTER(value->epoch), EPOCH_NODE(value->epoch), value->primary, text);
 }
@@ -119,8 +122,9 @@ static unsigned proposer(struct ballot ballot) {
 /* A person's decision, or one's that was left half done and is completed by whoever met it. */
 static bool is_forced(const struct proposed *proposed) {
     unsigned node = proposer(proposed->ballot);
-    if (node < world->node_count && world->nodes[node].forcing && EPOCH_NODE(proposed->value.epoch) == proposed->ballot.node &&
-        proposed->value.epoch != chosen_newest()->epoch)
+    epoch_t epoch = proposed->value.epoch;
+    if (node < world->node_count && world->nodes[node].forcing && EPOCH_NODE(epoch) == proposed->ballot.node &&
+        epoch != chosen_newest()->epoch)
         return true;
     for (unsigned i = 0; i < MIN(proposed_count, BALLOTS); i++)
         if (proposals[i].forced && same(&proposals[i].value, &proposed->value))
@@ -185,7 +189,8 @@ void check_answered(unsigned node) {
             sim_fail("node %u answers, and node %u holds the lease", node, i);
         if (world->begun[i] > world->begun[node])
             sim_fail("node %u answers as the primary of epoch %llu, and node %u has begun epoch %llu", node,
-                     (unsigned long long)EPOCH_COUNTER(world->begun[node]), i, (unsigned long long)EPOCH_COUNTER(world->begun[i]));
+                     (unsigned long long)EPOCH_COUNTER(world->begun[node]), i,
+                     (unsigned long long)EPOCH_COUNTER(world->begun[i]));
     }
     const struct sim_record *last = world->acknowledged_count ? world->acknowledged[world->acknowledged_count - 1] : NULL;
     if (last && !last->excused && !disk_has(&world->nodes[node].disk, last))

@@ -1,5 +1,5 @@
-/* Clocks of nodes and of the witness: each has begun at another time, and runs apart from the schedule's by at most half of the
- * thousandth by which two may differ (membership/ask.h). CLOCK_MONOTONIC stands still while its machine sleeps.
+/* Clocks of nodes and of the witness: each has begun at another time, and runs apart from the schedule's by at most half of
+ * the thousandth by which two may differ (membership/ask.h). CLOCK_MONOTONIC stands still while its machine sleeps.
  */
 #include "tests/simulator/sim.h"
 

@@ -1,5 +1,5 @@
-/* Mistakes that are planted into the real code, one at a time, where one of its files calls another (Makefile.am: --wrap), or into
- * what is played. Without one everything is as it is.
+/* Mistakes that are planted into the real code, one at a time, where one of its files calls another (Makefile.am: --wrap),
+ * or into what is played. Without one everything is as it is.
  */
 #include "membership/change.h"
 #include "membership/lease.h"
@@ -40,8 +40,8 @@ bool mistake_explains(enum mistake which, const char *why) {
     type __wrap_##name(__VA_ARGS__); \
     type __wrap_##name(__VA_ARGS__)
 
-WRAPPED(void, voter_start, struct voter *voter, const char *name, const struct voter_state *state, int64_t lease, int64_t margin,
-        int64_t now) {
+WRAPPED(void, voter_start, struct voter *voter, const char *name, const struct voter_state *state, int64_t lease,
+        int64_t margin, int64_t now) {
     __real_voter_start(voter, name, state, lease, margin, now);
     if (mistake == MISTAKE_LOUD)
         voter->quiet_until = now;

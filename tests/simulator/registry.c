@@ -1,6 +1,6 @@
-/* Registers. Shared: one value for all, as a majority of voters would keep it; an answer may stay away, and then the
- * change may have happened, or happen later, unless somebody looks or changes something before (a ballot of theirs ends
- * it). Else: one on each node, as the file engine keeps it. Where voters keep it (voting.h), it is theirs that is opened here.
+/* Registers. Shared: one value for all, as a majority of voters would keep it; an answer may stay away, and then the change
+ * may have happened, or happen later, unless somebody looks or changes something before (a ballot of theirs ends it). Else:
+ * one on each node, as the file engine keeps it. Where voters keep it (voting.h), it is theirs that is opened here.
  */
 #include "tests/simulator/voting.h"
 
@@ -156,7 +156,8 @@ static struct reg *voters_open(struct volume *volume) {
     struct register_watch watch = replicator_watch(volume);
     struct reg *reg;
     char why[300] = "";
-    int rc = register_voters_open(&volume->config, volume->self, volume->secret, &watch, volume->lease, &reg, why, sizeof why);
+    int rc = register_voters_open(&volume->config, volume->self, volume->secret, &watch, volume->lease, &reg, why,
+                                  sizeof why);
     if (rc)
         sim_fail("the register of voters is not opened: %d %s", rc, why);
     return reg;

@@ -1,8 +1,9 @@
-/* The voters' disks (membership/voter_store.h), the witness, and what happens to voters, to the lines between them, and to clocks.
+/* The voters' disks (membership/voter_store.h), the witness, and what happens to voters, to the lines between them, and to
+ * clocks.
  *
- * A disk keeps what was saved, whatever becomes of the process: of a save that it did not live to see the end of, nothing or all.
- * A save may fail, and be there all the same. A disk that is lost takes its voter's id along, and is lost only while all other
- * voters of the list have theirs, and when the volume has its first value.
+ * A disk keeps what was saved, whatever becomes of the process: of a save that it did not live to see the end of, nothing or
+ * all. A save may fail, and be there all the same. A disk that is lost takes its voter's id along, and is lost only while
+ * all other voters of the list have theirs, and when the volume has its first value.
  */
 #include "membership/voter_host.h"
 #include "membership/voter_store.h"
@@ -26,11 +27,12 @@ static struct seat seats[SIM_PLACES];
 static bool witness_up;
 static int64_t edited; /* a person has begun to change the list; 0: never */
 
-const struct voter_state *seat_state(unsigned place) {
+/* That its disk has; NULL: it has none. */
+static const struct voter_state *seat_state(unsigned place) {
     return seats[place].there ? &seats[place].state : NULL;
 }
 
-unsigned place_named(const char *name) {
+static unsigned place_named(const char *name) {
     for (unsigned i = 0; i < world->node_count; i++)
         if (strcmp(world->config.nodes[i].name, name) == 0)
             return i;
@@ -51,7 +53,8 @@ void voter_store_close(struct voter_store *store) {
     sim_free(store);
 }
 
-int voter_store_load(struct voter_store *store, const uint8_t volume[16], struct voter_state *state, char *why, size_t room) {
+int voter_store_load(struct voter_store *store, const uint8_t volume[16], struct voter_state *state, char *why,
+                     size_t room) {
     struct seat *seat = &seats[store->place];
     (void)volume, (void)why, (void)room;
     if (!seat->there) {
@@ -129,7 +132,7 @@ static void *witness_thread(void *nothing) {
     return nothing;
 }
 
-void witness_start(void) {
+static void witness_start(void) {
     if (witness_up)
         return;
     witness_up = true;
@@ -137,7 +140,7 @@ void witness_start(void) {
     sim_spawn(SIM_WITNESS, "witness", witness_thread, NULL);
 }
 
-void witness_kill(void) {
+static void witness_kill(void) {
     sim_trace("the witness is killed");
     witness_up = false;
     world->counts.kills++;
@@ -182,7 +185,9 @@ void voting_supervise(unsigned node) {
     if (!world->voting || !volume || !volume->lease || atomic_load(&volume->lease->epoch) == 0 || sim_chance(2))
         return;
     struct left *left = sim_alloc(sizeof *left);
-    *left = (struct left){node, seats[node].life + 1, atomic_load(&volume->lease->epoch), atomic_load(&volume->lease->session)};
+    *left = (struct left){.node = node, .life = seats[node].life + 1};
+    left->epoch = atomic_load(&volume->lease->epoch);
+    left->session = atomic_load(&volume->lease->session);
     sim_at(sim_now() + sim_between(10 * US, 20 * SIM_MS), supervise, left, 0);
 }
 
@@ -271,7 +276,8 @@ static void let_it_last(void) {
 }
 
 static void cut_lines(void) {
-    static const char *const shapes[] = {"one line, one way", "one line", "all from", "all to", "all of", "all but one of", "every line"};
+    static const char *const shapes[] = {"one line, one way", "one line", "all from", "all to", "all of", "all but one of",
+                                         "every line"};
     unsigned shape = (unsigned)sim_below(7), one = any_place(), other = any_place();
     bool all = !sim_chance(4);
     if (shape > 1 && shape < 6 && !sim_chance(3) && the_primary() >= 0)
@@ -336,13 +342,13 @@ static void stand_still(void) {
         sim_pause(place, until);
 }
 
-/* A majority of the list, and of one that somebody may still be proposing, has to be left: else the volume has no register any
- * more, and that is another story. */
+/* A majority of the list, and of one that somebody may still be proposing, has to be left: else the volume has no register
+ * any more, and that is another story. */
 static bool may_lose_disk(unsigned place) {
     const struct register_value *value = chosen_newest();
     char why[100];
-    return value->version > 0 && seats[place].there && value->voter_count - 1 > value->voter_count / 2 && voting_is_whole(why, sizeof why) &&
-           (!edited || sim_now() - edited > EDIT);
+    return value->version > 0 && seats[place].there && value->voter_count - 1 > value->voter_count / 2 &&
+           voting_is_whole(why, sizeof why) && (!edited || sim_now() - edited > EDIT);
 }
 
 static void lose_disk_of(unsigned place) {
@@ -379,8 +385,9 @@ static void trouble_messages(void) {
 
 static void hand_over(void) {
     int primary = the_primary();
+    unsigned step = 1 + (unsigned)sim_below(world->node_count - 1);
     if (primary >= 0)
-        node_switchover((unsigned)primary, ((unsigned)primary + 1 + (unsigned)sim_below(world->node_count - 1)) % world->node_count);
+        node_switchover((unsigned)primary, ((unsigned)primary + step) % world->node_count);
 }
 
 static void hand_over_and_cut(void) {
@@ -467,10 +474,10 @@ static void edit_list(void) {
 }
 
 void voting_happens(void) {
-    static void (*const events[])(void) = {cut_lines, cut_lines, cut_lines, cut_lines, mend_lines, mend_lines, mend_lines,
-                                           slow_lines, slow_lines, kill_voter, kill_voter, kill_voter, stand_still, stand_still,
-                                           lose_disk, trouble_disk, trouble_messages, hand_over, hand_over_and_cut, edit_list,
-                                           restart_a_granter, answer_late, lose_a_vote};
+    static void (*const events[])(void) = {
+        cut_lines, cut_lines, cut_lines, cut_lines, mend_lines, mend_lines, mend_lines, slow_lines, slow_lines, kill_voter,
+        kill_voter, kill_voter, stand_still, stand_still, lose_disk, trouble_disk, trouble_messages, hand_over, hand_over_and_cut,
+        edit_list, restart_a_granter, answer_late, lose_a_vote};
     events[sim_below(sizeof events / sizeof *events)]();
 }
 

@@ -1,9 +1,9 @@
 /* Schedules in which voters keep the register and the lease (those with odd seeds).
  *
- * Real are membership/voter.c, change.c and lease.c, and all that stands around them: the engine of the nodes (voters*.c), the
- * table of a process's voters and its saver (voter_host.c, voter_desk*.c, voter_saver.c), messages as bytes (ask.c); and
- * replication/ as it stands for primary by itself (candidate.c, elect.c, duty.c). Played are the sockets between nodes and voters,
- * the voters' disks, and baton-witness as a process that has nothing but a voter.
+ * Real are membership/voter.c, change.c and lease.c, and all that stands around them: the engine of the nodes (voters*.c),
+ * the table of a process's voters and its saver (voter_host.c, voter_desk*.c, voter_saver.c), messages as bytes (ask.c); and
+ * replication/ as it stands for primary by itself (candidate.c, elect.c, duty.c). Played are the sockets between nodes and
+ * voters, the voters' disks, and baton-witness as a process that has nothing but a voter.
  *
  *   ballots.c   messages between nodes and voters: late, lost, twice, in another order, held back by cut lines
  *   seats.c     the voters' disks, the witness, and what happens to lines, clocks and voters
@@ -31,13 +31,6 @@ void ballots_kill(unsigned place); /* its process is gone */
 void ballots_cut(unsigned from, unsigned to, bool cut);
 void ballots_slow(unsigned from, unsigned to, int64_t ns); /* each takes so much longer */
 void ballots_trouble(unsigned loss, unsigned lateness); /* one message in so many is lost; late; 0: none */
-
-/* ---- Voters (seats.c) ---- */
-
-const struct voter_state *seat_state(unsigned place); /* that its disk has; NULL: it has none */
-unsigned place_named(const char *name);
-void witness_start(void);
-void witness_kill(void);
 
 /* ---- What must hold (chosen.c) ---- */
 
