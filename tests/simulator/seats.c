@@ -347,6 +347,9 @@ static void stand_still(void) {
 static bool may_lose_disk(unsigned place) {
     const struct register_value *value = chosen_newest();
     char why[100];
+    for (unsigned i = 0; i < SIM_PLACES; i++)
+        if (seats[i].there && seats[i].state.value.version > value->version) /* half done, it may be another list's */
+            return false;
     return value->version > 0 && seats[place].there && value->voter_count - 1 > value->voter_count / 2 &&
            voting_is_whole(why, sizeof why) && (!edited || sim_now() - edited > EDIT);
 }
