@@ -131,6 +131,8 @@ static void show_counts(void) {
 }
 
 static void show_progress(uint64_t done, uint64_t all, unsigned failures) {
+    if (done % 4096 == 0 && done && all < UINT64_MAX) /* what ends early has said how far it was */
+        diag("%" PRIu64 " of %" PRIu64 " schedules, %u failed", done, all, failures);
     if (isatty(STDERR_FILENO))
         fprintf(stderr, "\r%" PRIu64 " of %" PRIu64 " schedules, %u failed ", done, all, failures);
 }
