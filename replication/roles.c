@@ -170,11 +170,13 @@ static bool answers_with_disk(struct replicator *r, const struct beginning *begi
     return fewer;
 }
 
-/* The first value got its voters from the engine. */
+/* The first value got its voters from the engine, which knows it, also when no majority answers any more (-ENOTCONN). */
 static void fill_voters(struct replicator *r, struct register_value *next) {
-    struct register_value found;
-    if (r->elects && next->version == 1 && r->volume->reg->engine->read(r->volume->reg, &found) == 0 &&
-        register_compare(&found, next) == 0) {
+    struct register_value found = {.version = 0};
+    if (!r->elects || next->version != 1)
+        return;
+    int rc = r->volume->reg->engine->read(r->volume->reg, &found);
+    if ((rc == 0 || rc == -ENOTCONN) && register_compare(&found, next) == 0) {
         next->voter_count = found.voter_count;
         memcpy(next->voters, found.voters, sizeof next->voters);
     }

@@ -1,6 +1,8 @@
 /* Random schedules of load, cuts, crashes, power cuts, full disks and changes of role over the real code of replication/,
- * on virtual time (simulator/sim.h). A schedule is a number: BATON_SEED=n runs one, with -v telling all that happens;
- * BATON_SCHEDULES=n runs so many, else as many as fit into 20 seconds.
+ * on virtual time (simulator/sim.h); in those with odd numbers voters keep the register (simulator/voting.h). A schedule is a
+ * number: BATON_SEED=n runs one, with -v telling all that happens; BATON_SCHEDULES=n runs so many (BATON_VOTERS=1: of those
+ * with voters alone), else as many as fit into 20 seconds, and each mistake of simulator/mistakes.h is planted and has to be
+ * found; BATON_MISTAKE=n plants one of them.
  */
 #include "tests/simulator/sim.h"
 #include "tests/tap.h"
@@ -32,7 +34,7 @@ void sim_trace_list(const char *format, va_list arguments) {
     world->digest ^= world->digest >> 29;
     if (!sim_tells())
         return;
-    char text[LINE], node = sim_node_here() < SIM_NODES ? (char)('a' + (int)sim_node_here()) : '-';
+    char text[LINE], node = sim_node_here() < SIM_PLACES ? "abc-w"[sim_node_here()] : '-';
     int length = snprintf(text, sizeof text, "%10.6f %c %-12s ", (double)world->now / 1e9, node, sim_fiber_name());
     vsnprintf(text + length, sizeof text - (size_t)length, format, arguments);
     if (world->tracing == SIM_ALOUD)
@@ -55,6 +57,7 @@ static uint64_t running;
 static void run(uint64_t seed, enum sim_tracing tracing) {
     memset(world, 0, sizeof *world);
     world->random = running = seed;
+    world->voting = seed % 2 == 1;
     world->tracing = tracing;
     trace->count = 0;
     sim_memory_begin();
@@ -120,23 +123,30 @@ static void show_counts(void) {
          SHOW(adopted), SHOW(aside));
     diag("%llu pieces of one state kept for the next, %llu commits refused; %llu other stores put in, %llu of them by a person's decision; %llu blocks mended",
          SHOW(kept_blocks), SHOW(taken_back), SHOW(replaced), SHOW(decided), SHOW(mended));
+    diag("voters in %llu of them: %llu messages, %llu values chosen, %llu epochs begun, %llu reads, %llu answers too late for the lease, %llu voters "
+         "lost their disks, %llu let in, lists changed %llu times; machines slept %llu times; %llu leases of dead processes given back", SHOW(voting), SHOW(ballots),
+         SHOW(chosen), SHOW(elected), SHOW(reads), SHOW(late_answers), SHOW(lost_voters), SHOW(let_in), SHOW(edited), SHOW(slept),
+         SHOW(released));
 #undef SHOW
 }
 
 static void show_progress(uint64_t done, uint64_t all, unsigned failures) {
+    if (done % 4096 == 0 && done && all < UINT64_MAX) /* what ends early has said how far it was */
+        diag("%" PRIu64 " of %" PRIu64 " schedules, %u failed", done, all, failures);
     if (isatty(STDERR_FILENO))
         fprintf(stderr, "\r%" PRIu64 " of %" PRIu64 " schedules, %u failed ", done, all, failures);
 }
 
 static void run_many(uint64_t seed, uint64_t most, int64_t deadline) {
-    unsigned failures = 0;
+    unsigned failures = 0, step = getenv("BATON_VOTERS") ? 2 : 1;
     uint64_t done = 0;
+    seed |= step - 1;
     for (; done < most && clock_boot() < deadline && failures < FAILURES_SHOWN; done++) {
-        run(seed + done, SIM_SILENT);
+        run(seed + step * done, SIM_SILENT);
         add_counts();
         if (world->failed) {
             failures++;
-            show_failure(seed + done);
+            show_failure(seed + step * done);
         }
         if (done % 256 == 0)
             show_progress(done, most, failures);
@@ -150,6 +160,8 @@ static void run_many(uint64_t seed, uint64_t most, int64_t deadline) {
        "they had acknowledgements, changes of the set and of roles, undone records, and slowed work");
     ok(total.rebuilt > 0 && total.resumed > 0 && total.fetched > 0 && total.adopted > 0,
        "stores were built anew, in several attempts, with blocks of the old one and of others");
+    ok(total.elected > 0 && total.reads > 0 && total.late_answers > 0 && total.let_in > 0 && total.slept > 0,
+       "nodes were elected, leases ran out before an answer, voters that had lost their disks were let in, machines slept");
 }
 
 static void run_twice(uint64_t seed) {
@@ -164,6 +176,22 @@ static void run_twice(uint64_t seed) {
         }
     }
     ok(true, "the same seed gives the same schedule");
+}
+
+/* Each mistake is found, in schedules with voters from a number of its own on. */
+#define MISTAKE_WITHIN 1000u
+
+static void find_mistake(enum mistake which) {
+    unsigned tried = 0;
+    bool found = false;
+    mistake = which;
+    for (; tried < MISTAKE_WITHIN && !found; tried++) {
+        run(2 * tried + 1, SIM_SILENT);
+        found = world->failed && mistake_explains(which, world->why);
+    }
+    mistake = MISTAKE_NONE;
+    ok(found, "%s: found", mistake_name(which));
+    diag("in schedule %u: %s", tried, world->why);
 }
 
 static void *map(size_t size) {
@@ -185,6 +213,8 @@ int main(int argc, char **argv) {
     catch_signals();
     sim_prepare();
     uint64_t seed = test_seed();
+    if (getenv("BATON_MISTAKE"))
+        mistake = (enum mistake)strtoul(getenv("BATON_MISTAKE"), NULL, 0);
     if (given && !schedules) {
         run(seed, aloud ? SIM_ALOUD : SIM_SILENT);
         if (world->failed && !aloud)
@@ -193,6 +223,8 @@ int main(int argc, char **argv) {
         return 0;
     }
     run_twice(seed);
+    for (enum mistake each = MISTAKE_NONE + 1; !schedules && each < MISTAKES; each++)
+        find_mistake(each);
     if (schedules)
         run_many(seed, strtoull(schedules, NULL, 0), INT64_MAX);
     else

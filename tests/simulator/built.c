@@ -186,10 +186,8 @@ static void *builder_thread(void *argument) {
     int64_t due = sim_now() + sim_between(CHECKPOINT_LOW, CHECKPOINT_HIGH);
     store_lock(store);
     while (!store->stop) {
-        int64_t next = sim_now() + COMMIT_EVERY;
-        struct timespec until = {.tv_sec = next / 1000000000, .tv_nsec = next % 1000000000};
         if (!store->commit_wanted && !store->txn_broken && store->checkpoint_wanted == store->checkpoint_done)
-            pthread_cond_timedwait(&store->work, &store->lock, &until);
+            sim_wait(&store->work, &store->lock, sim_now() + COMMIT_EVERY);
         bool wanted = store->checkpoint_wanted > store->checkpoint_done;
         commit(store);
         if (wanted || (sim_now() >= due && b->unsaved)) {

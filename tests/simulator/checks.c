@@ -72,6 +72,7 @@ void check_acknowledged(unsigned node, struct sim_record *record, bool durable) 
     record->acknowledged = true;
     record->durable |= durable;
     sim_trace("%s is acknowledged%s by node %u", name, durable ? " as durable" : "", node);
+    check_answered(node);
     if (EPOCH_NODE(record->epoch) != world->config.nodes[node].number)
         sim_fail("node %u acknowledges %s, of another node's epoch", node, name);
     if (!disk_has(disk, record))
@@ -130,8 +131,13 @@ void check_started(unsigned node, epoch_t epoch) {
     if (value->epoch < epoch)
         sim_fail("node %u begins an epoch that the register has not chosen", node);
     world->counts.forced += world->nodes[node].forcing;
+    world->counts.elected += world->voting;
+    world->begun[node] = MAX(world->begun[node], epoch);
     if (!world->shared)
         check_started_by_file(node, epoch);
+    struct replicator *r = atomic_load(&world->nodes[node].volume->replicator);
+    if (world->voting && r->value.voter_count == 0)
+        sim_fail("node %u begins an epoch and does not know who votes", node);
     if (forced)
         world->forced = MAX(world->forced, epoch);
     for (unsigned i = 0; i < world->acknowledged_count; i++) {

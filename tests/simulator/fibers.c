@@ -49,7 +49,7 @@ struct scheduler {
     unsigned ready_count;
     struct fiber *current;
     int64_t next_due; /* no fiber that is blocked is due before */
-    int64_t paused[SIM_NODES + 1];
+    int64_t paused[SIM_PLACES];
     unsigned calls_left;
     struct event *events; /* a heap */
     unsigned event_count, event_room;
@@ -274,8 +274,18 @@ void sim_point(void) {
         yield();
 }
 
-void sim_pause(unsigned node, int64_t until) {
-    s->paused[node] = until;
+void sim_pause(unsigned place, int64_t until) {
+    s->paused[place] = until;
+}
+
+void sim_suspend(unsigned place, int64_t until) {
+    sim_pause(place, until);
+    clocks_suspend(place, until - world->now);
+    for (unsigned i = 0; i < s->used; i++) {
+        struct fiber *fiber = &s->fibers[i];
+        if (fiber->node == place && fiber->state == FIBER_BLOCKED && fiber->until != SIM_FOREVER)
+            fiber->until += until - world->now;
+    }
 }
 
 /* ---- Running --------------------------------------------------------------------------------------------------------- */
@@ -465,6 +475,10 @@ static int wait_at(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t until) 
     return late ? ETIMEDOUT : 0;
 }
 
+void sim_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t until) {
+    wait_at(cond, mutex, until);
+}
+
 int __wrap_pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex) {
     return sim_in_fiber() ? wait_at(cond, mutex, SIM_FOREVER) : __real_pthread_cond_wait(cond, mutex);
 }
@@ -472,7 +486,7 @@ int __wrap_pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex) {
 int __wrap_pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct timespec *until) {
     if (!sim_in_fiber())
         return __real_pthread_cond_timedwait(cond, mutex, until);
-    return wait_at(cond, mutex, until->tv_sec * 1000000000 + until->tv_nsec);
+    return wait_at(cond, mutex, clock_until(s->current->node, until->tv_sec * 1000000000 + until->tv_nsec));
 }
 
 int __wrap_pthread_cond_signal(pthread_cond_t *cond) {

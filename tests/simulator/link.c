@@ -1,11 +1,13 @@
 /* replication/link.h, the few calls of ZeroMQ that replication/ makes itself, and the talker's event descriptor. */
 #include "tests/simulator/network.h"
+#include "tests/simulator/voting.h"
 
-#define WAKES 512u
+#define WAKES 2048u
 #define WAKE_FIRST 1000000
 
 struct wake {
     bool open, set;
+    unsigned node;
     struct fiber *waiter;
 };
 
@@ -214,8 +216,10 @@ static int failed(int rc) {
     return -1;
 }
 
-/* Only ever a route, on a bound socket. */
+/* Only ever a route, on a bound socket; or a question to a voter. */
 int zmq_send(void *to, const void *bytes, size_t length, int flags) {
+    if (mailbox_is(to))
+        return mailbox_send(to, bytes, length);
     struct socket *socket = to;
     struct link_route route = {.length = (uint8_t)length};
     if (flags != (ZMQ_SNDMORE | ZMQ_DONTWAIT) || length > LINK_ROUTE_MAX || !socket->bound)
@@ -248,15 +252,21 @@ int zmq_msg_send(zmq_msg_t *message, void *to, int flags) {
     return size;
 }
 
-static bool ready(const zmq_pollitem_t *item) {
+static bool ready(zmq_pollitem_t *item) {
     const struct socket *socket = item->socket;
-    return socket ? socket->inbox.count > 0 : wakes[item->fd - WAKE_FIRST].set;
+    if (mailbox_is(socket))
+        return mailbox_ready(socket, item->events, &item->revents);
+    bool found = socket ? socket->inbox.count > 0 : wakes[item->fd - WAKE_FIRST].set;
+    item->revents = found ? ZMQ_POLLIN : 0;
+    return found;
 }
 
 static void set_waiters(zmq_pollitem_t *items, int count, struct fiber *fiber) {
     for (int i = 0; i < count; i++) {
         struct socket *socket = items[i].socket;
-        if (socket)
+        if (mailbox_is(socket))
+            mailbox_wait(socket, fiber);
+        else if (socket)
             socket->waiter = fiber;
         else
             wakes[items[i].fd - WAKE_FIRST].waiter = fiber;
@@ -264,16 +274,15 @@ static void set_waiters(zmq_pollitem_t *items, int count, struct fiber *fiber) {
 }
 
 int zmq_poll(zmq_pollitem_t *items, int count, long timeout_ms) {
-    int64_t deadline = sim_now() + timeout_ms * SIM_MS;
+    int64_t deadline = timeout_ms < 0 ? SIM_FOREVER : sim_now() + timeout_ms * SIM_MS;
     sim_point();
     for (;;) {
         int found = 0;
         for (int i = 0; i < count; i++) {
             const struct socket *socket = items[i].socket;
-            if (socket && socket->link->down)
+            if (socket && !mailbox_is(socket) && socket->link->down)
                 return failed(-ETERM);
-            items[i].revents = ready(&items[i]) ? ZMQ_POLLIN : 0;
-            found += items[i].revents != 0;
+            found += ready(&items[i]);
         }
         if (found || sim_now() >= deadline)
             return found;
@@ -289,7 +298,7 @@ int wake_open(void) {
     unsigned i = wake_count++;
     if (i >= WAKES)
         sim_fail("more and more event descriptors");
-    wakes[i] = (struct wake){.open = true};
+    wakes[i] = (struct wake){.open = true, .node = sim_node_here()};
     return WAKE_FIRST + (int)i;
 }
 
@@ -319,7 +328,8 @@ void wake_close(int fd) {
     wake_of(fd)->open = false;
 }
 
-void wake_forget(void) {
-    for (unsigned i = 0; i < WAKES; i++)
-        wakes[i].waiter = NULL; /* who lives looks again */
+void wake_forget(unsigned node) {
+    for (unsigned i = 0; i < wake_count; i++)
+        if (wakes[i].node == node)
+            wakes[i].waiter = NULL;
 }

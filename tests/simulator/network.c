@@ -289,6 +289,10 @@ void network_cut(unsigned from, unsigned to) {
             sim_at(sim_now() + sim_between(GIVE_UP_LOW, GIVE_UP_HIGH), give_up, c, 0);
 }
 
+bool network_is_cut(unsigned from, unsigned to) {
+    return network()->cut[from][to];
+}
+
 void network_mend(unsigned from, unsigned to) {
     network()->cut[from][to] = false;
     for (struct connection *c = network()->all; c; c = c->next_all) {
@@ -333,7 +337,7 @@ bool network_lose_records(void) {
 void network_kill(unsigned node) {
     struct link *link = network()->links[node];
     network()->links[node] = NULL;
-    wake_forget();
+    wake_forget(node);
     if (!link)
         return;
     link->down = true;

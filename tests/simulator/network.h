@@ -70,6 +70,6 @@ struct connection *connection_find(const struct socket *bound, const struct link
 /* 0; -EAGAIN: it takes no more, or (dialled) is not there; -EHOSTUNREACH: (bound) is not there. */
 int connection_send(struct connection *c, enum side side, const void *bytes, size_t length);
 void socket_close(struct socket *socket); /* NULL or closed: no-op */
-void wake_forget(void);                   /* a process has gone: nobody of it waits any more */
+void wake_forget(unsigned node);          /* its process has gone: nobody of it waits any more */
 
 #endif

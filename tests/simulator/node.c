@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <sys/eventfd.h>
 
+#define LEAVE (1500 * SIM_MS)
+
 struct front { /* the gate of the mount: fs/front.c */
     struct volume *volume;
     unsigned node;
@@ -100,7 +102,10 @@ struct operation {
 static void answered(struct parked *parked, int error) {
     struct operation *operation = (struct operation *)parked;
     (*operation->waiting)--;
-    if (error == 0 && operation->waits)
+    bool may = volume_lease_holds(operation->front->volume);
+    if (error == 0 && !may) /* the mount keeps it, until the role changes */
+        world->counts.late_answers++;
+    if (error == 0 && operation->waits && (may || mistake == MISTAKE_UNCHECKED))
         check_acknowledged(operation->front->node, operation->record, operation->durable);
     free(operation);
 }
@@ -196,6 +201,17 @@ static void read_block(struct front *front) {
     pthread_mutex_unlock(&front->mutex);
 }
 
+/* Nobody waits for anything: the lease alone says that it is true. */
+static void look_at_file(struct front *front) {
+    if (!enter(front))
+        return;
+    if (volume_lease_holds(front->volume) || mistake == MISTAKE_UNCHECKED) {
+        world->counts.reads++;
+        check_answered(front->node);
+    }
+    leave(front);
+}
+
 static void *user_thread(void *argument) {
     struct front *front = argument;
     unsigned *waiting = sim_alloc(sizeof *waiting), most = 1 + (unsigned)sim_below(SIM_USER_WAITS);
@@ -203,6 +219,8 @@ static void *user_thread(void *argument) {
         sim_sleep(sim_between(world->think_low, world->think_high));
         if (world->damages && sim_chance(4))
             read_block(front);
+        if (world->voting)
+            look_at_file(front);
         if (*waiting < most && !world->idle)
             operate(front, waiting);
     }
@@ -229,7 +247,8 @@ static void *reclaim_thread(void *argument) {
 static void start_service(struct sim_node *node) {
     char why[WIRE_TEXT] = "";
     unsigned index = (unsigned)(node - world->nodes);
-    node->volume->reg = registry_open(index);
+    if (!node->volume->reg)
+        node->volume->reg = registry_open(node->volume);
     int rc = replicator_start(node->volume, why, sizeof why);
     if (rc) {
         world->counts.refused++;
@@ -271,6 +290,8 @@ static void renew(struct sim_node *node) {
     node->state = NODE_RENEWING;
     while (node->operators) /* the control socket goes first */
         sim_sleep(1 * SIM_MS);
+    if (atomic_load(&volume->role) == ROLE_PRIMARY) /* it has become that meanwhile */
+        replicator_leave(atomic_load(&volume->replicator), LEAVE);
     replicator_stop(atomic_load(&volume->replicator));
     bool holds = volume_renewal_holds(volume);
     if (holds) {
@@ -319,6 +340,8 @@ static void *main_thread(void *argument) {
     node->front = front;
     front->users = world->users + world->reclaims;
     front->freed = (unsigned)sim_below(64); /* in epochs before */
+    if (world->voting)
+        volume->lease = sim_alloc(sizeof *volume->lease);
     if (world->reclaims)
         sim_spawn(index, "reclaim", reclaim_thread, front);
     for (unsigned i = 0; i < world->users; i++)
@@ -353,6 +376,7 @@ static void forget_process(unsigned index) {
     node->operators = 0;
     node->forcing = node->promoting = false;
     node->since = sim_now();
+    voting_killed(index);
 }
 
 void node_kill(unsigned index, bool power) {
@@ -364,6 +388,8 @@ void node_kill(unsigned index, bool power) {
         world->counts.power_cuts++;
     else
         world->counts.kills++;
+    if (!power)
+        voting_supervise(index);
     forget_process(index);
     network_kill(index);
     if (power) {
@@ -387,8 +413,11 @@ static void *stop_thread(void *argument) {
     pthread_mutex_unlock(&node->front->mutex);
     while (node->front->users)
         sim_sleep(1 * SIM_MS);
+    replicator_leave(atomic_load(&volume->replicator), LEAVE);
     replicator_stop(atomic_load(&volume->replicator));
     store_model_close(volume->store);
+    if (world->voting)
+        volume->reg->engine->close(volume->reg);
     park_free(volume->park);
     park_free(volume->local);
     sim_trace("node %u has stopped", index);
@@ -473,11 +502,38 @@ void node_switchover(unsigned index, unsigned to) {
     sim_spawn(index, "operator", switch_thread, handover);
 }
 
+struct edit {
+    struct sim_node *node;
+    enum voters_edit what;
+    const char *name;
+};
+
+static void *voters_thread(void *argument) {
+    const struct edit *edit = argument;
+    char why[WIRE_TEXT] = "";
+    int rc = replicator_voters(atomic_load(&edit->node->volume->replicator), edit->what, edit->name, true, why, sizeof why);
+    sim_trace("change of the voters, %d %s: %d %s", (int)edit->what, edit->name, rc, why);
+    world->counts.edited += rc == 0;
+    edit->node->operators--;
+    return NULL;
+}
+
+void node_voters(unsigned index, enum voters_edit what, const char *name) {
+    struct sim_node *node = &world->nodes[index];
+    if (node->state != NODE_UP || node->forcing)
+        return;
+    struct edit *edit = sim_alloc(sizeof *edit);
+    *edit = (struct edit){node, what, name};
+    node->operators++;
+    sim_spawn(index, "operator", voters_thread, edit);
+}
+
 /* ---- How it is ------------------------------------------------------------------------------------------------------- */
 
 bool node_is_primary(unsigned index) {
     const struct sim_node *node = &world->nodes[index];
-    return node->state == NODE_UP && node->front->writable;
+    return node->state == NODE_UP && node->front->writable &&
+           (!world->voting || atomic_load(&node->volume->lease->until) > clock_of(index, false));
 }
 
 bool node_works(unsigned index, char *state, size_t room) {

@@ -1,8 +1,8 @@
-/* Registers. Shared: one value for all, as a majority of voters would keep it; an answer may stay away, and then the
- * change may have happened, or happen later, unless somebody looks or changes something before (a ballot of theirs ends
- * it). Else: one on each node, as the file engine keeps it.
+/* Registers. Shared: one value for all, as a majority of voters would keep it; an answer may stay away, and then the change
+ * may have happened, or happen later, unless somebody looks or changes something before (a ballot of theirs ends it). Else:
+ * one on each node, as the file engine keeps it. Where voters keep it (voting.h), it is theirs that is opened here.
  */
-#include "tests/simulator/sim.h"
+#include "tests/simulator/voting.h"
 
 #include <stdio.h>
 
@@ -27,7 +27,7 @@ static struct register_value *value_of(unsigned node) {
 }
 
 const struct register_value *registry_of(unsigned node) {
-    return value_of(node);
+    return world->voting ? chosen_newest() : value_of(node);
 }
 
 void registry_make(void) {
@@ -152,10 +152,23 @@ static void played_close(struct reg *reg) {
 static const struct register_engine engine = {
     .name = "played", .read = played_read, .change = played_change, .close = played_close};
 
-struct reg *registry_open(unsigned node) {
+static struct reg *voters_open(struct volume *volume) {
+    struct register_watch watch = replicator_watch(volume);
+    struct reg *reg;
+    char why[300] = "";
+    int rc = register_voters_open(&volume->config, volume->self, volume->secret, &watch, volume->lease, &reg, why,
+                                  sizeof why);
+    if (rc)
+        sim_fail("the register of voters is not opened: %d %s", rc, why);
+    return reg;
+}
+
+struct reg *registry_open(struct volume *volume) {
+    if (world->voting)
+        return voters_open(volume);
     struct played *played = calloc(1, sizeof *played);
     PROMISE(played);
     played->reg.engine = &engine;
-    played->node = node;
+    played->node = (unsigned)(volume->self - volume->config.nodes);
     return &played->reg;
 }

@@ -9,6 +9,7 @@
 
 #define PATIENCE (20000 * SIM_MS) /* without a primary, until somebody promotes one … */
 #define REST (60000 * SIM_MS)     /* … and all in all, until all is well */
+#define ELECTION (9000 * SIM_MS)  /* where voters decide, somebody becomes primary unasked before */
 
 static unsigned any_node(void) {
     return (unsigned)sim_below(world->node_count);
@@ -167,6 +168,8 @@ static void pause_one(void) {
 
 static void trouble_register(void) {
     unsigned node = any_node();
+    if (world->voting)
+        return; /* voting_happens() */
     world->register_fails[node] = !world->register_fails[node];
     sim_trace("node %u %s the register", node, world->register_fails[node] ? "does not reach" : "reaches");
 }
@@ -407,9 +410,11 @@ static void draw_world(void) {
         config->nodes[i].number = (uint16_t)(100 + i);
         disk_make(&world->nodes[i].disk);
     }
+    if (world->voting)
+        voting_begin();
     registry_make();
     sim_trace("%u nodes, %s, acknowledge = %s, fsync = %s, lease %u ms", world->node_count,
-              world->shared ? "one register" : "a register on each",
+              world->voting ? "voters" : world->shared ? "one register" : "a register on each",
               config->acknowledge == ACKNOWLEDGE_WRITE ? "write" : "close", config->fsync == FSYNC_DISK ? "disk" : "memory",
               config->lease_ms);
 }
@@ -421,6 +426,7 @@ static void look_around(void) {
 
 static void trouble(void) {
     unsigned weights[EVENTS], sum = 0;
+    bool elections = world->voting && sim_chance(2); /* the theme */
     for (unsigned i = 0; i < EVENTS; i++) {
         weights[i] = events[i].always || sim_chance(2) ? events[i].weight : 0;
         if (world->copying && events[i].copying)
@@ -431,10 +437,14 @@ static void trouble(void) {
         node_start(i);
     sim_sleep(sim_between(10 * SIM_MS, 1500 * SIM_MS));
     for (uint64_t left = 3 + sim_below(20); left > 0; left--) {
-        unsigned chosen = (unsigned)sim_below(sum), i = 0;
-        for (; chosen >= weights[i]; i++)
-            chosen -= weights[i];
-        events[i].happen();
+        if (world->voting && (elections || sim_chance(2))) {
+            voting_happens();
+        } else {
+            unsigned chosen = (unsigned)sim_below(sum), i = 0;
+            for (; chosen >= weights[i]; i++)
+                chosen -= weights[i];
+            events[i].happen();
+        }
         look_around();
         sim_sleep(sim_between(100 * US, 1000 * SIM_MS));
     }
@@ -487,11 +497,12 @@ static bool at_rest(char *why, size_t room) {
     for (unsigned i = 0; i < world->node_count; i++)
         if (world->nodes[i].operators || !node_works(i, why, room))
             return false;
-    return check_equal(why, room);
+    return check_equal(why, room) && (!world->voting || voting_is_whole(why, room));
 }
 
 static void mend_all(void) {
     world->calm = true;
+    voting_mend();
     world->stalls = 0;
     mend_lines();
     mend_disks();
@@ -508,12 +519,17 @@ static void come_to_rest(void) {
     char why[1200] = "";
     unsigned decisions = 0; /* each copy may have a tail of its own that a person has to decide about */
     world->idle = true;
-    int64_t start = sim_now(), lonely = start;
+    int64_t start = sim_now(), lonely = start, able = start;
     while (!at_rest(why, sizeof why)) {
         for (unsigned i = 0; i < world->node_count; i++)
             node_start(i);
+        voting_start();
         if (a_primary() >= 0)
             lonely = sim_now();
+        if (!voting_must_elect())
+            able = sim_now();
+        if (world->voting && sim_now() - MAX(lonely, able) > ELECTION)
+            sim_fail("a majority votes and a node of the set is there, and nobody becomes primary");
         /* Nobody is primary: a person tries without force first. */
         if (sim_now() - lonely > PATIENCE / 2) {
             node_promote(sim_now() - lonely > PATIENCE ? best_node() : any_node(), false);
@@ -707,6 +723,10 @@ void *schedule_run(void *nothing) {
     mend_all();
     sim_trace("from now on all is well");
     come_to_rest();
+    if (world->voting) { /* a lease that runs out just then, of what was wrong before */
+        sim_sleep(3 * (int64_t)world->config.lease_ms * SIM_MS);
+        come_to_rest();
+    }
     hand_over_well();
     come_to_rest();
     if (sim_chance(LOST_ONE_IN)) {

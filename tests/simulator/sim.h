@@ -12,7 +12,7 @@
  *   store.c     fs/store.h as far as replication/ uses it
  *   past.c      fs/history.h: a state as it was
  *   built.c     a store that is being built by the real fs/import*.c, and fs/generation.h
- *   registry.c  membership/register.h: one value for all, or one on each node
+ *   registry.c  membership/register.h: one value for all, one on each node, or what voters keep (voting.h)
  *   node.c      a node's life; the mount and its users
  *   checks.c    what must hold, always
  *   schedule.c  what happens, and the end at which everything is well again
@@ -26,12 +26,15 @@
 #include "fs/volume.h"
 #include "membership/register.h"
 #include "replication/replicator.h"
+#include "tests/simulator/mistakes.h"
 
 #include <limits.h>
 #include <stdarg.h>
 
 #define SIM_NODES 3u
 #define SIM_NOBODY SIM_NODES /* a fiber that belongs to no node */
+#define SIM_WITNESS (SIM_NODES + 1u)
+#define SIM_PLACES (SIM_NODES + 2u) /* nodes, nobody and the witness */
 #define US ((int64_t)1000)
 #define SIM_MS ((int64_t)1000000)
 #define SIM_FOREVER INT64_MAX
@@ -56,14 +59,22 @@ void sim_sleep(int64_t ns);
 /* Until sim_wake, or `until` (false). */
 bool sim_block(int64_t until);
 void sim_wake(struct fiber *fiber); /* NULL: no-op */
+void sim_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t until); /* by the time of the schedule */
 struct fiber *sim_self(void);
 const char *sim_fiber_name(void);
 /* Calls run(argument, number) at that time, between fibers. */
 void sim_at(int64_t time, void (*run)(void *argument, uint64_t number), void *argument, uint64_t number);
-void sim_pause(unsigned node, int64_t until); /* as SIGSTOP does */
+void sim_pause(unsigned place, int64_t until); /* as SIGSTOP does */
+void sim_suspend(unsigned place, int64_t until); /* the machine sleeps, and CLOCK_MONOTONIC with it */
 void sim_prepare(void); /* once */
 /* Runs fibers until the schedule is over. */
 void sim_run(void);
+
+/* ---- Clocks (clocks.c) ---- */
+void clocks_begin(bool apart); /* else all show the time of the schedule */
+void clocks_suspend(unsigned place, int64_t ns);
+int64_t clock_of(unsigned place, bool monotonic);             /* else CLOCK_BOOTTIME */
+int64_t clock_until(unsigned place, int64_t monotonic);       /* when is it so late there? */
 
 /* ---- Memory (memory.c) ---- */
 void sim_memory_begin(void);
@@ -94,6 +105,7 @@ bool wake_is(int fd);
 void wake_write(int fd);
 void wake_read(int fd);
 void wake_close(int fd);
+bool network_is_cut(unsigned from, unsigned to);
 #define SIM_LOCK 3000000 /* the descriptor of a lock: none of this process */
 
 /* ---- Disks (disk.c) ---- */
@@ -272,9 +284,19 @@ const struct sim_rows *past_rows(struct sim_past *past, int *error);
 /* `kept`: of those alone that are kept beyond the journal's limit. UINT64_MAX: none */
 uint64_t pasts_lowest(struct sim_past *pasts, bool kept);
 
+/* ---- Voters (seats.c) ---- */
+void voting_begin(void);    /* voters keep the register of this schedule */
+void voting_happens(void);  /* something, to them or between them */
+void voting_mend(void);
+void voting_start(void);    /* who is down */
+void voting_killed(unsigned place);
+void voting_supervise(unsigned node); /* it is about to die: its parent gives its lease back, perhaps */
+bool voting_is_whole(char *why, size_t room); /* every listed voter is there */
+bool voting_must_elect(void); /* a majority votes, and a node of the in-sync set is up */
+
 /* ---- Register (registry.c) ---- */
 void registry_make(void);
-struct reg *registry_open(unsigned node);
+struct reg *registry_open(struct volume *volume);
 const struct register_value *registry_of(unsigned node); /* what stands there now */
 void registry_forget(unsigned node); /* its file goes, if it has one of its own */
 
@@ -296,12 +318,14 @@ void node_stop(unsigned node);
 void node_kill(unsigned node, bool power);
 void node_promote(unsigned node, bool force);
 void node_switchover(unsigned node, unsigned to);
+void node_voters(unsigned node, enum voters_edit edit, const char *name);
 bool node_is_primary(unsigned node);
 bool node_works(unsigned node, char *state, size_t room); /* its link is "working", and nothing waits */
 
 /* ---- Checks (checks.c) ---- */
 void check_acknowledged(unsigned node, struct sim_record *record, bool durable);
 void check_started(unsigned node, epoch_t epoch);
+void check_answered(unsigned node); /* it says what only a primary may say */
 void check_registered(const struct register_value *value, bool forced);
 /* `hold`: up to there every node had it durably. */
 void check_undone(unsigned node, const struct sim_record *record, uint64_t hold);
@@ -322,7 +346,8 @@ void *schedule_run(void *nothing);
 struct sim_counts {
     uint64_t schedules, acknowledged, durable, promoted, forced, switched, undone, kills, power_cuts, stops, records, shrunk,
         grown, slowed, reached, excused, frames, unknown, refused, last_resort, virtual_ns, switches, restarts, trimmed, begun, resumed, taken_back, kept_blocks,
-        rebuilt, aside, adopted, fetched, rows, mended, replaced, decided;
+        rebuilt, aside, adopted, fetched, rows, mended, replaced, decided, voting, ballots, chosen, leases, reads, late_answers,
+        lost_voters, elected, let_in, edited, slept, released;
 };
 
 struct world {
@@ -334,6 +359,7 @@ struct world {
     struct config config;
     struct sim_node nodes[SIM_NODES];
     bool shared;    /* one register for all, else a file on each node */
+    bool voting;    /* …which voters keep; then it is shared, too */
     unsigned calls; /* a fiber may be interrupted at one call in so many */
     unsigned stalls;
     bool trims;
@@ -361,6 +387,7 @@ struct world {
     struct sim_record **acknowledged;
     unsigned acknowledged_count, acknowledged_room;
     epoch_t forced; /* the newest epoch that was begun by force */
+    epoch_t begun[SIM_NODES]; /* the newest that each has begun */
     uint64_t digest;
     enum sim_tracing tracing;
     struct sim_counts counts;

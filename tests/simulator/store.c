@@ -162,10 +162,8 @@ static void *sync_thread(void *argument) {
     while (!store->stop) {
         /* A checkpoint comes anyway; where the limit counts, the journal is trimmed as often as by fs/store_commit.c. */
         int64_t next = sim_now() + (world->limited ? 100 * SIM_MS : sim_between(100 * SIM_MS, 2000 * SIM_MS));
-        while (!store->stop && (played(store)->wanted <= played(store)->disk->durable || store->undoing) && sim_now() < next) {
-            struct timespec until = {.tv_sec = next / 1000000000, .tv_nsec = next % 1000000000};
-            pthread_cond_timedwait(&store->work, &store->lock, &until);
-        }
+        while (!store->stop && (played(store)->wanted <= played(store)->disk->durable || store->undoing) && sim_now() < next)
+            sim_wait(&store->work, &store->lock, next);
         if (!store->stop)
             sync_once(store);
     }

@@ -11,7 +11,7 @@
 int __wrap_clock_gettime(clockid_t clock, struct timespec *time) {
     if (!sim_in_fiber())
         return __real_clock_gettime(clock, time);
-    int64_t now = sim_now() + (clock == CLOCK_REALTIME ? START_OF_TIME : 0);
+    int64_t now = clock == CLOCK_REALTIME ? sim_now() + START_OF_TIME : clock_of(sim_node_here(), clock == CLOCK_MONOTONIC);
     *time = (struct timespec){.tv_sec = now / 1000000000, .tv_nsec = now % 1000000000};
     return 0;
 }
