@@ -76,6 +76,7 @@ void disk_power_cut(struct disk *disk) {
     disk->durable = disk->lsn; /* what the next open finds it puts into its first checkpoint */
     disk->hold = disk->hold_synced;
     disk->drawn = sim_now();
+    disk->note_length = 0; /* it lies where the mark does, in memory */
     draw(disk->incarnation);
 }
 
@@ -244,6 +245,7 @@ void disk_copy(struct disk *to, const struct disk *from) {
     to->former = NULL;
     to->keep = to->full = to->slow = to->dies = to->hangs = to->hangs_all = false;
     to->drawn = sim_now();
+    to->note_length = 0;
     draw(to->incarnation);
 }
 

@@ -212,6 +212,8 @@ struct disk {
     struct sim_record **kept; /* in files of undone records */
     unsigned kept_count, kept_room;
     int64_t drawn; /* when the incarnation was */
+    uint8_t note[4096]; /* beside it (store_put_note) */
+    size_t note_length;
     bool full, slow, dies; /* dies: the next fsync fails, and with it the process */
     bool hangs, hangs_all; /* no fsync returns; nor does taking a record in */
 };
