@@ -477,6 +477,7 @@ static void replace(struct disk *disk) {
         memcpy(&new.hold, hold->value, sizeof new.hold);
     new.hold_synced = new.hold;
     new.drawn = sim_now();
+    new.note_length = 0; /* another incarnation has another mark */
     new.built = (struct sim_built){0};
     *disk = new;
 }
