@@ -41,6 +41,13 @@ static int lacking(const struct register_value *value, const struct sim_record *
     return -1;
 }
 
+static int who_has(const struct sim_record *record) {
+    for (unsigned i = 0; i < world->node_count; i++)
+        if (disk_has(&world->nodes[i].disk, record))
+            return (int)i;
+    return -1;
+}
+
 static bool alone(const struct register_value *value) {
     return value->member_count == 1;
 }
@@ -101,7 +108,7 @@ void check_registered(const struct register_value *value, bool forced) {
             continue;
         name_of(record, name);
         if (!forced)
-            sim_fail("%s was acknowledged; node %d is in the set and lacks it", name, without);
+            sim_fail("%s was acknowledged; node %d is in the set and lacks it, node %d has it", name, without, who_has(record));
         excuse(record);
     }
 }
@@ -163,13 +170,18 @@ void check_undone(unsigned node, const struct sim_record *record, uint64_t hold)
 }
 
 /* What was only received may be lost where all that had it lost power; nothing else. */
+/* What a node has that is in no set helps nobody: it may be anybody's past. */
+static bool counts(unsigned node) {
+    return !world->voting || member_named(registry_of(node), world->config.nodes[node].name);
+}
+
 void check_power_cut(void) {
     char name[80];
     for (unsigned i = 0; i < world->acknowledged_count; i++) {
         struct sim_record *record = world->acknowledged[i];
         bool somewhere = record->excused;
         for (unsigned node = 0; node < world->node_count; node++)
-            somewhere = somewhere || disk_has(&world->nodes[node].disk, record);
+            somewhere = somewhere || (counts(node) && disk_has(&world->nodes[node].disk, record));
         if (somewhere)
             continue;
         name_of(record, name);
