@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -17,6 +18,7 @@
 #define MAP_SIZE (64u << 20) /* thousands of volumes */
 #define STATE_FORMAT 1u
 #define PROBE_SECONDS 30u
+#define REHEARSALS 32u /* commits: more than there are lists of free pages */
 #define STATE_BYTES (64u + 2 * REGISTER_BYTES)
 static const char place_name[] = "place"; /* no volume's id has five bytes */
 
@@ -217,6 +219,58 @@ static bool reads_well(int directory_fd) {
            walk(txn, dbi, info.me_last_pgno) && walk(txn, 0, info.me_last_pgno);
 }
 
+/* Every row written again as it is. */
+static bool rewrite(MDB_txn *txn, MDB_dbi dbi) {
+    uint8_t bytes[STATE_BYTES];
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    if (mdb_cursor_open(txn, dbi, &cursor))
+        return false;
+    int rc;
+    while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
+        if (value.mv_size > sizeof bytes)
+            return false;
+        memcpy(bytes, value.mv_data, value.mv_size);
+        value.mv_data = bytes;
+        if (mdb_cursor_put(cursor, &key, &value, MDB_CURRENT))
+            return false;
+    }
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND;
+}
+
+/* liblmdb's asserts about free pages are met in commits: so these are rehearsed, in a copy in memory. */
+static bool writes_well(int copy_fd) {
+    char path[64];
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi dbi;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", copy_fd);
+    bool well = mdb_env_create(&env) == 0 && mdb_env_set_mapsize(env, MAP_SIZE) == 0 &&
+                mdb_env_open(env, path, MDB_NOSUBDIR | MDB_NOLOCK | MDB_NOSYNC, 0600) == 0;
+    for (unsigned i = 0; well && i < REHEARSALS; i++)
+        well = mdb_txn_begin(env, NULL, 0, &txn) == 0 && mdb_dbi_open(txn, NULL, 0, &dbi) == 0 && rewrite(txn, dbi) &&
+               mdb_txn_commit(txn) == 0;
+    return well;
+}
+
+static int copy_in_memory(int directory_fd) {
+    char bytes[64 << 10];
+    ssize_t length;
+    int from = openat(directory_fd, "data.mdb", O_RDONLY | O_CLOEXEC), to = memfd_create("voters", MFD_CLOEXEC);
+    while (from >= 0 && to >= 0 && (length = read(from, bytes, sizeof bytes)) > 0)
+        if (write(to, bytes, (size_t)length) != length)
+            return -1;
+    return from >= 0 && to >= 0 && length == 0 ? to : -1;
+}
+
+static bool works_well(int directory_fd) {
+    if (!reads_well(directory_fd))
+        return false;
+    int copy_fd = copy_in_memory(directory_fd);
+    return copy_fd >= 0 && writes_well(copy_fd);
+}
+
 static int look_for_damage(int directory_fd) {
     struct stat status;
     int how;
@@ -230,7 +284,7 @@ static int look_for_damage(int directory_fd) {
             signal(number, SIG_DFL);
         setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
         alarm(PROBE_SECONDS);
-        _exit(reads_well(directory_fd) ? 0 : 1);
+        _exit(works_well(directory_fd) ? 0 : 1);
     }
     while (waitpid(child, &how, 0) < 0)
         if (errno != EINTR)
