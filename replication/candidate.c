@@ -268,7 +268,7 @@ void candidate_consider(struct replicator *r) {
     int64_t now = clock_boot();
     bool stands = r->role == ROLE_STANDBY && !r->changing && !r->unsure && !r->leaving && !r->value_heard && !r->switch_heard;
     bool own = !r->value.primary[0] || strcmp(r->value.primary, roles_own_name(r)) == 0;
-    if (r->follow.state == FOLLOW_STREAMING && r->follow.heard > r->elect.heard)
+    if (r->follow.state == FOLLOW_STREAMING && r->follow.epoch >= r->value.epoch && r->follow.heard > r->elect.heard)
         elect_heard(&r->elect, r->follow.heard);
     bool due = stands && elect_due(&r->elect, own, now);
     if (r->elect.state == ELECT_FOLLOWS)

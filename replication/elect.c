@@ -13,6 +13,7 @@
 #define LOOK_LEAST (20 * MS)
 #define HURRY 25u /* looks, LOOK_LEAST apart: who gives a lease back reaches one voter before another one, over new connections */
 #define WORD_LEAST (500 * MS) /* a handover's word may have to be said twice */
+#define WORD_OTHERS (100 * MS) /* so much later than whom the value names */
 #define COME_LEAST (500 * MS) /* so long nodes that start together wait for each other: the lease time, between these */
 #define COME_MOST (2000 * MS)
 
@@ -37,19 +38,20 @@ void elect_start(struct elect *elect, int64_t lease, int64_t now) {
 
 void elect_heard(struct elect *elect, int64_t now) {
     elect->heard = now;
-    if (elect->freed)
+    if (elect->freed && !elect->word_until)
         return; /* it may be its last word */
     elect->state = ELECT_FOLLOWS;
-    elect->vacant = false;
-    elect->yields_until = 0;
+    elect->freed = elect->vacant = false;
+    elect->yields_until = elect->word_until = 0;
     elect->why_count = 0;
 }
 
-void elect_value(struct elect *elect, bool own, int64_t now) {
+void elect_value(struct elect *elect, bool own, bool began, int64_t now) {
+    int64_t word = MAX(elect->lease / 2, WORD_LEAST), before = elect->word_until;
     elect->freed = false;
     elect->hurry = 0;
     elect_heard(elect, now);
-    elect->word_until = own ? now + MAX(elect->lease / 2, WORD_LEAST) : 0;
+    elect->word_until = !began ? before : now + word + (own ? 0 : WORD_OTHERS);
 }
 
 void elect_freed(struct elect *elect) {
@@ -76,7 +78,6 @@ void elect_ceased(struct elect *elect, const char *why, int64_t now) {
 }
 
 bool elect_due(struct elect *elect, bool own, int64_t now) {
-    /* A lease that is given back to this node is so by the one that hands over to it: its word is on its way. */
     if (now < elect->word_until)
         return false;
     if (now < elect->not_before || now < elect->ceased_until || (elect->yields_until && now < elect->yields_until && !elect->freed))

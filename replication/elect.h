@@ -44,7 +44,7 @@ struct elect {
     unsigned hurry;     /* looks that follow soon: voters hear of a lease that is given back one after the other */
     bool vacant;        /* the voters let a challenger in when they were asked last */
     int64_t not_before; /* nothing is asked before… */
-    int64_t word_until; /* nor before this, whatever is given back: a handover's word is on its way */
+    int64_t word_until; /* nor before this, whatever is given back: a new epoch's primary is about to begin */
     int64_t ceased_until; /* …nor before this, whatever happens */
     int64_t yields_until; /* 0: has not yielded since the lease became free */
     char why[ELECT_REASONS][ELECT_WHY]; /* why this node is not primary, since it was judged last */
@@ -81,8 +81,10 @@ struct elect_view {
 void elect_start(struct elect *elect, int64_t lease, int64_t now);
 /* A primary that is not behind has said something. */
 void elect_heard(struct elect *elect, int64_t now);
-/* A newer value is known: its primary has time to begin. `own`: that is this node, and the one before is about to say so. */
-void elect_value(struct elect *elect, bool own, int64_t now);
+/* A newer value is known: its primary has time to begin. `own`: that is this node, and the one before is about to say so.
+ * `began`: its epoch is new, too. Then a lease that is given back is the one before: nobody stands because of that until its primary
+ * has been heard, or has had time to. */
+void elect_value(struct elect *elect, bool own, bool began, int64_t now);
 /* A holder has given its lease back, or stops. */
 void elect_freed(struct elect *elect);
 /* This node was primary and is not any more, because of `why`: for a lease time others go first. */

@@ -190,7 +190,7 @@ static int hand_over(struct replicator *r, unsigned node, char *why, size_t room
     }
     repl_lock(r);
     r->value = next;
-    elect_value(&r->elect, false, clock_boot());
+    elect_value(&r->elect, false, true, clock_boot());
     roles_close_epoch(r);
     repl_unlock(r);
     atomic_store(&r->volume->role, ROLE_STANDBY);

@@ -64,8 +64,9 @@ void roles_resume_standby(struct replicator *r) {
 void roles_adopt(struct replicator *r, const struct register_value *found) {
     repl_lock(r);
     if (register_compare(found, &r->value) > 0) {
+        bool began = found->epoch != r->value.epoch;
         r->value = *found;
-        elect_value(&r->elect, strcmp(found->primary, roles_own_name(r)) == 0, clock_boot());
+        elect_value(&r->elect, strcmp(found->primary, roles_own_name(r)) == 0, began, clock_boot());
     }
     repl_unlock(r);
 }

@@ -17,6 +17,8 @@
 
 /* ---- Load: files by whoever is primary; those that were acknowledged are remembered ---- */
 
+#define FILES_MOST 400000u /* one a millisecond at most, so that they last for the whole test */
+
 struct load {
     struct pair *pair;
     pthread_t thread;
@@ -24,7 +26,7 @@ struct load {
     atomic_uint busy[2];   /* uses of a node; */
     atomic_bool closed[2]; /* …which is not to be used */
     atomic_uint count;
-    char names[100000][16];
+    char names[FILES_MOST][16];
 };
 
 static bool lend(struct load *load, unsigned node) {
@@ -37,7 +39,7 @@ static bool lend(struct load *load, unsigned node) {
 
 static void *work(void *argument) {
     struct load *load = argument;
-    for (unsigned i = 0; !atomic_load(&load->stop) && load->count < 100000; i++) {
+    for (unsigned i = 0; !atomic_load(&load->stop) && load->count < FILES_MOST; i++) {
         char name[16];
         bool done = false;
         snprintf(name, sizeof name, "w%u", i);
@@ -52,8 +54,7 @@ static void *work(void *argument) {
         }
         if (done)
             memcpy(load->names[load->count++], name, sizeof name);
-        else
-            usleep(1000);
+        usleep(1000);
     }
     return NULL;
 }
