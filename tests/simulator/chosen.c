@@ -82,6 +82,8 @@ static void choose(const struct register_value *value, bool forced) {
         value_room = room;
     }
     world->counts.chosen++;
+    for (unsigned i = 0; i < world->node_count && value->epoch != before->epoch; i++)
+        world->nodes[i].forced_open = false;
     if (value->epoch == before->epoch) {
         world->counts.shrunk += value->member_count < before->member_count;
         world->counts.grown += value->member_count > before->member_count;
@@ -123,7 +125,7 @@ static unsigned proposer(struct ballot ballot) {
 static bool is_forced(const struct proposed *proposed) {
     unsigned node = proposer(proposed->ballot);
     epoch_t epoch = proposed->value.epoch;
-    if (node < world->node_count && world->nodes[node].forcing && EPOCH_NODE(epoch) == proposed->ballot.node &&
+    if (node < world->node_count && (world->nodes[node].forcing || world->nodes[node].forced_open) && EPOCH_NODE(epoch) == proposed->ballot.node &&
         epoch != chosen_newest()->epoch)
         return true;
     for (unsigned i = 0; i < MIN(proposed_count, BALLOTS); i++)

@@ -393,6 +393,7 @@ void node_kill(unsigned index, bool power) {
     forget_process(index);
     network_kill(index);
     if (power) {
+        node->forced_open = false;
         disk_power_cut(&node->disk);
         check_power_cut();
     } else {
@@ -459,6 +460,7 @@ static void *force_thread(void *argument) {
     int rc = replicator_promote(atomic_load(&node->volume->replicator), true, why, sizeof why);
     sim_trace("promotion of node %u by force: %d %s", index, rc, why);
     node->forcing = false;
+    node->forced_open = rc == -EINPROGRESS;
     node->operators--;
     return NULL;
 }

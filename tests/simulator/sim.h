@@ -311,6 +311,7 @@ struct sim_node {
     struct front *front;
     unsigned operators; /* commands under way */
     bool forcing;       /* a promotion by force is under way */
+    bool forced_open;   /* …and has ended: the node settles what it proposed, until another epoch has begun */
     bool promoting;     /* …and one without */
     int switched;       /* how the last handover ended */
     int64_t since;
