@@ -342,11 +342,24 @@ static void stand_still(void) {
         sim_pause(place, until);
 }
 
-/* A majority of the list, and of one that somebody may still be proposing, has to be left: else the volume has no register
- * any more, and that is another story. */
+static bool same_list(const struct register_value *a, const struct register_value *b) {
+    bool same = a->voter_count == b->voter_count;
+    for (unsigned i = 0; same && i < a->voter_count; i++)
+        same = register_voter_of(b, a->voters[i].name, a->voters[i].id) >= 0;
+    return same;
+}
+
+/* A majority of the list, and of one that somebody may still be proposing, has to be left, and has to know that it is the list: of
+ * one that was chosen a moment ago the proof may go with that disk. Else the volume has no register any more, and that is another
+ * story. */
 static bool may_lose_disk(unsigned place) {
     const struct register_value *value = chosen_newest();
+    unsigned know = 0;
     char why[100];
+    for (unsigned i = 0; i < SIM_PLACES; i++)
+        know += i != place && seats[i].there && same_list(&seats[i].state.known, value);
+    if (know <= value->voter_count / 2)
+        return false;
     for (unsigned i = 0; i < SIM_PLACES; i++)
         if (seats[i].there && seats[i].state.value.version > value->version) /* half done, it may be another list's */
             return false;
