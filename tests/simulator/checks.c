@@ -170,7 +170,7 @@ void check_undone(unsigned node, const struct sim_record *record, uint64_t hold)
 }
 
 /* What was only received may be lost where all that had it lost power; nothing else. */
-/* What a node has that is in no set helps nobody: it may be anybody's past. */
+/* What was promised to be in the memory of the set may be on another node still: that helps nobody, it may be anybody's past. */
 static bool counts(unsigned node) {
     return !world->voting || member_named(registry_of(node), world->config.nodes[node].name);
 }
@@ -181,7 +181,7 @@ void check_power_cut(void) {
         struct sim_record *record = world->acknowledged[i];
         bool somewhere = record->excused;
         for (unsigned node = 0; node < world->node_count; node++)
-            somewhere = somewhere || (counts(node) && disk_has(&world->nodes[node].disk, record));
+            somewhere = somewhere || ((record->durable || counts(node)) && disk_has(&world->nodes[node].disk, record));
         if (somewhere)
             continue;
         name_of(record, name);
