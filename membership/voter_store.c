@@ -264,11 +264,23 @@ static int copy_in_memory(int directory_fd) {
     return from >= 0 && to >= 0 && length == 0 ? to : -1;
 }
 
-static bool works_well(int directory_fd) {
+enum { PROBE_WELL, PROBE_DAMAGED, PROBE_UNKNOWN };
+
+static int probe(int directory_fd) {
     if (!reads_well(directory_fd))
-        return false;
+        return PROBE_DAMAGED;
     int copy_fd = copy_in_memory(directory_fd);
-    return copy_fd >= 0 && writes_well(copy_fd);
+    return copy_fd < 0 ? PROBE_UNKNOWN : writes_well(copy_fd) ? PROBE_WELL : PROBE_DAMAGED;
+}
+
+/* Damaged is what liblmdb refuses, or dies of. That the probe had no memory or no time says nothing about the file, which nobody is
+ * to be told to remove for that. */
+static int verdict_of(int how) {
+    if (WIFEXITED(how) && WEXITSTATUS(how) != PROBE_UNKNOWN)
+        return WEXITSTATUS(how) == PROBE_WELL ? 0 : -EBADMSG;
+    if (WIFEXITED(how))
+        return -ENOMEM;
+    return WTERMSIG(how) == SIGKILL ? -ENOMEM : WTERMSIG(how) == SIGALRM ? -ETIMEDOUT : -EBADMSG;
 }
 
 static int look_for_damage(int directory_fd) {
@@ -284,12 +296,12 @@ static int look_for_damage(int directory_fd) {
             signal(number, SIG_DFL);
         setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
         alarm(PROBE_SECONDS);
-        _exit(works_well(directory_fd) ? 0 : 1);
+        _exit(probe(directory_fd));
     }
     while (waitpid(child, &how, 0) < 0)
         if (errno != EINTR)
             return -errno;
-    return WIFEXITED(how) && WEXITSTATUS(how) == 0 ? 0 : -EBADMSG;
+    return verdict_of(how);
 }
 
 int voter_store_open(const char *directory, struct voter_store **out, char *why, size_t why_room) {
