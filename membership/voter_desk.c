@@ -318,8 +318,15 @@ static bool is_premature(const struct entry *entry, const struct ask_question *q
            strcmp(value->primary, question->from) == 0;
 }
 
+/* Also where this voter has missed the value whose lease is given back: it grants it to nobody, and others may be free now. */
+static bool frees(const struct entry *entry, const struct ask_question *question, const struct voter_answer *given) {
+    const struct voter *voter = &entry->voter;
+    bool grants = voter->grant.node[0] && clock_boot() < voter->grant.until;
+    return question->type == ASK_RELEASE && (given->verdict == VOTER_YES || (!grants && question->epoch > voter->state.value.epoch));
+}
+
 static void note_watch(const struct desk *desk, struct entry *entry, const struct ask_question *question, const struct voter_answer *given) {
-    if (question->type == ASK_RELEASE && given->verdict == VOTER_YES)
+    if (frees(entry, question, given))
         entry->freed = true;
     entry_note_free_at(desk, entry);
 }

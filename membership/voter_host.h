@@ -50,7 +50,8 @@ int voter_host_open(const struct voter_host_options *options, struct voter_host 
  * what was served before stays; -EBADMSG: what it had promised is damaged; -ENOSPC: VOTER_HOST_VOLUMES_MAX.
  *
  * `watch`, which may be NULL and outlives the volume here: its freed() is called, by a thread of the host, when a holder's
- * release arrives, when a grant has run out, and when the silence after a start is over. Nothing else of it is called. */
+ * release arrives (also of an epoch that this voter has missed, if it grants nothing), when a grant has run out, and when the
+ * silence after a start is over. Nothing else of it is called. */
 struct register_watch;
 int voter_host_serve(struct voter_host *host, const struct config *config, const char *voter,
                      const struct register_watch *watch, char *why, size_t why_room);

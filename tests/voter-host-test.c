@@ -387,6 +387,11 @@ static void watched(void) {
     answer = ask_own(host, release_of(&cast, &value, 5));
     ok(says(&answer, VOTER_YES), "yes to a release");
     ok(come_true(freed_more, &before), "its watch is told of that at once");
+    struct register_value missed = value_of(&cast, 2, "b", 2);
+    before = atomic_load(&freed);
+    answer = ask_own(host, release_of(&cast, &missed, 7));
+    ok(says(&answer, VOTER_STALE), "a lease whose value it has missed is none that it knows");
+    ok(come_true(freed_more, &before), "its watch is told all the same that it was given back");
     struct ask_question longer = renew_of(&cast, &value, 6);
     longer.lease_ms = 60001;
     answer = ask_own(host, longer);
