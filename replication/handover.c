@@ -30,7 +30,7 @@ static int judge_switch(struct replicator *r, const struct wire_switch *asked, c
     else if (value->epoch <= r->switch_refused)
         snprintf(why, room, "it has said no to this handover before");
     else if (r->role == ROLE_PRIMARY || !newer)
-        snprintf(why, room, "the register here has moved on");
+        rc = -ESTALE, snprintf(why, room, "the register has moved on: node %s is primary", r->value.primary);
     else if (strcmp(value->primary, roles_own_name(r)) != 0 || EPOCH_NODE(value->epoch) != r->config->nodes[r->self].number ||
              !register_is_member(value, roles_own_name(r), r->incarnation))
         snprintf(why, room, "another store is meant");
