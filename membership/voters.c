@@ -221,11 +221,10 @@ static int voters_change(struct reg *reg, struct register_value *expected, const
     return voters_propose((struct voters *)reg, expected, next, false);
 }
 
-/* What is new is told with an answer, whatever was asked. */
-static void glance(struct voters *v) {
+void voters_glance(struct voters *v, unsigned to) {
     round_end(v, &v->glance);
     v->glance = (struct round){.question = {.type = ASK_QUERY}};
-    round_begin(v, &v->glance, look_everybody(v));
+    round_begin(v, &v->glance, to);
     v->glance.until = clock_boot() + VOTERS_READ_PATIENCE;
 }
 
@@ -233,7 +232,7 @@ static void voters_learn(struct reg *reg, const struct register_value *value) {
     struct voters *v = (struct voters *)reg;
     voters_lock(v);
     if (value->version > v->known.version && value->voter_count == 0)
-        glance(v);
+        voters_glance(v, look_everybody(v));
     voters_note(v, value, true);
     voters_unlock(v);
 }
@@ -324,7 +323,7 @@ static void begin(struct voters *v) {
     PROMISE(pthread_create(&v->teller, NULL, tell, v) == 0);
     pthread_setname_np(v->teller, "voters-watch");
     voters_lock(v);
-    glance(v);
+    voters_glance(v, look_everybody(v));
     voters_unlock(v);
 }
 

@@ -109,6 +109,7 @@ struct voters {
     uint64_t number;             /* of the next question */
     struct round *rounds;
     struct round release, glance; /* in the background: a lease that is given back; a look for what is new */
+    int64_t glance_again;         /* at those that do not answer */
     struct notice notice;
     struct holding holding;
     bool proposing, editing;
@@ -207,6 +208,8 @@ void look_begin(struct voters *v, struct look *look, unsigned to);
 const struct voter_answer *look_of(const struct voters *v, const struct look *look, const struct register_voter *voter);
 /* Whom to ask as long as nothing is known: everybody in the config. */
 unsigned look_everybody(const struct voters *v);
+/* Asks those for what is new, and waits for nothing: whatever is asked, an answer tells it. */
+void voters_glance(struct voters *v, unsigned to);
 int voters_read(struct reg *reg, struct register_value *value);
 
 #endif

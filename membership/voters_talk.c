@@ -17,6 +17,7 @@
 #define PAUSE_MOST (500 * MS)
 #define REDIAL_LEAST (1000 * MS)
 #define REDIALS_LONGER 3u /* each of so many waits twice as long */
+#define GLANCE_AGAIN (2000 * MS)
 #define ANSWERS_AT_ONCE 64u
 #define MESSAGES_WAITING 64
 
@@ -218,6 +219,21 @@ static int64_t renew(struct voters *v, bool asked, bool fit, unsigned ready, int
     return holding->held ? MIN(holding->next_renewal, atomic_load(&v->shared->until)) : holding->next_renewal;
 }
 
+/* A voter that has not answered is asked on when nobody waits for it any more: when it is needed next, in a failover, its
+ * connection is a good one, and need not be given up first. Returns when to look again. */
+static int64_t glance_at_silent(struct voters *v, int64_t now) {
+    unsigned silent = 0;
+    for (unsigned i = 0; i < v->seat_count; i++)
+        silent |= (int)i != v->own && v->seats[i].silent_since != INT64_MAX ? 1u << i : 0;
+    if (!silent || v->stopping)
+        return INT64_MAX;
+    if (now >= v->glance_again && now >= v->glance.until) {
+        v->glance_again = now + MAX(v->duration, GLANCE_AGAIN);
+        voters_glance(v, silent);
+    }
+    return MAX(v->glance_again, v->glance.until);
+}
+
 static void own_answered(void *context, const struct ask_answer *answer) {
     struct voters *v = context;
     asker_answer(v, (unsigned)v->own, answer);
@@ -245,6 +261,7 @@ static int64_t step(struct voters *v, unsigned ready) {
     now = clock_boot(); /* that took time; the lease counts from here, before the sending */
     holding_look(v, now);
     int64_t next = renew(v, due, fit, ready, now);
+    next = MIN(next, glance_at_silent(v, now));
     next = MIN(next, send_rounds(v, ready, now));
     voters_unlock(v);
     ask_own(v);
