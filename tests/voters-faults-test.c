@@ -193,6 +193,31 @@ static void cut_from_the_majority(void) {
     node_close(&b);
 }
 
+static bool answers(struct contract_node *n, const char *voter) {
+    struct lease_view view;
+    n->lease->view(n->reg, &view);
+    for (unsigned i = 0; i < view.count; i++)
+        if (strcmp(view.voters[i].name, voter) == 0)
+            return view.voters[i].answers;
+    return false;
+}
+
+/* A standby asks its voters when it has to take over: the connection is then not to be one that a cut has spoiled. */
+static void reached_again_before_it_is_asked(void) {
+    struct contract_node a, b;
+    open_two(&a, &b, STEADY_LEASE);
+    if (!node_rises(&a))
+        return;
+    is_int(0, b.engine->read(b.reg, &b.value), "the other one reads");
+    ok(WITHIN(60, answers(&b, "witness")), "and the witness answers it");
+    rig_cut(rig, RIG_WITNESS, "b");
+    ok(WITHIN(60, b.engine->read(b.reg, &b.value) == 0 && !answers(&b, "witness")), "which is cut off then");
+    rig_cut(rig, RIG_WITNESS, "");
+    ok(WITHIN(60, answers(&b, "witness")), "and answers again when it can, though nobody asks it");
+    node_close(&a);
+    node_close(&b);
+}
+
 static int edit(struct contract_node *n, enum voters_edit what, const char *name, bool even, char why[300]) {
     why[0] = '\0';
     int rc = n->lease->edit(n->reg, &n->value, what, name, even, why, 300);
@@ -555,6 +580,7 @@ int main(void) {
     one_dead_then_restarted();
     lease_that_nobody_grants();
     cut_from_the_majority();
+    reached_again_before_it_is_asked();
     disk_lost_and_let_in_again();
     three_five_three();
     replaced_while_another_does_not_grant();
