@@ -540,6 +540,53 @@ static void dead_and_used(void) {
     store_close(provider);
 }
 
+/* A refused commit takes back that a segment was taken over, but not the link to its file. Blocks that were asked for before come
+ * then, and go into a segment of that number: not into the old store's. */
+static void blocks_beside_a_link(void) {
+    static uint8_t bytes[8 * BATON_BLOCK], again[8 * BATON_BLOCK], other[8 * BATON_BLOCK];
+    struct store *provider = busy_store("link-provider"), *old = fixture_store("link", 0);
+    uint64_t lsn, wanted = make(provider, ROOT_INO, "wanted", S_IFREG | 0644), reused = make(provider, ROOT_INO, "reused", S_IFREG | 0644);
+    enum table table;
+    struct key after;
+    struct import_want want;
+    unsigned count;
+    memset(bytes, 'p', sizeof bytes);
+    memset(other, 'q', sizeof other);
+    PROMISE(op_write(provider, wanted, bytes, sizeof bytes, 0, 0, &lsn) == 0 &&
+            op_write(provider, reused, other, sizeof other, 0, 0, &lsn) == 0 && fixture_feed(provider, old));
+    memset(again, 'r', sizeof again);
+    PROMISE(op_write(provider, wanted, again, sizeof again, 0, 0, &lsn) == 0);
+    struct source source = source_at_end(provider);
+    struct import *import = open_import(old);
+    PROMISE(import_begin(import, &source.state) == 0);
+    rows_bytes = 1; /* one row in an answer */
+    while (import_progress(import).wanted == 0 && import_next_rows(import, &table, &after) == 0) {
+        answer_rows(&source, table, &after, &last_answer);
+        PROMISE(import_rows(import, table, &after, answer_next, &last_answer, last_answer.done) == 0);
+    }
+    PROMISE(store_checkpoint(import->store) == 0 && import_wanted(import, NULL, &want, 1, &count) == 0 && count == 1);
+    disk_fault_set(refuse_commits);
+    atomic_store(&refuse, 1);
+    PROMISE(fetch_rows(import, &source) == 0);
+    rows_bytes = ROWS_BYTES;
+    PROMISE(store_checkpoint(import->store) == 0);
+    is_int(0, atomic_load(&refuse), "a commit is refused");
+    is_int(0, import_blocks(import, &want, again), "blocks that were asked for before come");
+    is_int(IMPORT_ROWS, import_phase(import), "when the segment that was taken over has been taken back");
+    PROMISE(store_checkpoint(import->store) == 0);
+    is_int(sizeof bytes, op_read(old, wanted, again, sizeof again, 0), "the old store is read");
+    is_blob(bytes, again, sizeof bytes, "and has what it had");
+    is_int(0, import_all(import, &source), "all is fetched");
+    disk_fault_set(NULL);
+    struct store *new = replace(import, old, "link");
+    is_then(new, &source, "beside a link");
+    is_int(sizeof other, op_read(new, reused, again, sizeof again, 0), "what was taken over is read");
+    is_blob(other, again, sizeof other, "and is what it was");
+    is_in_order(new, "beside a link");
+    source_done(&source);
+    store_close(provider);
+}
+
 int main(void) {
     fixture_options.history_bytes = 64u << 20;
     churn_prepare(&work_seed);
@@ -555,5 +602,6 @@ int main(void) {
     split_in_vain();
     half_a_row();
     dead_and_used();
+    blocks_beside_a_link();
     return 0;
 }
