@@ -99,9 +99,20 @@ int undone_save(struct store *store, uint64_t lsn, char *path, size_t room) {
     return rc;
 }
 
+struct saving {
+    uint64_t lsn;
+    char *path;
+    size_t room;
+};
+
+static int save_first(void *context, struct store *store) {
+    const struct saving *saving = context;
+    return undone_save(store, saving->lsn, saving->path, saving->room);
+}
+
 int store_rollback(struct store *store, uint64_t lsn, char *path, size_t room) {
-    int rc = undone_save(store, lsn, path, room);
-    return rc ? rc : store_undo(store, lsn);
+    struct saving saving = {lsn, path, room};
+    return store_undo_after(store, lsn, save_first, &saving);
 }
 
 /* ---- reading ---- */
