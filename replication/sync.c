@@ -504,6 +504,10 @@ static int keep_tail(struct syncing *s, uint64_t common, bool aside) {
     return 0;
 }
 
+static int moved_on(struct syncing *s) {
+    return say(s, -ESTALE, "the old store has moved on meanwhile; the new one is begun again");
+}
+
 static int build(struct syncing *s) {
     unsigned vain = 0;
     int rc = -EAGAIN;
@@ -523,6 +527,8 @@ static int build(struct syncing *s) {
         vain = rc == -EBUSY && !rows && s->pieces == pieces ? vain + 1 : 0;
         if (vain == 3)
             return rc;
+        if (rc == -ESTALE)
+            return moved_on(s);
         if (rc && rc != -ENOSPC && rc != -EAGAIN && rc != -EBUSY)
             return say(s, rc, "the new store cannot be completed: %s", strerror(-rc));
     }
@@ -555,6 +561,8 @@ static int synchronize(struct syncing *s) {
         rc = -ECANCELED;
     if (rc == 0)
         rc = keep_tail(s, common, aside);
+    if (rc == 0 && !import_is_beside(s->import)) /* from here on batond looks at what was noted (volume_renewal_holds) */
+        rc = moved_on(s);
     return rc;
 }
 

@@ -165,6 +165,41 @@ static void old_goes_on(bool complete) {
     fixture_options.history_bytes = 64u << 20;
 }
 
+/* The same without a new beginning: a rollback comes while the new store is completed, and what was taken over is punched. */
+static void old_goes_back(bool complete) {
+    static uint8_t bytes[1 << 20];
+    const char *name = complete ? "back" : "back-half";
+    uint64_t lsn;
+    struct position before;
+    struct store *provider = busy_store(complete ? "back-provider" : "back-half-provider"), *old = fixture_store(name, 0);
+    work(provider, 300);
+    uint64_t ino = make(provider, ROOT_INO, "file", S_IFREG | 0644);
+    store_position(provider, &before);
+    memset(bytes, 'p', sizeof bytes);
+    PROMISE(op_write(provider, ino, bytes, sizeof bytes, 0, 0, &lsn) == 0);
+    PROMISE(fixture_feed(provider, old));
+    struct source source = source_at_end(provider);
+    struct import *import = open_import(old);
+    PROMISE(import_begin(import, &source.state) == 0 && fetch_rows(import, &source) == 0);
+    ok(import_progress(import).reused >= sizeof bytes / BATON_BLOCK, "the old store's blocks are taken over");
+    if (complete)
+        PROMISE(import_all(import, &source) == 0);
+    PROMISE(store_undo(old, before.lsn) == 0);
+    for (int i = 0; i < 8; i++)
+        store_checkpoint(old);
+    is_int(-ESTALE, import_finish(import), "a store is not completed with blocks of one that has taken them back");
+    import_close(import);
+    import = open_import(old);
+    is_int(IMPORT_ROWS, import_phase(import), "it is begun anew");
+    PROMISE(import_begin(import, &source.state) == 0);
+    is_int(0, import_all(import, &source), "and built");
+    struct store *new = replace(import, old, name);
+    is_then(new, &source, "beside a store that went back");
+    is_in_order(new, "beside a store that went back");
+    source_done(&source);
+    store_close(provider);
+}
+
 static void refused_at_the_end(void) {
     struct store *provider = busy_store("leak-provider"), *old = fixture_store("leak", 0);
     fixture_options.history_bytes = 1;
@@ -595,6 +630,8 @@ int main(void) {
     gaps(true);
     old_goes_on(false);
     old_goes_on(true);
+    old_goes_back(false);
+    old_goes_back(true);
     refused_at_the_end();
     refused_everywhere();
     miscounted();
