@@ -84,6 +84,35 @@ static void count(void *context, const char *name, uint64_t bytes) {
     ++*(unsigned *)context;
 }
 
+/* What one primary lacks is said as long as no other one feeds this store. */
+static void given_up(struct pair *pair) {
+    struct replicator *r = atomic_load(&pair->nodes[1].replicator);
+    repl_lock(r);
+    r->sync.given_up = true;
+    snprintf(r->sync.why, sizeof r->sync.why, "it lacks records of this store");
+    json_t *shown = sync_status(r);
+    ok(shown != NULL, "a synchronization that was given up is shown");
+    json_decref(shown);
+    follow_end(&r->follow, clock_boot(), "a test");
+    repl_unlock(r);
+    ok(pair_wait_link(pair, 1, "failed", 60) && pair_wait_link(pair, 1, "working", 60), "the store is fed");
+    repl_lock(r);
+    shown = sync_status(r);
+    ok(shown == NULL, "then there is nothing to decide");
+    json_decref(shown);
+    r->follow.epoch++;
+    r->sync.given_up = true;
+    sync_want(r, 0);
+    ok(r->sync.wanted && !r->sync.given_up, "nor is a primary of another epoch judged by what an older one lacked");
+    sync_unwant(r);
+    r->sync.given_up = true;
+    sync_want(r, 0);
+    ok(!r->sync.wanted && r->sync.given_up, "but the same one is");
+    r->sync.given_up = false;
+    r->follow.epoch--;
+    repl_unlock(r);
+}
+
 static void another_primary(void) {
     static struct pair pair;
     struct position before, after;
@@ -121,6 +150,7 @@ static void another_primary(void) {
     PROMISE(undone_list(store_path(pair.nodes[1].store), count, &undone) == 0);
     is_int(0, undone, "there are no undone records");
     ok(pair_wait_link(&pair, 1, "working", 60), "and b is in sync");
+    given_up(&pair);
     pair_stop(&pair, 1);
     pair_stop(&pair, 0);
 }
