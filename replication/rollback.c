@@ -114,9 +114,14 @@ static void trouble(struct replicator *r, const char *text) {
     repl_unlock(r);
 }
 
+/* This primary, in this epoch, was asked, and a full synchronization is what there is to do. Lock held. */
+static bool is_settled(const struct replicator *r) {
+    return (r->sync.wanted || r->sync.given_up) && r->sync.node == r->follow.primary && r->sync.epoch == r->follow.epoch;
+}
+
 /* Lock held. */
 static bool is_due(const struct replicator *r) {
-    return r->role == ROLE_STANDBY && !r->changing && r->follow.state == FOLLOW_REFUSED &&
+    return !is_settled(r) && r->role == ROLE_STANDBY && !r->changing && r->follow.state == FOLLOW_REFUSED &&
            r->follow.verdict == VERDICT_DIVERGED && r->receiving == 0;
 }
 

@@ -113,6 +113,41 @@ static void given_up(struct pair *pair) {
     repl_unlock(r);
 }
 
+static void refuse(struct replicator *r) { /* by one that has gone since, say */
+    PROMISE(pthread_mutex_lock(&r->role_lock) == 0);
+    repl_lock(r);
+    follow_end(&r->follow, clock_boot(), "a test");
+    r->follow.state = FOLLOW_REFUSED;
+    r->follow.verdict = VERDICT_DIVERGED;
+    r->follow.fork = UINT64_MAX;
+    r->follow.epoch = EPOCH_MAKE(1000, 7);
+    while (r->receiving)
+        repl_wait(r, &r->news, clock_boot() + 100 * MS);
+    r->follow.since = clock_boot();
+}
+
+static void refused(struct replicator *r) {
+    atomic_store(&looking, r);
+    repl_unlock(r);
+    PROMISE(pthread_mutex_unlock(&r->role_lock) == 0);
+}
+
+/* It was asked where the histories part, and a full synchronization was found to be needed: it is not asked over and over. */
+static void asked_once(struct pair *pair) {
+    struct replicator *r = atomic_load(&pair->nodes[1].replicator);
+    atomic_store(&asked, 0);
+    refuse(r);
+    r->sync.given_up = true;
+    r->sync.node = r->follow.primary;
+    r->sync.epoch = r->follow.epoch;
+    refused(r);
+    ok(pair_wait_link(pair, 1, "working", 60), "the store is fed in the end");
+    PROMISE(pthread_mutex_lock(&r->role_lock) == 0);
+    PROMISE(pthread_mutex_unlock(&r->role_lock) == 0);
+    atomic_store(&looking, NULL);
+    is_int(0, atomic_load(&asked), "until then nobody is asked where the histories part");
+}
+
 static void another_primary(void) {
     static struct pair pair;
     struct position before, after;
@@ -126,19 +161,8 @@ static void another_primary(void) {
     ok(pair_wait_equal(&pair, 60), "and has all that was acknowledged");
     store_position(pair.nodes[1].store, &before);
     struct replicator *r = atomic_load(&pair.nodes[1].replicator);
-    PROMISE(pthread_mutex_lock(&r->role_lock) == 0);
-    repl_lock(r); /* one that has gone since had said so */
-    follow_end(&r->follow, clock_boot(), "a test");
-    r->follow.state = FOLLOW_REFUSED;
-    r->follow.verdict = VERDICT_DIVERGED;
-    r->follow.fork = UINT64_MAX;
-    r->follow.epoch = EPOCH_MAKE(1000, 7);
-    while (r->receiving)
-        repl_wait(r, &r->news, clock_boot() + 100 * MS);
-    r->follow.since = clock_boot();
-    atomic_store(&looking, r);
-    repl_unlock(r);
-    PROMISE(pthread_mutex_unlock(&r->role_lock) == 0);
+    refuse(r);
+    refused(r);
     for (int64_t deadline = clock_boot() + 120000 * MS; atomic_load(&asked) == 0 && clock_boot() < deadline;)
         usleep(1000);
     ok(atomic_load(&asked) > 0, "it asks where the histories part, and is fed meanwhile");
@@ -150,6 +174,7 @@ static void another_primary(void) {
     PROMISE(undone_list(store_path(pair.nodes[1].store), count, &undone) == 0);
     is_int(0, undone, "there are no undone records");
     ok(pair_wait_link(&pair, 1, "working", 60), "and b is in sync");
+    asked_once(&pair);
     given_up(&pair);
     pair_stop(&pair, 1);
     pair_stop(&pair, 0);
