@@ -45,7 +45,8 @@ static int save_one(struct store *store, FILE *file, uint64_t lsn, uint8_t *buff
         return rc;
     record.check = record_check(&record, buffer);
     size_t length = (size_t)record.length + record.payload;
-    return fwrite(&record, sizeof record, 1, file) == 1 && fwrite(buffer, 1, length, file) == length ? 0 : -EIO;
+    errno = EIO;
+    return fwrite(&record, sizeof record, 1, file) == 1 && fwrite(buffer, 1, length, file) == length ? 0 : -errno;
 }
 
 static int save_all(struct store *store, FILE *file, const struct undone_head *head) {

@@ -131,6 +131,14 @@ static bool is_due_still(const struct replicator *r, unsigned node, epoch_t epoc
     return is_due(r) && r->follow.primary == node && r->follow.epoch == epoch;
 }
 
+static const char *what_to_do(int error) {
+    if (error == -ENOSPC)
+        return "it goes on when there is room on the disk";
+    if (error == -EIO || error == -EBADMSG || error == -ENOENT)
+        return "they cannot be read here: move this store away, it keeps what can be, and format anew";
+    return "it is tried again";
+}
+
 static void roll_back(struct replicator *r, unsigned node, epoch_t epoch, uint64_t fork, const struct position *own) {
     char path[1400] = "", text[WIRE_TEXT];
     const char *name = r->config->nodes[node].name;
@@ -150,8 +158,8 @@ static void roll_back(struct replicator *r, unsigned node, epoch_t epoch, uint64
     follow_start(&r->follow, r->lease, clock_boot());
     repl_unlock(r);
     if (rc)
-        snprintf(text, sizeof text, "the records after LSN %" PRIu64 ", which node %.60s never had, cannot be taken back: %s",
-                 fork, name, strerror(-rc));
+        snprintf(text, sizeof text, "the records after LSN %" PRIu64 ", which node %.60s never had, cannot be taken back: %s; %s",
+                 fork, name, strerror(-rc), what_to_do(rc));
     else
         snprintf(text, sizeof text, "records %" PRIu64 " to %" PRIu64 " were only here and are kept in %.300s", fork + 1,
                  own->lsn, path);
