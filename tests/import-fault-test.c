@@ -580,7 +580,8 @@ static void dead_and_used(void) {
 static void blocks_beside_a_link(void) {
     static uint8_t bytes[8 * BATON_BLOCK], again[8 * BATON_BLOCK], other[8 * BATON_BLOCK];
     struct store *provider = busy_store("link-provider"), *old = fixture_store("link", 0);
-    uint64_t lsn, wanted = make(provider, ROOT_INO, "wanted", S_IFREG | 0644), reused = make(provider, ROOT_INO, "reused", S_IFREG | 0644);
+    uint64_t lsn, wanted = make(provider, ROOT_INO, "wanted", S_IFREG | 0644);
+    uint64_t reused = make(provider, ROOT_INO, "reused", S_IFREG | 0644);
     enum table table;
     struct key after;
     struct import_want want;

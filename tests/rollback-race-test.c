@@ -70,7 +70,8 @@ ssize_t getrandom(void *buffer, size_t length, unsigned flags) {
     if (r && pthread_equal(pthread_self(), r->keeper)) {
         int64_t deadline = clock_boot() + 60000 * MS;
         repl_lock(r);
-        while ((r->follow.state != FOLLOW_STREAMING || r->receiving == 0) && repl_wait(r, &r->news, MIN(deadline, clock_boot() + 10 * MS)))
+        while ((r->follow.state != FOLLOW_STREAMING || r->receiving == 0) &&
+               repl_wait(r, &r->news, MIN(deadline, clock_boot() + 10 * MS)))
             ;
         r->hold_told = 0; /* as if there were a node that lacks all of it */
         repl_unlock(r);
