@@ -53,6 +53,8 @@ struct syncing {
 void sync_want(struct replicator *r, unsigned node) {
     if (r->role != ROLE_STANDBY || (r->sync.given_up && r->sync.node == node && r->sync.epoch == r->follow.epoch))
         return;
+    if (r->sync.given_up) /* because of another one */
+        r->sync.why[0] = 0;
     r->sync.given_up = false;
     r->sync.epoch = r->follow.epoch;
     if (!r->sync.wanted || r->sync.node != node) {
