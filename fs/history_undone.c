@@ -14,6 +14,7 @@
 #define SCAN_ROWS 20000u /* under one hold of the lock */
 #define DEPTH_MAX 2048u
 #define PATH_ROOM 4500u
+#define UNKNOWN_ROOM sizeof "(directory 18446744073709551615)"
 #define PROGRESS_RECORDS 256u
 
 /* ---- what is selected ---- */
@@ -157,7 +158,7 @@ static void path_text(struct store *past, uint64_t directory, struct span name, 
     path[at] = '\0';
     for (unsigned depth = 0;; depth++) {
         size_t length = strlen(part);
-        if (length + 32 > at)
+        if (length + 1 + UNKNOWN_ROOM > at)
             break; /* the end of a very long path is what counts */
         at -= length;
         memcpy(path + at, part, length);

@@ -211,6 +211,7 @@ int import_open(struct store *old, struct import **out, char *why, size_t why_ro
         return -ENOMEM;
     }
     import->old = old;
+    store_position(old, &import->beside);
     int rc = store_checkpoint(old); /* what its map names is in its segments' files then, and stays so */
     if (rc)
         snprintf(why, why_room, "the store %s cannot be read: %s", old->base, strerror(-rc));
@@ -237,6 +238,13 @@ void import_close(struct import *import) {
     shut(import);
     segments_forget(import);
     free(import);
+}
+
+bool import_is_beside(const struct import *import) {
+    struct position now;
+    store_position(import->old, &now);
+    return now.lsn == import->beside.lsn && now.epoch == import->beside.epoch &&
+           memcmp(now.chain, import->beside.chain, CHAIN_SIZE) == 0;
 }
 
 int import_discard(struct import *import) {

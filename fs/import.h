@@ -92,8 +92,11 @@ int import_split(struct import *import, const struct import_want *want);
 
 /* When no rows and no blocks are wanted, by the map itself: the position, and all of it on disk. Then the phase is
  * IMPORT_COMPLETE. May take a while; may be called again after an error or a kill. -EBUSY: something is wanted, rows if
- * import_phase says so, or blocks; -EAGAIN: a commit was refused meanwhile. */
+ * import_phase says so, or blocks; -EAGAIN: a commit was refused meanwhile; -ESTALE: the old store is not where it was when this
+ * was opened, import_close and import_open, which begins anew. */
 int import_finish(struct import *import);
+/* Is the old store where it was when this was opened? What has moved on may have punched what was taken over from it. */
+bool import_is_beside(const struct import *import);
 /* Of a complete one: its position. */
 void import_position(const struct import *import, struct position *position);
 /* After import_close, and store_close of the old store: the generation that was complete becomes the current one. The old

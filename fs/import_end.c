@@ -210,6 +210,8 @@ static int take_position(struct import *import, uint64_t hold) {
 
 int import_finish(struct import *import) {
     struct store *store = import->store;
+    if (!import_is_beside(import))
+        return -ESTALE;
     if (import->complete)
         return generation_complete(import->old->path, import->generation);
     uint64_t hold = hold_of(import->old);
@@ -245,5 +247,7 @@ int import_finish(struct import *import) {
     rc = rc ? rc : loaded;
     if (rc == 0 && !import->complete)
         rc = -EAGAIN;
+    if (rc == 0 && !import_is_beside(import))
+        rc = -ESTALE;
     return rc ? rc : generation_complete(import->old->path, import->generation);
 }

@@ -35,6 +35,7 @@ struct import {
     unsigned generation;
     struct import_row row; /* as it was last seen */
     bool begun, complete;
+    struct position beside;  /* where the old store was when this was opened */
     struct import_segments {  /* row "import.segments", as long as no commit is refused */
         struct adopted *list; /* `to` ascending */
         uint32_t count;

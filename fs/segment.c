@@ -151,7 +151,21 @@ int segment_unlink(struct segments *segments, uint32_t number) {
 
 /* ---- handing out blocks (lock held) ---- */
 
+/* The file's name goes first, then its descriptor: segment_prepare_next may open one at any moment. */
+static int segment_clear(struct segments *segments, uint32_t number) {
+    char name[16];
+    segment_name(number, name);
+    if (unlinkat(segments->directory_fd, name, 0) < 0 && errno != ENOENT)
+        return -errno;
+    segment_fd_drop(segments, number);
+    return 0;
+}
+
 static int segment_create(struct store *store, uint32_t number) {
+    /* Of an import, what a refused commit left under this number may be a link to the old store's segment. */
+    int rc = store->importing ? segment_clear(&store->segments, number) : 0;
+    if (rc)
+        return rc;
     int fd = segment_fd_get(&store->segments, number, true);
     if (fd < 0)
         return fd;
@@ -386,9 +400,9 @@ int segment_adopt(struct store *store, const struct segments *others, uint32_t f
         return -ENOSPC;
     segment_name(from, name);
     segment_name(next, name_here);
-    segment_fd_drop(segments, next); /* made in time for new blocks, or left by a batch that was refused */
-    if (unlinkat(segments->directory_fd, name_here, 0) < 0 && errno != ENOENT)
-        return -errno;
+    int rc = segment_clear(segments, next); /* made in time for new blocks, or left by a batch that was refused */
+    if (rc)
+        return rc;
     if (linkat(others->directory_fd, name, segments->directory_fd, name_here, 0) < 0)
         return -errno;
     if (fsync(segments->directory_fd) < 0)

@@ -118,6 +118,9 @@ int store_receive(struct store *store, const void *bytes, size_t length, const v
 /* Undoes the records above `lsn`, newest first, each to bit-equal tables, in bounded transactions, and makes a
  * checkpoint. -ENOENT if the journal does not reach back that far. No appends meanwhile. Takes the lock. */
 int store_undo(struct store *store, uint64_t lsn);
+/* The same, but first `before`, when nobody appends any more and nothing above the target is trimmed; without the lock. If it
+ * returns an error, that is returned and nothing is undone. */
+int store_undo_after(struct store *store, uint64_t lsn, int (*before)(void *context, struct store *store), void *context);
 
 /* ---- Data blocks ------------------------------------------------------------------------------------------------- */
 

@@ -130,6 +130,10 @@ static int undo_to(struct store *store, uint64_t lsn) {
 }
 
 int store_undo(struct store *store, uint64_t lsn) {
+    return store_undo_after(store, lsn, NULL, NULL);
+}
+
+int store_undo_after(struct store *store, uint64_t lsn, int (*before)(void *context, struct store *store), void *context) {
     store_lock(store);
     int rc = store->undoing || store->epoch ? -EBUSY : 0;
     if (rc == 0) { /* from now on nobody appends, and nothing above the target is trimmed */
@@ -139,7 +143,8 @@ int store_undo(struct store *store, uint64_t lsn) {
     store_unlock(store);
     if (rc)
         return rc;
-    rc = undo_to(store, lsn);
+    rc = before ? before(context, store) : 0;
+    rc = rc ? rc : undo_to(store, lsn);
     store_lock(store);
     store->undoing = false;
     store_unlock(store);

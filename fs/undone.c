@@ -45,7 +45,8 @@ static int save_one(struct store *store, FILE *file, uint64_t lsn, uint8_t *buff
         return rc;
     record.check = record_check(&record, buffer);
     size_t length = (size_t)record.length + record.payload;
-    return fwrite(&record, sizeof record, 1, file) == 1 && fwrite(buffer, 1, length, file) == length ? 0 : -EIO;
+    errno = EIO;
+    return fwrite(&record, sizeof record, 1, file) == 1 && fwrite(buffer, 1, length, file) == length ? 0 : -errno;
 }
 
 static int save_all(struct store *store, FILE *file, const struct undone_head *head) {
@@ -99,9 +100,20 @@ int undone_save(struct store *store, uint64_t lsn, char *path, size_t room) {
     return rc;
 }
 
+struct saving {
+    uint64_t lsn;
+    char *path;
+    size_t room;
+};
+
+static int save_first(void *context, struct store *store) {
+    const struct saving *saving = context;
+    return undone_save(store, saving->lsn, saving->path, saving->room);
+}
+
 int store_rollback(struct store *store, uint64_t lsn, char *path, size_t room) {
-    int rc = undone_save(store, lsn, path, room);
-    return rc ? rc : store_undo(store, lsn);
+    struct saving saving = {lsn, path, room};
+    return store_undo_after(store, lsn, save_first, &saving);
 }
 
 /* ---- reading ---- */

@@ -13,7 +13,8 @@
  * reach back so far, -ENOSPC, … */
 int undone_save(struct store *store, uint64_t lsn, char *path, size_t room);
 
-/* undone_save, then store_undo. Interrupted anywhere, it is simply called again. */
+/* undone_save, then store_undo; all that is undone is in the file, for nobody appends meanwhile. Interrupted anywhere, it is
+ * simply called again. */
 int store_rollback(struct store *store, uint64_t lsn, char *path, size_t room);
 
 struct undone; /* such a file, being read */

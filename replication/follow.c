@@ -51,6 +51,7 @@ void follow_login(struct follow *follow, unsigned node, epoch_t epoch, uint64_t 
     follow->want = 0;
     follow->taking = false;
     follow->behind = 0;
+    follow->verdict = 0; /* what was said in an older session, of another history perhaps */
     follow->heard = now;
     follow->login_sent = now;
     enter(follow, FOLLOW_LOGIN, now);

@@ -36,7 +36,7 @@ struct follow {
     int64_t behind_since;
     int64_t behind_patience; /* FOLLOW_BEHIND_MAX, longer after each time that it was not enough for this LSN */
     uint64_t behind_in_vain;
-    uint32_t verdict; /* REFUSED */
+    uint32_t verdict; /* REFUSED: the primary's; 0: this node ended the session itself */
     uint64_t fork;    /* DIVERGED: see wire.h */
     uint8_t fork_chain[CHAIN_SIZE];
     char why[WIRE_TEXT];

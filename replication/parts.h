@@ -114,7 +114,8 @@ struct compare_note { /* a node compares its copy with this one */
 enum sync_phase { SYNC_IDLE, SYNC_ASKING, SYNC_ROWS, SYNC_BLOCKS, SYNC_FINISH, SYNC_DONE };
 struct sync {  /* a full synchronization of this store */
     bool wanted;   /* `node`, the primary, cannot feed it from its journal */
-    bool given_up; /* a person has to decide which copy stays */
+    bool given_up; /* a person has to decide which copy stays, this one or that of `node` in `epoch` */
+    epoch_t epoch;
     unsigned node;
     enum sync_phase phase;
     int64_t since, phase_since;

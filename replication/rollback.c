@@ -114,22 +114,52 @@ static void trouble(struct replicator *r, const char *text) {
     repl_unlock(r);
 }
 
-static void roll_back(struct replicator *r, unsigned node, uint64_t fork, const struct position *own) {
+/* This primary, in this epoch, was asked, and a full synchronization is what there is to do. Lock held. */
+static bool is_settled(const struct replicator *r) {
+    return (r->sync.wanted || r->sync.given_up) && r->sync.node == r->follow.primary && r->sync.epoch == r->follow.epoch;
+}
+
+/* Lock held. */
+static bool is_due(const struct replicator *r) {
+    return !is_settled(r) && r->role == ROLE_STANDBY && !r->changing && r->follow.state == FOLLOW_REFUSED &&
+           r->follow.verdict == VERDICT_DIVERGED && r->receiving == 0;
+}
+
+/* …by the same primary's word: looking for the fork took a while, in which another one may have begun to feed this store.
+ * Lock held. */
+static bool is_due_still(const struct replicator *r, unsigned node, epoch_t epoch) {
+    return is_due(r) && r->follow.primary == node && r->follow.epoch == epoch;
+}
+
+static const char *what_to_do(int error) {
+    if (error == -ENOSPC)
+        return "it goes on when there is room on the disk";
+    if (error == -EIO || error == -EBADMSG || error == -ENOENT)
+        return "they cannot be read here: move this store away, it keeps what can be, and format anew";
+    return "it is tried again";
+}
+
+static void roll_back(struct replicator *r, unsigned node, epoch_t epoch, uint64_t fork, const struct position *own) {
     char path[1400] = "", text[WIRE_TEXT];
     const char *name = r->config->nodes[node].name;
-    log_info("rolling back records %" PRIu64 " to %" PRIu64 ", which node %s never had", fork + 1, own->lsn, name);
     repl_lock(r);
-    follow_stop(&r->follow); /* no login from a position that is about to go */
-    primary_ring_clear(r);
+    bool due = is_due_still(r, node, epoch);
+    if (due) {
+        follow_stop(&r->follow); /* no login from a position that is about to go */
+        primary_ring_clear(r);
+    }
     repl_unlock(r);
+    if (!due)
+        return;
+    log_info("rolling back records %" PRIu64 " to %" PRIu64 ", which node %s never had", fork + 1, own->lsn, name);
     int rc = store_rollback(r->store, fork, path, sizeof path);
     replicator_read_position(r);
     repl_lock(r);
     follow_start(&r->follow, r->lease, clock_boot());
     repl_unlock(r);
     if (rc)
-        snprintf(text, sizeof text, "the records after LSN %" PRIu64 ", which node %.60s never had, cannot be taken back: %s",
-                 fork, name, strerror(-rc));
+        snprintf(text, sizeof text, "the records after LSN %" PRIu64 ", which node %.60s never had, cannot be taken back: %s; %s",
+                 fork, name, strerror(-rc), what_to_do(rc));
     else
         snprintf(text, sizeof text, "records %" PRIu64 " to %" PRIu64 " were only here and are kept in %.300s", fork + 1,
                  own->lsn, path);
@@ -153,8 +183,7 @@ void rollback_consider(struct replicator *r) {
     uint8_t hint_chain[CHAIN_SIZE];
     uint64_t fork = 0;
     repl_lock(r);
-    bool due = r->role == ROLE_STANDBY && !r->changing && r->follow.state == FOLLOW_REFUSED &&
-               r->follow.verdict == VERDICT_DIVERGED && r->receiving == 0;
+    bool due = is_due(r);
     unsigned node = r->follow.primary;
     epoch_t epoch = r->follow.epoch;
     uint64_t hint = r->follow.fork;
@@ -174,9 +203,10 @@ void rollback_consider(struct replicator *r) {
     } else if (rc == -ENOENT || (rc == 0 && fork + 1 < own.first)) {
         /* No common point that both journals still know (the epochs will tell), or none that this store can go back to. */
         repl_lock(r);
-        sync_want(r, node);
+        if (is_due_still(r, node, epoch))
+            sync_want(r, node);
         repl_unlock(r);
     } else if (rc == 0 && fork < own.lsn) {
-        roll_back(r, node, fork, &own);
+        roll_back(r, node, epoch, fork, &own);
     }
 }

@@ -51,8 +51,12 @@ struct syncing {
 /* ---- Is it wanted still? --------------------------------------------------------------------------------------------- */
 
 void sync_want(struct replicator *r, unsigned node) {
-    if (r->role != ROLE_STANDBY || r->sync.given_up)
+    if (r->role != ROLE_STANDBY || (r->sync.given_up && r->sync.node == node && r->sync.epoch == r->follow.epoch))
         return;
+    if (r->sync.given_up) /* because of another one */
+        r->sync.why[0] = 0;
+    r->sync.given_up = false;
+    r->sync.epoch = r->follow.epoch;
     if (!r->sync.wanted || r->sync.node != node) {
         r->sync.wanted = true;
         r->sync.node = node;
@@ -66,6 +70,10 @@ void sync_want(struct replicator *r, unsigned node) {
 void sync_unwant(struct replicator *r) {
     if (r->sync.phase == SYNC_DONE)
         return; /* batond is at it */
+    if (r->follow.state == FOLLOW_STREAMING && r->sync.given_up) { /* by one that has all that is here */
+        r->sync.given_up = false;
+        r->sync.why[0] = 0;
+    }
     r->sync.wanted = false;
     r->sync.phase = SYNC_IDLE;
 }
@@ -467,7 +475,7 @@ static int judge_tail(struct syncing *s, bool *aside, uint64_t *common) {
         return 0;
     if (s->state.epoch <= own.epoch || rollback_had_by_all(r, *common)) {
         repl_lock(r);
-        r->sync.given_up = true; /* until a person has decided: the next start */
+        r->sync.given_up = r->sync.node == s->node; /* until a person has decided: the next start, another primary */
         repl_unlock(r);
         return say(s, -EPERM, "node %s lacks records %" PRIu64 " to %" PRIu64 " of this store, which every node had or which "
                    "are newer than its own: nothing is replaced. If this copy is to stay, stop node %s and promote this one "
@@ -504,6 +512,10 @@ static int keep_tail(struct syncing *s, uint64_t common, bool aside) {
     return 0;
 }
 
+static int moved_on(struct syncing *s) {
+    return say(s, -ESTALE, "the old store has moved on meanwhile; the new one is begun again");
+}
+
 static int build(struct syncing *s) {
     unsigned vain = 0;
     int rc = -EAGAIN;
@@ -523,6 +535,8 @@ static int build(struct syncing *s) {
         vain = rc == -EBUSY && !rows && s->pieces == pieces ? vain + 1 : 0;
         if (vain == 3)
             return rc;
+        if (rc == -ESTALE)
+            return moved_on(s);
         if (rc && rc != -ENOSPC && rc != -EAGAIN && rc != -EBUSY)
             return say(s, rc, "the new store cannot be completed: %s", strerror(-rc));
     }
@@ -555,6 +569,8 @@ static int synchronize(struct syncing *s) {
         rc = -ECANCELED;
     if (rc == 0)
         rc = keep_tail(s, common, aside);
+    if (rc == 0 && !import_is_beside(s->import)) /* from here on batond looks at what was noted (volume_renewal_holds) */
+        rc = moved_on(s);
     return rc;
 }
 

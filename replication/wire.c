@@ -287,10 +287,14 @@ static void get_records(struct cursor_in *in, struct wire_records *records) {
         return;
     /* All of it is walked here, so that nobody acts on the first half of a broken frame. */
     struct wire_record record;
+    struct record_head head;
     uint32_t at = 0, count = 0;
     int rc;
-    while ((rc = wire_record_next(records, &at, &record)) > 0)
-        count++;
+    while ((rc = wire_record_next(records, &at, &record)) > 0) {
+        memcpy(&head, record.bytes.data, sizeof head);
+        if (head.lsn != records->first + count++) /* what is acknowledged is counted from `first` */
+            in->bad = true;
+    }
     if (rc < 0 || count != records->count)
         in->bad = true;
 }

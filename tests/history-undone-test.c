@@ -272,6 +272,63 @@ static void read_garbled(struct store *store, const char *file, bool blank, unsi
        rounds, blank ? " without what lies below" : "", opened, stopped, files, bad, wrong);
 }
 
+/* ---- paths ---- */
+
+/* Of a path that just fits the way up is not known, and the directory where it ends has the longest number there is. */
+static void deep_below_the_unknown(void) {
+    static uint8_t bytes[RECORD_LENGTH_MAX];
+    struct store *store = fixture_store("deep", 1), *past = NULL;
+    uint64_t lsn, at = 0, parent = ROOT_INO, ino = make(store, ROOT_INO, "f", S_IFREG | 0600), fork = last_lsn(store);
+    char name[256] = "", file[1300], copy[600], line[5000] = "";
+    struct undone_report report;
+    struct undone *undone;
+    struct span from, payload;
+    struct attributes attributes;
+    uint32_t left;
+    for (unsigned i = 0; i < 18; i++) {
+        memset(name, 'd', 255);
+        name[i ? 255 : 113] = '\0';
+        parent = make(store, parent, name, S_IFDIR | 0700);
+    }
+    PROMISE(op_link(store, ino, parent, "f", &attributes, &lsn) == 0 && op_unlink(store, parent, "f", &ino, &left, &lsn) == 0);
+    store_stop_epoch(store);
+    is_int(0, store_rollback(store, fork, file, sizeof file), "deep directories are rolled back");
+    snprintf(copy, sizeof copy, "%s/deep-copy", test_directory());
+    PROMISE(undone_open(file, &undone, why, sizeof why) == 0);
+    FILE *in = fopen(file, "re"), *out = fopen(copy, "we");
+    struct head head;
+    PROMISE(in && out && fread(&head, sizeof head, 1, in) == 1);
+    fclose(in);
+    head.chain[0] ^= 1; /* the store knows nothing of it */
+    head.check = XXH3_64bits(&head, offsetof(struct head, check));
+    PROMISE(fwrite(&head, sizeof head, 1, out) == 1);
+    uint8_t chain[CHAIN_SIZE];
+    memcpy(chain, head.chain, CHAIN_SIZE);
+    while (undone_next(undone, &from, &payload) == 1) {
+        struct record record;
+        PROMISE(record_decode(from.data, from.length, &record, NULL) == 0);
+        if (record.head.type == RECORD_CREATE && record.parent == ROOT_INO)
+            record.parent = UINT64_MAX - 255;
+        int length = record_encode(&record, chain, bytes, sizeof bytes);
+        PROMISE(length > 0 && payload.length == 0);
+        memcpy(chain, bytes + offsetof(struct record_head, chain), CHAIN_SIZE);
+        struct record_frame frame = {.length = (uint32_t)length};
+        frame.check = XXH3_64bits_withSeed(bytes, (size_t)length, (uint64_t)frame.length << 32);
+        PROMISE(fwrite(&frame, sizeof frame, 1, out) == 1 && fwrite(bytes, 1, frame.length, out) == frame.length);
+        record_release(&record);
+    }
+    fclose(out);
+    undone_close(undone);
+    is_int(0, history_open_undone(store, copy, NULL, NULL, &past, &report, why, sizeof why), "they are read (%s)", why);
+    ok(report.blank && report.reached == report.last && report.removed == 1, "a name was removed there");
+    store_lock(past);
+    is_int(0, history_removed(past, &at, line, sizeof line), "which is told");
+    store_unlock(past);
+    ok(strlen(line) > 4300 && strcmp(line + strlen(line) - 4, "dd/f") == 0, "with the end of its path (%zu bytes)", strlen(line));
+    history_close(past);
+    store_close(store);
+}
+
 int main(void) {
     const char *text = getenv("BATON_ROUNDS");
     unsigned rounds = text ? (unsigned)atoi(text) : 30;
@@ -313,5 +370,7 @@ int main(void) {
     history_close(past);
     read_garbled(store, file, true, rounds);
     store_close(store);
+    fixture_options.no_history = false;
+    deep_below_the_unknown();
     return 0;
 }

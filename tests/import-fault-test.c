@@ -165,6 +165,41 @@ static void old_goes_on(bool complete) {
     fixture_options.history_bytes = 64u << 20;
 }
 
+/* The same without a new beginning: a rollback comes while the new store is completed, and what was taken over is punched. */
+static void old_goes_back(bool complete) {
+    static uint8_t bytes[1 << 20];
+    const char *name = complete ? "back" : "back-half";
+    uint64_t lsn;
+    struct position before;
+    struct store *provider = busy_store(complete ? "back-provider" : "back-half-provider"), *old = fixture_store(name, 0);
+    work(provider, 300);
+    uint64_t ino = make(provider, ROOT_INO, "file", S_IFREG | 0644);
+    store_position(provider, &before);
+    memset(bytes, 'p', sizeof bytes);
+    PROMISE(op_write(provider, ino, bytes, sizeof bytes, 0, 0, &lsn) == 0);
+    PROMISE(fixture_feed(provider, old));
+    struct source source = source_at_end(provider);
+    struct import *import = open_import(old);
+    PROMISE(import_begin(import, &source.state) == 0 && fetch_rows(import, &source) == 0);
+    ok(import_progress(import).reused >= sizeof bytes / BATON_BLOCK, "the old store's blocks are taken over");
+    if (complete)
+        PROMISE(import_all(import, &source) == 0);
+    PROMISE(store_undo(old, before.lsn) == 0);
+    for (int i = 0; i < 8; i++)
+        store_checkpoint(old);
+    is_int(-ESTALE, import_finish(import), "a store is not completed with blocks of one that has taken them back");
+    import_close(import);
+    import = open_import(old);
+    is_int(IMPORT_ROWS, import_phase(import), "it is begun anew");
+    PROMISE(import_begin(import, &source.state) == 0);
+    is_int(0, import_all(import, &source), "and built");
+    struct store *new = replace(import, old, name);
+    is_then(new, &source, "beside a store that went back");
+    is_in_order(new, "beside a store that went back");
+    source_done(&source);
+    store_close(provider);
+}
+
 static void refused_at_the_end(void) {
     struct store *provider = busy_store("leak-provider"), *old = fixture_store("leak", 0);
     fixture_options.history_bytes = 1;
@@ -540,6 +575,54 @@ static void dead_and_used(void) {
     store_close(provider);
 }
 
+/* A refused commit takes back that a segment was taken over, but not the link to its file. Blocks that were asked for before come
+ * then, and go into a segment of that number: not into the old store's. */
+static void blocks_beside_a_link(void) {
+    static uint8_t bytes[8 * BATON_BLOCK], again[8 * BATON_BLOCK], other[8 * BATON_BLOCK];
+    struct store *provider = busy_store("link-provider"), *old = fixture_store("link", 0);
+    uint64_t lsn, wanted = make(provider, ROOT_INO, "wanted", S_IFREG | 0644);
+    uint64_t reused = make(provider, ROOT_INO, "reused", S_IFREG | 0644);
+    enum table table;
+    struct key after;
+    struct import_want want;
+    unsigned count;
+    memset(bytes, 'p', sizeof bytes);
+    memset(other, 'q', sizeof other);
+    PROMISE(op_write(provider, wanted, bytes, sizeof bytes, 0, 0, &lsn) == 0 &&
+            op_write(provider, reused, other, sizeof other, 0, 0, &lsn) == 0 && fixture_feed(provider, old));
+    memset(again, 'r', sizeof again);
+    PROMISE(op_write(provider, wanted, again, sizeof again, 0, 0, &lsn) == 0);
+    struct source source = source_at_end(provider);
+    struct import *import = open_import(old);
+    PROMISE(import_begin(import, &source.state) == 0);
+    rows_bytes = 1; /* one row in an answer */
+    while (import_progress(import).wanted == 0 && import_next_rows(import, &table, &after) == 0) {
+        answer_rows(&source, table, &after, &last_answer);
+        PROMISE(import_rows(import, table, &after, answer_next, &last_answer, last_answer.done) == 0);
+    }
+    PROMISE(store_checkpoint(import->store) == 0 && import_wanted(import, NULL, &want, 1, &count) == 0 && count == 1);
+    disk_fault_set(refuse_commits);
+    atomic_store(&refuse, 1);
+    PROMISE(fetch_rows(import, &source) == 0);
+    rows_bytes = ROWS_BYTES;
+    PROMISE(store_checkpoint(import->store) == 0);
+    is_int(0, atomic_load(&refuse), "a commit is refused");
+    is_int(0, import_blocks(import, &want, again), "blocks that were asked for before come");
+    is_int(IMPORT_ROWS, import_phase(import), "when the segment that was taken over has been taken back");
+    PROMISE(store_checkpoint(import->store) == 0);
+    is_int(sizeof bytes, op_read(old, wanted, again, sizeof again, 0), "the old store is read");
+    is_blob(bytes, again, sizeof bytes, "and has what it had");
+    is_int(0, import_all(import, &source), "all is fetched");
+    disk_fault_set(NULL);
+    struct store *new = replace(import, old, "link");
+    is_then(new, &source, "beside a link");
+    is_int(sizeof other, op_read(new, reused, again, sizeof again, 0), "what was taken over is read");
+    is_blob(other, again, sizeof other, "and is what it was");
+    is_in_order(new, "beside a link");
+    source_done(&source);
+    store_close(provider);
+}
+
 int main(void) {
     fixture_options.history_bytes = 64u << 20;
     churn_prepare(&work_seed);
@@ -548,6 +631,8 @@ int main(void) {
     gaps(true);
     old_goes_on(false);
     old_goes_on(true);
+    old_goes_back(false);
+    old_goes_back(true);
     refused_at_the_end();
     refused_everywhere();
     miscounted();
@@ -555,5 +640,6 @@ int main(void) {
     split_in_vain();
     half_a_row();
     dead_and_used();
+    blocks_beside_a_link();
     return 0;
 }

@@ -324,8 +324,23 @@ static void frames_without_records(void) {
        "the session ends: %s", follow.why);
 }
 
+/* A refusal is of its session: in the next one, which ends for another reason, it says nothing. */
+static void an_old_refusal(void) {
+    struct follow follow;
+    struct wire_answer diverged = {.verdict = VERDICT_DIVERGED, .fork = 3}, stream = {.verdict = VERDICT_STREAM};
+    follow_start(&follow, 300 * MS, 0);
+    follow_login(&follow, 1, EPOCH, 5, 11, 0);
+    is_int(0, follow_answer(&follow, 1, 5, &diverged, 0), "a login is answered");
+    ok(follow.state == FOLLOW_REFUSED && follow.verdict == VERDICT_DIVERGED && follow.fork == 3, "histories have parted");
+    ok(follow_primary(&follow, 2, EPOCH_MAKE(9, 1), 1), "another node becomes primary");
+    follow_login(&follow, 2, EPOCH_MAKE(9, 1), 6, 11, 1);
+    is_int(0, follow_answer(&follow, 2, 6, &stream, 1), "which has the same history");
+    ok(follow.state == FOLLOW_STREAMING && follow.verdict == 0, "so they have not parted");
+}
+
 int main(void) {
     plan_lazy();
+    an_old_refusal();
     refusals();
     frames_without_records();
     records_of_another_epoch();

@@ -98,6 +98,7 @@ static size_t make_records(uint8_t *buffer, unsigned count) {
     for (unsigned i = 0; i < count; i++) {
         at = wire_record_put(at, 80 + i, 100 * i);
         memset(at, (int)i, 80 + i + 100 * i);
+        memcpy(at + offsetof(struct record_head, lsn), &(uint64_t){5 + i}, 8);
         at += 80 + i + 100 * i;
     }
     return total;
@@ -118,6 +119,11 @@ static void records_come_back(void) {
     }
     ok(right && count == 20, "twenty records with their payloads");
     is_int(6, frame.records.want, "and what is to be durable");
+    uint8_t *second = buffer + WIRE_RECORDS_HEAD + WIRE_RECORD_HEAD + 80 + WIRE_RECORD_HEAD + offsetof(struct record_head, lsn);
+    memcpy(second, &(uint64_t){5}, 8);
+    is_int(-EBADMSG, wire_decode(buffer, length, &frame), "one with another number than its place says is refused");
+    memcpy(second, &(uint64_t){6}, 8);
+    is_int(0, wire_decode(buffer, length, &frame), "with its own it is understood");
     buffer[offsetof(struct wire_head, session)] ^= 1;
     is_int(-EBADMSG, wire_decode(buffer, length, &frame), "another session number breaks the checksum");
 }
