@@ -55,7 +55,7 @@ static int whom(const struct replicator *r, int64_t now) {
             continue;
         if (r->role == ROLE_PRIMARY && member && !peer->left && now - r->primary_since > r->lease && silent > r->lease)
             return (int)i;
-        if (r->role == ROLE_STANDBY && r->set_heard && !r->primary_left && strcmp(r->value.primary, peer->node->name) == 0 &&
+        if (r->role == ROLE_STANDBY && r->set_heard && !r->value_heard && !r->primary_left && strcmp(r->value.primary, peer->node->name) == 0 &&
             register_is_member(&r->value, roles_own_name(r), r->incarnation) && silent > r->lease + r->lease / 2)
             return (int)i;
     }

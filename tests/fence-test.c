@@ -125,6 +125,32 @@ static void stopped_by_a_person(struct pair *pair) {
     ok(pair_wait_link(pair, 1, "working", LONG), "it comes back");
 }
 
+/* a, the standby, refuses a record: the primary goes on without it, unfenced. Nothing of that reaches a any more, which still has
+ * itself in the set: it is not to have the primary powered off, and take its place. */
+static void refused_and_cut_off(struct pair *pair) {
+    char text[1200];
+    struct attributes attributes;
+    snprintf(text, sizeof text, "touch %s/ran", test_directory());
+    write_program(text);
+    ok(pair_wait_link(pair, 0, "working", LONG) && pair_wait_link(pair, 1, "working", LONG), "in sync");
+    struct replicator *r = atomic_load(&pair->nodes[0].replicator);
+    pthread_mutex_lock(&r->role_lock); /* whatever a hears stays unread */
+    is_int(0, store_start_epoch(pair->nodes[0].store, EPOCH_MAKE(1000, pair->config.nodes[0].number), "a"), "a has a record of its own");
+    store_stop_epoch(pair->nodes[0].store);
+    is_int(0, pair_create_file(pair, 1, "without a", NULL), "a refuses the next one, and the primary goes on alone");
+    ok(wait_for_trouble(pair, 0, "was not taken"), "(it does)");
+    pair_silence(pair, 1);
+    repl_lock(r);
+    r->value_heard = false; /* it was on its way */
+    repl_unlock(r);
+    pthread_mutex_unlock(&r->role_lock);
+    usleep(3000000); /* three lease times, again */
+    snprintf(text, sizeof text, "%s/ran", test_directory());
+    ok(access(text, F_OK) < 0, "a has nobody powered off");
+    is_int(ROLE_STANDBY, atomic_load(&pair->nodes[0].role), "and takes nobody's place");
+    is_int(0, op_lookup(pair->nodes[1].store, ROOT_INO, "without a", &attributes), "what was acknowledged is with the primary");
+}
+
 int main(void) {
     plan_lazy();
     programs();
@@ -135,6 +161,7 @@ int main(void) {
     primary_is_silent(pair);
     standby_is_silent(pair);
     stopped_by_a_person(pair);
+    refused_and_cut_off(pair);
     pair_stop(pair, 0);
     pair_stop(pair, 1);
     free(pair);
