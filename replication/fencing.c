@@ -82,6 +82,31 @@ bool fencing_lets_go(const struct replicator *r, unsigned node) {
     return r->elects || !r->config->fence[0] || (r->fencing.off & 1u << node);
 }
 
+/* A member that holds up the primary and lives: nobody powers it off, and without it nobody goes on. lock held */
+static bool holds_up(const struct replicator *r, unsigned node, int64_t now) {
+    const struct peer *peer = &r->peers[node];
+    bool member = set_bits(r, &r->value) & 1u << node, fed = peer->feed.state == FEED_STREAMING;
+    int64_t since = MAX(peer->feed.heard, r->primary_since);
+    return r->role == ROLE_PRIMARY && node != r->self && member && !fencing_lets_go(r, node) && now - heard(r, node) <= r->lease / 2 &&
+           (fed ? feed_owes(&peer->feed, now) > r->lease : now - since > 2 * r->lease && !peer->left);
+}
+
+static void tell_of_the_living(struct replicator *r, int64_t now) { /* lock held */
+    static const char sentence[] = "it lives, and what waits for it waits on: only who is silent is powered off. Stop it, or its machine, "
+                                   "and this node goes on";
+    bool told = strstr(r->trouble, sentence) != NULL;
+    for (unsigned i = 0; i < r->count; i++)
+        if (holds_up(r, i, now)) {
+            if (!told && !r->trouble[0]) {
+                snprintf(r->trouble, sizeof r->trouble, "node %.60s acknowledges nothing: %s", r->config->nodes[i].name, sentence);
+                log_error("%s", r->trouble);
+            }
+            return;
+        }
+    if (told)
+        r->trouble[0] = 0;
+}
+
 void fencing_heard(struct replicator *r, unsigned node) {
     r->fencing.off &= ~(1u << node);
 }
@@ -107,6 +132,7 @@ void fencing_consider(struct replicator *r) {
     }
     repl_lock(r);
     int64_t now = clock_boot();
+    tell_of_the_living(r, now);
     bool due = atomic_load(&fencing->state) == FENCING_IDLE && !r->changing && !r->unsure && now >= fencing->again;
     int node = due ? whom(r, now) : -1;
     repl_unlock(r);
