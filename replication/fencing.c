@@ -55,7 +55,8 @@ static int whom(const struct replicator *r, int64_t now) {
             continue;
         if (r->role == ROLE_PRIMARY && member && !peer->left && now - r->primary_since > r->lease && silent > r->lease)
             return (int)i;
-        if (r->role == ROLE_STANDBY && r->set_heard && !r->value_heard && !r->primary_left && strcmp(r->value.primary, peer->node->name) == 0 &&
+        if (r->role == ROLE_STANDBY && r->set_heard && !r->value_heard && !r->primary_left &&
+            strcmp(r->value.primary, peer->node->name) == 0 &&
             register_is_member(&r->value, roles_own_name(r), r->incarnation) && silent > r->lease + r->lease / 2)
             return (int)i;
     }
@@ -87,18 +88,19 @@ static bool holds_up(const struct replicator *r, unsigned node, int64_t now) {
     const struct peer *peer = &r->peers[node];
     bool member = set_bits(r, &r->value) & 1u << node, fed = peer->feed.state == FEED_STREAMING;
     int64_t since = MAX(peer->feed.heard, r->primary_since);
-    return r->role == ROLE_PRIMARY && node != r->self && member && !fencing_lets_go(r, node) && now - heard(r, node) <= r->lease / 2 &&
-           (fed ? feed_owes(&peer->feed, now) > r->lease : now - since > 2 * r->lease && !peer->left);
+    return r->role == ROLE_PRIMARY && node != r->self && member && !fencing_lets_go(r, node) &&
+           now - heard(r, node) <= r->lease / 2 && (fed ? feed_owes(&peer->feed, now) > r->lease : now - since > 2 * r->lease && !peer->left);
 }
 
 static void tell_of_the_living(struct replicator *r, int64_t now) { /* lock held */
-    static const char sentence[] = "it lives, and what waits for it waits on: only who is silent is powered off. Stop it, or its machine, "
-                                   "and this node goes on";
+    static const char sentence[] = "it lives, and what waits for it waits on: only who is silent is powered off. Stop it, or its "
+                                   "machine, and this node goes on";
     bool told = strstr(r->trouble, sentence) != NULL;
     for (unsigned i = 0; i < r->count; i++)
         if (holds_up(r, i, now)) {
             if (!told && !r->trouble[0]) {
-                snprintf(r->trouble, sizeof r->trouble, "node %.60s acknowledges nothing: %s", r->config->nodes[i].name, sentence);
+                snprintf(r->trouble, sizeof r->trouble, "node %.60s acknowledges nothing: %s", r->config->nodes[i].name,
+                         sentence);
                 log_error("%s", r->trouble);
             }
             return;

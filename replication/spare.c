@@ -61,8 +61,8 @@ const char *spare_why_out(const struct replicator *r, unsigned node) {
     return spare_refused(r, node) ? "it is the spare, and all others are in sync" : NULL;
 }
 
-/* One step: the vote of a node that is away goes to the spare, or back. Back: first the node that votes again, then the spare goes,
- * so that in between the loss of any one voter is borne. */
+/* One step: the vote of a node that is away goes to the spare, or back. Back: first the node votes again, then the spare goes, so
+ * that in between the loss of any one voter is borne. */
 void spare_voters(struct replicator *r, const struct lease_view *view) {
     char why[WIRE_TEXT] = "", name[64] = "";
     int64_t now = clock_boot();
