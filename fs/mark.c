@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 struct mark_head {
     char magic[8];
@@ -84,15 +85,10 @@ static void keep_note(int fd, struct mark_page *page) {
     memcpy(page->notes, found.notes, sizeof page->notes);
 }
 
-int mark_open(struct mark *mark, const struct stat *folder, const uint8_t incarnation[MARK_ID_SIZE], uint64_t lsn) {
-    char path[4096];
+static int make(struct mark *mark, const char *path, const uint8_t incarnation[MARK_ID_SIZE], uint64_t lsn) {
     struct mark_page page = {.head = {.lsn = lsn}};
     memcpy(page.head.magic, mark_magic, sizeof mark_magic);
     memcpy(page.head.incarnation, incarnation, MARK_ID_SIZE);
-    mark->page = NULL;
-    int rc = mark_path(folder, path, sizeof path);
-    if (rc)
-        return rc;
     if (mkdir(mark_directory(), 0700) < 0 && errno != EEXIST)
         return -errno;
     AUTO_CLOSE int fd = mark_file(path, O_CREAT, &page.head);
@@ -100,7 +96,7 @@ int mark_open(struct mark *mark, const struct stat *folder, const uint8_t incarn
         return fd;
     keep_note(fd, &page);
     /* Written before it is mapped: a page that a full file system has no memory for would be a SIGBUS. */
-    rc = pwrite_all(fd, &page, sizeof page, 0);
+    int rc = pwrite_all(fd, &page, sizeof page, 0);
     if (rc)
         return rc;
     void *mapped = mmap(NULL, sizeof page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -108,6 +104,15 @@ int mark_open(struct mark *mark, const struct stat *folder, const uint8_t incarn
         return -errno;
     mark->page = mapped;
     return 0;
+}
+
+int mark_open(struct mark *mark, const struct stat *folder, const uint8_t incarnation[MARK_ID_SIZE], uint64_t lsn) {
+    char path[4096];
+    mark->page = NULL;
+    int rc = mark_path(folder, path, sizeof path);
+    if (rc == 0 && (rc = make(mark, path, incarnation, lsn)) != 0)
+        unlink(path); /* what the process before has left would be taken for this one's */
+    return rc;
 }
 
 void mark_set(struct mark *mark, uint64_t lsn) {

@@ -25,11 +25,12 @@ struct mark {
 /* The LSN to which the store in `folder` had got as this incarnation. -ENOENT: none in this boot, or of another
  * incarnation, or none that this user wrote; another negative errno. */
 int mark_read(const struct stat *folder, const uint8_t incarnation[MARK_ID_SIZE], uint64_t *lsn);
-/* Makes it, or takes the one that is there, and sets it. */
+/* Makes it, or takes the one that is there, and sets it. If it cannot, there is none. */
 int mark_open(struct mark *mark, const struct stat *folder, const uint8_t incarnation[MARK_ID_SIZE], uint64_t lsn);
 void mark_set(struct mark *mark, uint64_t lsn);
 /* Another note in place of the one before; length 0: none. A process that is killed in the middle leaves the one or the
- * other. Where no mark could be made nothing is noted: the next process has another incarnation. One thread at a time. */
+ * other. Where no mark could be made nothing is noted: this process has another incarnation, and the next one as well. One thread
+ * at a time. */
 void mark_put_note(struct mark *mark, const void *bytes, size_t length);
 /* Its length; 0: there is none, or it is longer than `room`. */
 size_t mark_get_note(const struct mark *mark, void *bytes, size_t room);

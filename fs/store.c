@@ -218,9 +218,11 @@ static int incarnation_settle(struct store *store) {
     store->last_checkpoint.directory = st.st_ino;
     int rc = mark_open(&store->mark, &st, store->incarnation, store->position.lsn);
     if (rc)
-        log_warning("store %s: how far it is cannot be noted for the time after a crash (%s): at its next start it counts "
-                    "as a new incarnation",
-                    store->path, strerror(-rc));
+        log_warning("store %s: how far it is cannot be noted for the time after a crash (%s): it counts as a new incarnation, "
+                    "and at its next start again", store->path, strerror(-rc));
+    /* What the process before has noted there cannot be told either, and binds this incarnation. */
+    if (rc && !why && random_id(store->incarnation) != 0)
+        return -EIO;
     return 0;
 }
 

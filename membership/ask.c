@@ -242,7 +242,7 @@ int ask_decode_answer(const void *bytes, size_t length, struct ask_answer *answe
         get_value(&in, &given->known);
         get_name(&in, given->holder, true);
         get(&in, &given->wait, sizeof given->wait);
-        if (given->verdict == 0 || given->wait < 0)
+        if (given->verdict == 0 || given->wait < 0 || given->wait > INT64_MAX / 4)
             in.bad = true;
     }
     return in.bad || in.left ? -EBADMSG : 0;

@@ -169,11 +169,12 @@ int etcd_client_ask(struct etcd_client *client, struct etcd_ask *ask, char *why,
             snprintf(why, why_room, "stopped");
             return rc;
         }
-        bool silent = rc == -ENOTCONN, denied = rc == -EACCES;
-        etcd_access_heard(client->access, endpoint, silent || denied ? trouble : NULL);
+        /* What one member does not like, by itself or by what stands before it, another one may. */
+        bool other = rc == -ENOTCONN || rc == -EINVAL, denied = rc == -EACCES;
+        etcd_access_heard(client->access, endpoint, other || denied ? trouble : NULL);
         if (rc)
             snprintf(why, why_room, "etcd at %s: %s", config->endpoints[endpoint], trouble);
-        if (!silent) {
+        if (!other) {
             if (turn)
                 etcd_access_prefer(client->access, endpoint);
             return rc;

@@ -26,8 +26,8 @@ void etcd_client_close(struct etcd_client *client);
 /* What it does ends at once, with -ECANCELED, and so does whatever it is asked after that. Any thread. */
 void etcd_client_stop(struct etcd_client *client);
 
-/* 0: answered. -ENOENT: there is no such lease. -EACCES: this user may not do that, or is not let in. -EINVAL: refused for
- * another reason for good. -ENOTCONN: nobody has answered. -ECANCELED: stopped. Errors have a sentence. */
+/* 0: answered. -ENOENT: there is no such lease. -EACCES: this user may not do that, or is not let in. -EINVAL: the last one that
+ * was asked has refused it for good. -ENOTCONN: it has not answered. -ECANCELED: stopped. Errors have a sentence. */
 int etcd_client_ask(struct etcd_client *client, struct etcd_ask *ask, char *why, size_t why_room);
 
 #endif

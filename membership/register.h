@@ -113,8 +113,8 @@ struct register_engine {
      * value is the newest that is known here). Version 0: the volume has none yet. */
     int (*read)(struct reg *reg, struct register_value *value);
     /* Proposes `next` in place of `expected` (by version). 0: chosen and durable; -ESTALE: another one was chosen,
-     * `*expected` is updated; other errors: the outcome is unknown. -EINPROGRESS: `next` may become the value at any time, also
-     * when a read still shows `expected`. */
+     * `*expected` is updated; -EINVAL: no such value can be, and none was proposed; other errors: the outcome is unknown.
+     * -EINPROGRESS: `next` may become the value at any time, also when a read still shows `expected`. */
     int (*change)(struct reg *reg, struct register_value *expected, const struct register_value *next);
     /* Somebody says that `value` is chosen, and it is newer than what is known here. NULL: it is written down by change(). */
     void (*learn)(struct reg *reg, const struct register_value *value);

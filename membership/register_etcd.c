@@ -242,7 +242,9 @@ static int engine_change(struct reg *reg, struct register_value *expected, const
     pthread_mutex_unlock(&etcd->lock);
     if (rc && rc != -ESTALE && rc != -EBUSY)
         log_info("whether the register was changed is not known: %s", why);
-    return rc == -EAGAIN ? -EIO : rc;
+    /* -EINVAL is a value that nobody was asked about; what a member says of a request is another matter: an earlier one may have
+     * done it. */
+    return rc == -EAGAIN || rc == -EINVAL ? -EIO : rc;
 }
 
 static void engine_learn(struct reg *reg, const struct register_value *value) {

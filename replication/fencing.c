@@ -55,7 +55,8 @@ static int whom(const struct replicator *r, int64_t now) {
             continue;
         if (r->role == ROLE_PRIMARY && member && !peer->left && now - r->primary_since > r->lease && silent > r->lease)
             return (int)i;
-        if (r->role == ROLE_STANDBY && r->set_heard && !r->primary_left && strcmp(r->value.primary, peer->node->name) == 0 &&
+        if (r->role == ROLE_STANDBY && r->set_heard && !r->value_heard && !r->primary_left &&
+            strcmp(r->value.primary, peer->node->name) == 0 &&
             register_is_member(&r->value, roles_own_name(r), r->incarnation) && silent > r->lease + r->lease / 2)
             return (int)i;
     }
@@ -80,6 +81,32 @@ static void fenced(struct replicator *r) {
 
 bool fencing_lets_go(const struct replicator *r, unsigned node) {
     return r->elects || !r->config->fence[0] || (r->fencing.off & 1u << node);
+}
+
+/* A member that holds up the primary and lives: nobody powers it off, and without it nobody goes on. lock held */
+static bool holds_up(const struct replicator *r, unsigned node, int64_t now) {
+    const struct peer *peer = &r->peers[node];
+    bool member = set_bits(r, &r->value) & 1u << node, fed = peer->feed.state == FEED_STREAMING;
+    int64_t since = MAX(peer->feed.heard, r->primary_since);
+    return r->role == ROLE_PRIMARY && node != r->self && member && !fencing_lets_go(r, node) &&
+           now - heard(r, node) <= r->lease / 2 && (fed ? feed_owes(&peer->feed, now) > r->lease : now - since > 2 * r->lease && !peer->left);
+}
+
+static void tell_of_the_living(struct replicator *r, int64_t now) { /* lock held */
+    static const char sentence[] = "it lives, and what waits for it waits on: only who is silent is powered off. Stop it, or its "
+                                   "machine, and this node goes on";
+    bool told = strstr(r->trouble, sentence) != NULL;
+    for (unsigned i = 0; i < r->count; i++)
+        if (holds_up(r, i, now)) {
+            if (!told && !r->trouble[0]) {
+                snprintf(r->trouble, sizeof r->trouble, "node %.60s acknowledges nothing: %s", r->config->nodes[i].name,
+                         sentence);
+                log_error("%s", r->trouble);
+            }
+            return;
+        }
+    if (told)
+        r->trouble[0] = 0;
 }
 
 void fencing_heard(struct replicator *r, unsigned node) {
@@ -107,6 +134,7 @@ void fencing_consider(struct replicator *r) {
     }
     repl_lock(r);
     int64_t now = clock_boot();
+    tell_of_the_living(r, now);
     bool due = atomic_load(&fencing->state) == FENCING_IDLE && !r->changing && !r->unsure && now >= fencing->again;
     int node = due ? whom(r, now) : -1;
     repl_unlock(r);

@@ -217,7 +217,8 @@ struct replicator {
     struct register_value born; /* what STORE.register had at the start, for a volume that has no other register yet */
     struct takeover taking, takeover; /* under way; the last one */
     struct register_value value; /* the register as this node knows it */
-    bool set_heard; /* …and its set is what a primary said to this process in a session, or what it had as primary */
+    bool set_heard; /* …and its set is what a primary said to this process in a session, or what it had as primary, and no record
+                     * was refused since */
     struct wire_position position;
     uint64_t own_wanted, own_had; /* this node's disk is to have; had when it was looked at last… */
     int64_t own_at;   /* …and when it last had more, or all */

@@ -26,9 +26,9 @@ static int may_promote(struct replicator *r, char *why, size_t room) {
                  "); promote a member of the set, or this one with --force if that loss is accepted", r->position.lsn);
         rc = -ESTALE;
     } else if (!r->set_heard) {
-        snprintf(why, room, "this node has not heard from a primary since it started, so another one may have gone on "
-                 "without it (this store ends at LSN %" PRIu64 "); start the other node, or promote this one with --force "
-                 "if it is sure that nothing newer exists, or if that loss is accepted", r->position.lsn);
+        snprintf(why, room, "this node has not heard from a primary since it started, or since it refused one's record, so "
+                 "another one may have gone on without it (this store ends at LSN %" PRIu64 "); start the other node, or promote "
+                 "this one with --force if it is sure that nothing newer exists, or if that loss is accepted", r->position.lsn);
         rc = -ESTALE;
     }
     repl_unlock(r);

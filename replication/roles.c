@@ -159,16 +159,11 @@ static void make_value(struct replicator *r, const struct beginning *beginning, 
     repl_unlock(r);
 }
 
-/* Fewer answer for what was acknowledged, or this node alone: then with the disk, as when a set shrinks. */
-static bool answers_with_disk(struct replicator *r, const struct beginning *beginning) {
-    if (beginning->start != START_ELECTED)
-        return beginning->start == START_PROMOTED;
-    repl_lock(r);
-    struct register_value kept = r->value;
-    set_keep(r, beginning->keep, &kept);
-    bool fewer = kept.member_count == 0 || kept.member_count + 1 < r->value.member_count;
-    repl_unlock(r);
-    return fewer;
+/* Fewer answer for what was acknowledged, or this node alone: then with the disk, as when a set shrinks. And a value that names
+ * where its epoch begins is to find that there after a power cut of all, or nobody may be primary (may_after_loss); what is
+ * handed over was drained before. */
+static bool answers_with_disk(const struct replicator *r, enum start start) {
+    return start == START_PROMOTED || (r->elects && (start == START_ELECTED || start == START_AGAIN));
 }
 
 /* The first value got its voters from the engine, which knows it, also when no majority answers any more (-ENOTCONN). */
@@ -255,7 +250,7 @@ int roles_become_primary(struct replicator *r, const struct beginning *beginning
     standby_quiesce(r);
     roles_takeover_mark(r, TAKEOVER_RECEIVER);
     store_position(r->store, &position);
-    if (answers_with_disk(r, beginning) && store_sync(r->store, position.lsn)) {
+    if (answers_with_disk(r, start) && store_sync(r->store, position.lsn)) {
         snprintf(why, why_room, "what this store has cannot be brought to its disk");
         roles_resume_standby(r);
         return -EIO;

@@ -61,7 +61,8 @@ const char *spare_why_out(const struct replicator *r, unsigned node) {
     return spare_refused(r, node) ? "it is the spare, and all others are in sync" : NULL;
 }
 
-/* One step: the vote of a node that is away goes to the spare, or back. */
+/* One step: the vote of a node that is away goes to the spare, or back. Back: first the node votes again, then the spare goes, so
+ * that in between the loss of any one voter is borne. */
 void spare_voters(struct replicator *r, const struct lease_view *view) {
     char why[WIRE_TEXT] = "", name[64] = "";
     int64_t now = clock_boot();
@@ -71,30 +72,33 @@ void spare_voters(struct replicator *r, const struct lease_view *view) {
     bool due = spare >= 0 && r->role == ROLE_PRIMARY && r->value.voter_count && now >= r->voters_again && !r->acks.pending;
     const char *other = due ? r->config->nodes[spare].name : "";
     bool votes = listed(&r->value, other), takes_part = due && r->spare_wanted && duty_in_sync(r, (unsigned)spare);
-    bool odd = r->value.voter_count % 2;
+    bool odd = r->value.voter_count % 2, even = false;
     for (unsigned i = 0; due && i < r->count && !name[0]; i++) {
         const struct node_config *node = &r->config->nodes[i];
         bool away = i != r->self && !duty_in_sync(r, i);
         if ((int)i == spare)
             continue;
-        if (takes_part && !votes && away && odd && listed(&r->value, node->name)) {
-            edit = VOTERS_REMOVE; /* its vote is free for the spare, which comes with the next step */
+        if (takes_part && votes != odd && away && listed(&r->value, node->name)) {
+            edit = VOTERS_REMOVE; /* its vote is free for the spare, which comes with the next step, or votes already */
+            even = odd;
             snprintf(name, sizeof name, "%s", node->name);
-        } else if (!r->spare_wanted && votes && !away && odd && !listed(&r->value, node->name)) {
-            edit = VOTERS_REMOVE;
-            snprintf(name, sizeof name, "%s", other);
-        } else if (!r->spare_wanted && !votes && !away && !odd && !listed(&r->value, node->name)) {
+        } else if (!r->spare_wanted && votes == odd && !away && !listed(&r->value, node->name)) {
+            even = odd; /* the spare goes with the next step, or has gone */
             snprintf(name, sizeof name, "%s", node->name);
         }
     }
-    if (due && !name[0] && takes_part && !votes && !odd)
+    if (due && !name[0] && takes_part && !votes && !odd) {
         snprintf(name, sizeof name, "%s", other);
+    } else if (due && !name[0] && !r->spare_wanted && votes && !odd) {
+        edit = VOTERS_REMOVE;
+        snprintf(name, sizeof name, "%s", other);
+    }
     for (unsigned i = 0; i < view->count && name[0] && edit == VOTERS_REMOVE; i++)
         if (takes_part && strcmp(view->voters[i].name, name) == 0 && view->voters[i].answers)
             name[0] = 0; /* only its copy is away: it votes on */
     if (name[0])
         r->voters_again = now + 2 * r->lease;
     repl_unlock(r);
-    if (name[0] && duty_edit_voters(r, edit, name, edit == VOTERS_REMOVE, why, sizeof why))
+    if (name[0] && duty_edit_voters(r, edit, name, even, why, sizeof why))
         log_warning("the vote of a node that is away could not be given on: %s", why);
 }

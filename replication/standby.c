@@ -127,6 +127,8 @@ static void give_up_session(struct replicator *r, uint64_t session, uint64_t lsn
                  error == -ENOSPC ? "the disk of this store is full; it goes on when there is room" : what);
         if (strcmp(before, r->trouble) != 0)
             log_warning("%s", r->trouble);
+        /* Who hears that goes on without this node, at once: its word of who is in the set counts no more. */
+        r->set_heard = false;
         say_why(r, session, what);
         follow_end(&r->follow, clock_boot(), "%s", r->trouble);
         /* Not at once again: what is wrong with it will be so in a moment, too. */

@@ -162,6 +162,8 @@ static void limits(void) {
     struct ask_answer given = answer(ASK_ANSWERED), read;
     given.answer.wait = -1;
     is_int(-EBADMSG, ask_decode_answer(bytes, ask_encode_answer(&given, bytes), &read), "a wait into the past");
+    given.answer.wait = INT64_MAX;
+    is_int(-EBADMSG, ask_decode_answer(bytes, ask_encode_answer(&given, bytes), &read), "one for ever, to which no time can be added");
     ok(ask_margin(INT64_C(2000000000)) > INT64_C(2000000000) / 1000, "the margin covers a clock that is slower by a thousandth");
 }
 

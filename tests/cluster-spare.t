@@ -45,5 +45,7 @@ ok "a and b start again" eval 'start_node a && start_node b'
 ok "a is primary again, as a spare is none if another one can be" wait_until 120 is_primary a
 ok "a and b are the set again" wait_until 120 set_is a ab
 ok "and vote" wait_until 120 votes a a b witness
+is "$("$BATON" events --config "$CONFIG" --node a --json | sed -n 's/.*"voter":"\([a-z]*\)".*/\1/p' | xargs)" "b c" \
+    "b first, then the spare did no more: at no time did the volume hang on each of the others"
 ok "a change is acknowledged" eval 'echo 3 >"$(mount_of a)/three" && sync "$(mount_of a)/three"'
 ok "nothing is lost" eval '[ "$(cat "$(mount_of a)/one" "$(mount_of a)/two" "$(mount_of a)/three" | xargs)" = "1 2 3" ]'

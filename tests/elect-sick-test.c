@@ -8,11 +8,12 @@
 #include "tests/tap.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <sys/stat.h>
 
 #define LONG 60
 
-static atomic_bool hangs;
+static atomic_bool hangs, slow;
 static char sick[1100];
 
 /* It comes back when the disk answers again, as a kernel's call does. */
@@ -20,12 +21,41 @@ static int fault(enum disk_call call, const char *path, size_t length) {
     (void)length;
     while (call == DISK_SYNC && atomic_load(&hangs) && strncmp(path, sick, strlen(sick)) == 0)
         usleep(5000);
+    if (call == DISK_SYNC && atomic_load(&slow) && strncmp(path, sick, strlen(sick)) == 0)
+        usleep(1000000);
     return 0;
 }
 
 static bool register_has(struct pair *pair, unsigned primary, unsigned members) {
     struct register_value value = played_value(pair->played);
     return strcmp(value.primary, pair->config.nodes[primary].name) == 0 && value.member_count == members;
+}
+
+/* b is primary and loses its lease, but answers: it stays in the set of a, whose disk is slow. Should both lose power then, the
+ * value would be found to begin beyond what either has, and nobody could be primary. */
+static void begins_on_disk(struct pair *pair) {
+    struct register_value value;
+    int64_t deadline = clock_boot() + LONG * 1000000000ll;
+    atomic_store(&slow, true);
+    for (unsigned i = 0; i < 200000 && clock_boot() < deadline; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "s%u", i);
+        if (i == 20)
+            atomic_store(&pair->played->nodes[1].unrenewed, true);
+        if (pair_create_file(pair, 1, name, NULL) != 0)
+            break;
+    }
+    do {
+        value = played_value(pair->played);
+        usleep(500);
+    } while (strcmp(value.primary, pair->config.nodes[0].name) != 0 && clock_boot() < deadline);
+    uint64_t durable = store_durable(pair->nodes[0].store);
+    ok(register_has(pair, 0, 2), "the other one is named, and both are the set");
+    ok(durable >= value.start_lsn, "the epoch begins on its disk: at LSN %llu, of which it has %llu", (unsigned long long)value.start_lsn,
+       (unsigned long long)durable);
+    atomic_store(&slow, false);
+    atomic_store(&pair->played->nodes[1].unrenewed, false);
+    ok(pair_wait_role(pair, 0, ROLE_PRIMARY, LONG), "it serves");
 }
 
 int main(void) {
@@ -69,6 +99,8 @@ int main(void) {
     ok(pair_wait_role(pair, 0, ROLE_STANDBY, LONG), "its disk answers again: it is standby");
     ok(pair_wait_link(pair, 1, "working", LONG), "and in sync");
     ok(pair_wait_equal(pair, LONG), "with the same last record");
+    ok(pair_wait_link(pair, 0, "working", LONG), "as it knows");
+    begins_on_disk(pair);
     pair_stop(pair, 0);
     pair_stop(pair, 1);
     played_free(pair->played);

@@ -273,6 +273,36 @@ static void test_request_late(void) {
     etcd_proxy_end(&proxy);
 }
 
+/* One member has the change on its way, and another one refuses it for good: that says nothing of the first. */
+static void test_request_late_and_refused(void) {
+    static struct etcd_node a;
+    struct etcd_proxy proxy, other;
+    volume = 8;
+    etcd_proxy_start(&proxy, cluster.members[0].url);
+    etcd_proxy_start(&other, cluster.members[1].url);
+    etcd_node_config(&a, &cluster, "a", 30000);
+    memset(a.config.volume_id, volume, sizeof a.config.volume_id);
+    a.config.etcd.endpoint_count = 2;
+    snprintf(a.config.etcd.endpoints[0], sizeof a.config.etcd.endpoints[0], "%s", proxy.url);
+    snprintf(a.config.etcd.endpoints[1], sizeof a.config.etcd.endpoints[1], "%s", other.url);
+    if (etcd_node_open_as(&a) != 0)
+        bail("the register cannot be opened: %s", a.why);
+    struct register_value value = begin(&a), expected = value, next = etcd_next(&value, "a", false);
+    proxy.only = other.only = OF_A_WRITE;
+    atomic_store(&other.mode, PROXY_UNWILLING);
+    atomic_store(&proxy.mode, PROXY_HOLD);
+    is_int(-EINPROGRESS, register_settle(a.reg, &expected, &next), "the outcome of a change that one member holds and another refuses is unknown");
+    ok(atomic_load(&proxy.requests) > 0 && atomic_load(&other.requests) > 0, "(one has it, the other has said no)");
+    atomic_store(&other.mode, PROXY_PASS);
+    atomic_store(&proxy.mode, PROXY_PASS);
+    atomic_store(&proxy.send_held, true);
+    expected = value;
+    is_int(0, register_settle(a.reg, &expected, &next), "a new try makes it, or finds it made");
+    etcd_node_close(&a);
+    etcd_proxy_end(&proxy);
+    etcd_proxy_end(&other);
+}
+
 /* The same with the first value, which is upon nothing that could be changed. */
 static void test_birth_late(void) {
     static struct etcd_node a, b;
@@ -338,6 +368,7 @@ int main(void) {
     test_close_without_etcd();
     test_answer_lost();
     test_request_late();
+    test_request_late_and_refused();
     test_birth_late();
     test_take_late();
     etcd_cluster_end(&cluster);

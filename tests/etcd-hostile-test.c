@@ -37,7 +37,7 @@ static bool reads(struct etcd_node *node, uint64_t version) {
 static const char *const mode_names[PROXY_MODES] = {
     [PROXY_REFUSE] = "closes connections", [PROXY_RUBBISH] = "answers rubbish", [PROXY_NOISE] = "speaks no HTTP",
     [PROXY_REDIRECT] = "sends elsewhere", [PROXY_ENDLESS] = "answers without end", [PROXY_HEADERS] = "has headers without end",
-    [PROXY_SLOW] = "answers a byte at a time", [PROXY_SILENT] = "is silent", [PROXY_OTHER] = "is another cluster's"};
+    [PROXY_SLOW] = "answers a byte at a time", [PROXY_SILENT] = "is silent", [PROXY_OTHER] = "is another cluster's", [PROXY_UNWILLING] = "likes no request"};
 
 static void test_mode(enum proxy_mode mode) {
     static struct etcd_node a, b;

@@ -97,6 +97,8 @@ static bool serve(struct connection *connection, enum proxy_mode mode, char *req
         return true;
     case PROXY_RUBBISH:
         return say(connection->fd, "HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n<html>no</html");
+    case PROXY_UNWILLING:
+        return say(connection->fd, "HTTP/1.1 400 Bad Request\r\nContent-Length: 35\r\n\r\n{\"code\":3,\"message\":\"is too large\"}");
     case PROXY_NOISE:
         say(connection->fd, "\x01\x02\x03 what?\n\n\xff\xff");
         return false;

@@ -21,6 +21,7 @@ enum proxy_mode {
     PROXY_SLOW,        /* a byte now and then */
     PROXY_SILENT,      /* takes the request, says nothing */
     PROXY_OTHER,       /* etcd's answer of another cluster */
+    PROXY_UNWILLING,   /* an error of etcd's: it does not like the request */
     PROXY_MODES
 };
 

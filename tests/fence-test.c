@@ -1,6 +1,7 @@
 /* Fencing: the program that powers another node off, and two nodes that are alone with it: who goes on, and who does not. */
 #include "membership/fence.h"
 #include "replication/parts.h"
+#include "tests/disk-fault.h"
 #include "tests/pair.h"
 #include "tests/tap.h"
 
@@ -10,6 +11,16 @@
 #define LONG 60
 
 static char program[1000];
+
+static atomic_bool hangs;
+static char sick[1100];
+
+static int fault(enum disk_call call, const char *path, size_t length) {
+    (void)length;
+    while (call != DISK_READ && atomic_load(&hangs) && strncmp(path, sick, strlen(sick)) == 0)
+        usleep(5000);
+    return 0;
+}
 
 static void write_program(const char *text) {
     char next[1200];
@@ -63,12 +74,13 @@ static void programs(void) {
     is_int(-ETIMEDOUT, fence_run(program, "projects", "b", LONG * 1000000000ll, &cancelled, why, sizeof why), "one that nobody waits for any more");
 }
 
+/* NULL: for none. */
 static bool wait_for_trouble(struct pair *pair, unsigned node, const char *word) {
     int64_t deadline = clock_boot() + LONG * 1000000000ll;
     for (;;) {
         json_t *status = replicator_status(pair->nodes[node].replicator);
         const char *trouble = json_string_value(json_object_get(status, "trouble"));
-        bool found = trouble && strstr(trouble, word);
+        bool found = word ? trouble && strstr(trouble, word) : !trouble || !trouble[0];
         json_decref(status);
         if (found || clock_boot() > deadline)
             return found;
@@ -125,6 +137,53 @@ static void stopped_by_a_person(struct pair *pair) {
     ok(pair_wait_link(pair, 1, "working", LONG), "it comes back");
 }
 
+/* b is primary; the standby's disk hangs, but it is heard. */
+static void standby_is_sick(struct pair *pair) {
+    char text[1200];
+    struct caller caller = {0};
+    struct attributes attributes;
+    uint64_t lsn;
+    snprintf(text, sizeof text, "touch %s/ran", test_directory());
+    write_program(text);
+    ok(pair_wait_link(pair, 0, "working", LONG) && pair_wait_link(pair, 1, "working", LONG), "in sync");
+    snprintf(sick, sizeof sick, "%s/", pair->config.nodes[0].store);
+    disk_fault_set(fault);
+    atomic_store(&hangs, true);
+    is_int(0, op_create(pair->nodes[1].store, &caller, ROOT_INO, "held up", S_IFREG | 0644, 0, NULL, &attributes, &lsn), "a change, and the standby's disk hangs");
+    ok(wait_for_trouble(pair, 1, "node a acknowledges nothing: it lives"), "the primary says that it is held up, and what is to be done");
+    snprintf(text, sizeof text, "%s/ran", test_directory());
+    ok(access(text, F_OK) < 0, "who lives is not powered off");
+    atomic_store(&hangs, false);
+    is_int(0, pair_wait_for(pair, 1, WAIT_CHANGE, lsn, LONG), "the disk answers again: the change is acknowledged");
+    ok(wait_for_trouble(pair, 1, NULL), "and that is said no more");
+}
+
+/* a, the standby, refuses a record: the primary goes on without it, unfenced. Nothing of that reaches a any more, which still has
+ * itself in the set: it is not to have the primary powered off, and take its place. */
+static void refused_and_cut_off(struct pair *pair) {
+    char text[1200];
+    struct attributes attributes;
+    snprintf(text, sizeof text, "touch %s/ran", test_directory());
+    write_program(text);
+    ok(pair_wait_link(pair, 0, "working", LONG) && pair_wait_link(pair, 1, "working", LONG), "in sync");
+    struct replicator *r = atomic_load(&pair->nodes[0].replicator);
+    pthread_mutex_lock(&r->role_lock); /* whatever a hears stays unread */
+    is_int(0, store_start_epoch(pair->nodes[0].store, EPOCH_MAKE(1000, pair->config.nodes[0].number), "a"), "a has a record of its own");
+    store_stop_epoch(pair->nodes[0].store);
+    is_int(0, pair_create_file(pair, 1, "without a", NULL), "a refuses the next one, and the primary goes on alone");
+    ok(wait_for_trouble(pair, 0, "was not taken"), "(it does)");
+    pair_silence(pair, 1);
+    repl_lock(r);
+    r->value_heard = false; /* it was on its way */
+    repl_unlock(r);
+    pthread_mutex_unlock(&r->role_lock);
+    usleep(3000000); /* three lease times, again */
+    snprintf(text, sizeof text, "%s/ran", test_directory());
+    ok(access(text, F_OK) < 0, "a has nobody powered off");
+    is_int(ROLE_STANDBY, atomic_load(&pair->nodes[0].role), "and takes nobody's place");
+    is_int(0, op_lookup(pair->nodes[1].store, ROOT_INO, "without a", &attributes), "what was acknowledged is with the primary");
+}
+
 int main(void) {
     plan_lazy();
     programs();
@@ -135,6 +194,8 @@ int main(void) {
     primary_is_silent(pair);
     standby_is_silent(pair);
     stopped_by_a_person(pair);
+    standby_is_sick(pair);
+    refused_and_cut_off(pair);
     pair_stop(pair, 0);
     pair_stop(pair, 1);
     free(pair);
