@@ -196,7 +196,7 @@ static int bind_port(struct link *link, enum link_port port, int64_t deadline, c
     link->bound[port] = socket;
     set_int(socket, ZMQ_IPV6, is_ipv6(node));
     set_int(socket, ZMQ_ROUTER_MANDATORY, 1);
-    set_int(socket, ZMQ_RCVTIMEO, port == LINK_COPY ? 1000 : 100);
+    set_int(socket, ZMQ_RCVTIMEO, 1000);
     PROMISE(zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, "baton", 5) == 0);
     if (secured(link)) {
         set_int(socket, ZMQ_CURVE_SERVER, 1);
