@@ -206,7 +206,8 @@ struct replicator {
     uint64_t calm_lsn; /* the last record when that was looked at… */
     int64_t busy_at;   /* …and when there was something under way last */
     bool keep_asked; /* the keeper is to look again, though it may be at work just now */
-    atomic_uint_fast64_t ticks; /* of the keeper, and answers of the talker; tests */
+    atomic_uint_fast64_t looks; /* so often talker and keeper have woken… */
+    atomic_uint_fast64_t beats; /* …and so many heartbeats have been sent: for tests */
     int64_t primary_since;
     const struct lease_engine *elects; /* the register's: the cluster decides who is primary; NULL: a person does */
     struct elect elect;

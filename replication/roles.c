@@ -490,7 +490,7 @@ void *keeper_thread(void *argument) {
     while (!atomic_load(&r->stopping)) {
         /* Somebody else changes the role: what there is to do is done after that. */
         bool looked = pthread_mutex_trylock(&r->role_lock) == 0;
-        atomic_fetch_add(&r->ticks, 1);
+        atomic_fetch_add(&r->looks, 1);
         if (looked) {
             proposed_look_again(r);
             roles_take_over_value(r);

@@ -11,7 +11,7 @@
 #define RECEIVE_TIMEOUT_MS 20
 #define ACK_EVERY (50 * MS)
 #define QUIET_AFTER (1000 * MS)
-#define QUIET_TIMEOUT_MS 1000
+#define QUIET_TIMEOUT_MS 10000
 
 /* ---- Acknowledging --------------------------------------------------------------------------------------------------- */
 
@@ -99,7 +99,7 @@ static bool follow_session(struct replicator *r, struct reception *reception) {
         talk_wake(r);
     }
     if (!session)
-        repl_sleep(r, &r->receive_work, 1000 * MS);
+        repl_sleep(r, &r->receive_work, 10000 * MS);
     repl_unlock(r);
     return session && reception->records;
 }

@@ -32,6 +32,7 @@ void talk_post(struct replicator *r, unsigned node, const struct frame *frame) {
 
 void talk_beat(struct replicator *r, struct frame *frame, uint64_t session) {
     memset(frame, 0, sizeof *frame);
+    atomic_fetch_add(&r->beats, 1);
     frame->head.type = WIRE_BEAT;
     frame->head.session = session;
     frame->head.epoch = r->value.epoch;
@@ -193,7 +194,6 @@ static void handle(struct replicator *r, struct link_message *message, bool boun
             talk_beat(r, &reply, session_with(r, message->node));
             int rc = bound ? link_send_frame(r->link, link_bound(r->link, LINK_CONTROL), &message->route, &reply)
                            : link_send_frame(r->link, r->peers[message->node].dealer, NULL, &reply);
-            atomic_fetch_add(&r->ticks, 1);
             if (rc == 0)
                 answered(r, message->node);
         }
@@ -378,6 +378,7 @@ void *talk_thread(void *argument) {
         if (zmq_poll(items, count, (long)((left + MS - 1) / MS)) < 0 && errno == ETERM)
             break;
         bool woken = false;
+        atomic_fetch_add(&r->looks, 1);
         for (int i = 0; i < count; i++) {
             uint64_t wakes;
             if (!(items[i].revents & ZMQ_POLLIN))
