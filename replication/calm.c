@@ -70,7 +70,7 @@ void calm_end(struct replicator *r, int64_t now) {
 int64_t calm_beats(const struct replicator *r) {
     if (r->follow.state == FOLLOW_SEARCHING)
         return MIN(r->beat_every, 100 * MS);
-    return r->calm ? 2 * r->beat_every : r->beat_every;
+    return r->calm ? MAX(MIN(2 * r->beat_every, r->lease / 4), r->beat_every) : r->beat_every;
 }
 
 int64_t calm_until(const struct replicator *r, int64_t now) {
