@@ -274,7 +274,7 @@ static int set_up(struct door *door, const struct voter_host_options *options, c
     PROMISE(zmq_setsockopt(door->socket, ZMQ_MAXMSGSIZE, &most, sizeof most) == 0);
     /* TCP's, not ZeroMQ's: see replication/link.c */
     set_int(door->socket, ZMQ_TCP_KEEPALIVE, 1);
-    set_int(door->socket, ZMQ_TCP_KEEPALIVE_IDLE, 2);
+    set_int(door->socket, ZMQ_TCP_KEEPALIVE_IDLE, VOTER_KEEPALIVE_S);
     set_int(door->socket, ZMQ_TCP_KEEPALIVE_INTVL, 2);
     set_int(door->socket, ZMQ_TCP_KEEPALIVE_CNT, 4);
     set_int(door->socket, ZMQ_TCP_MAXRT, 10000);

@@ -24,6 +24,7 @@
 
 #define VOTER_HOST_VOLUMES_MAX 4096u
 #define VOTER_ADDRESS 160u
+#define VOTER_KEEPALIVE_S 6 /* of TCP: a standby asks nothing, but is to know before it has to that a voter is gone */
 
 /* Threads: any; serve, drop and close one at a time. */
 struct voter_host;

@@ -50,19 +50,21 @@ void voters_note(struct voters *v, const struct register_value *value, bool tell
     v->tell_news = v->tell_news || tell;
     holding_follow(v);
     PROMISE(pthread_cond_broadcast(&v->changed) == 0);
+    PROMISE(pthread_cond_signal(&v->tells) == 0);
 }
 
 void voters_tell_lost(struct voters *v, epoch_t epoch) {
     v->tell_lost = true;
     v->lost = epoch;
     PROMISE(pthread_cond_broadcast(&v->changed) == 0);
+    PROMISE(pthread_cond_signal(&v->tells) == 0);
 }
 
 static void freed_here(void *context) { /* by a thread of this node's voter */
     struct voters *v = context;
     voters_lock(v);
     v->tell_freed = true;
-    PROMISE(pthread_cond_broadcast(&v->changed) == 0);
+    PROMISE(pthread_cond_signal(&v->tells) == 0);
     voters_unlock(v);
 }
 
@@ -76,7 +78,7 @@ static void *tell(void *argument) {
         epoch_t epoch = v->lost;
         v->tell_news = v->tell_lost = v->tell_freed = false;
         if (!news && !lost && !freed) {
-            PROMISE(pthread_cond_wait(&v->changed, &v->lock) == 0);
+            PROMISE(pthread_cond_wait(&v->tells, &v->lock) == 0);
             continue;
         }
         voters_unlock(v);
@@ -242,6 +244,7 @@ static void dispose(struct voters *v) {
     if (v->host)
         voter_host_close(v->host); /* may answer still, to nobody */
     pthread_cond_destroy(&v->changed);
+    pthread_cond_destroy(&v->tells);
     pthread_mutex_destroy(&v->lock);
     free(v);
 }
@@ -261,6 +264,7 @@ static void voters_close(struct reg *reg) {
         PROMISE(pthread_cond_wait(&v->changed, &v->lock) == 0);
     v->ended = true;
     PROMISE(pthread_cond_broadcast(&v->changed) == 0);
+    PROMISE(pthread_cond_signal(&v->tells) == 0);
     voters_unlock(v);
     asker_stop(v);
     PROMISE(pthread_join(v->teller, NULL) == 0);
@@ -289,6 +293,7 @@ static void init_lock(struct voters *v) {
     PROMISE(pthread_condattr_init(&monotonic) == 0);
     PROMISE(pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) == 0);
     PROMISE(pthread_cond_init(&v->changed, &monotonic) == 0);
+    PROMISE(pthread_cond_init(&v->tells, NULL) == 0);
     pthread_condattr_destroy(&monotonic);
 }
 

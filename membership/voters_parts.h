@@ -103,6 +103,7 @@ struct voters {
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* an answer came, or something ended */
+    pthread_cond_t tells;   /* the watch is to be told something, or the engine has ended */
     struct seat seats[SEATS_MAX];
     struct register_value known; /* the newest that is known to be chosen */
     struct ballot seen;          /* the highest that anybody has answered with, or this node has used */

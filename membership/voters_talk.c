@@ -48,7 +48,7 @@ void *voters_dial(const struct config *config, const struct node_config *self, c
     set_int(socket, ZMQ_IPV6, six);
     /* No heartbeats of ZeroMQ's: see replication/link.c. */
     set_int(socket, ZMQ_TCP_KEEPALIVE, 1);
-    set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, 2);
+    set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, VOTER_KEEPALIVE_S);
     set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, 2);
     set_int(socket, ZMQ_TCP_KEEPALIVE_CNT, 4);
     set_int(socket, ZMQ_TCP_MAXRT, (int)(MAX(duration, 2000 * MS) / MS));

@@ -308,7 +308,7 @@ static void news(void *context, const struct register_value *value) {
         r->value_heard = true;
         if (r->role == ROLE_PRIMARY && value->epoch > r->value.epoch)
             acks_stop(&r->acks);
-        pthread_cond_signal(&r->keep_work);
+        keep_wake(r);
     }
     repl_unlock(r);
 }
@@ -320,7 +320,7 @@ static void freed(void *context) {
     repl_lock(r);
     if (r->role == ROLE_STANDBY)
         elect_freed(&r->elect);
-    pthread_cond_signal(&r->keep_work);
+    keep_wake(r);
     repl_unlock(r);
 }
 
@@ -332,7 +332,7 @@ static void lost(void *context, epoch_t epoch) {
     r->lease_lost = MAX(r->lease_lost, epoch);
     if (r->role == ROLE_PRIMARY && epoch >= r->value.epoch)
         acks_stop(&r->acks); /* at once; the rest of stepping down is the keeper's */
-    pthread_cond_signal(&r->keep_work);
+    keep_wake(r);
     repl_unlock(r);
 }
 

@@ -20,7 +20,7 @@ static void *run(void *argument) {
                        fencing->why, sizeof fencing->why);
     atomic_store(&fencing->state, rc ? FENCING_FAILED : FENCING_DONE);
     repl_lock(r);
-    pthread_cond_signal(&r->keep_work);
+    keep_wake(r);
     repl_unlock(r);
     return NULL;
 }

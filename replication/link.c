@@ -11,6 +11,7 @@
 #define LOG_EVERY 5000000000ll /* at most one line about strangers and garbage in so many ns */
 #define COPIES_WAITING 16      /* answers of a megabyte on their way to one who asks; one more is dropped */
 #define QUESTIONS_WAITING 64   /* for copies, of one who asks: beyond that TCP holds it back */
+#define KEEPALIVE_S 10         /* of connections on which nothing is said; a probe each costs more than all else does */
 #define IO_BULK 1u             /* bits of ZMQ_AFFINITY */
 #define IO_CONTROL 2u
 
@@ -158,7 +159,7 @@ static void *make_socket(struct link *link, int type, enum link_port port) {
      * heartbeats are what counts. Not ZeroMQ's: libzmq 4.3.4 aborts ("!_io_error", stream_engine_base.cpp) when one is
      * due on a connection that was lost while its queue here was full. */
     set_int(socket, ZMQ_TCP_KEEPALIVE, 1);
-    set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, 2);
+    set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_S);
     set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, 2);
     set_int(socket, ZMQ_TCP_KEEPALIVE_CNT, 4);
     set_int(socket, ZMQ_TCP_MAXRT, 10000);
@@ -196,7 +197,7 @@ static int bind_port(struct link *link, enum link_port port, int64_t deadline, c
     link->bound[port] = socket;
     set_int(socket, ZMQ_IPV6, is_ipv6(node));
     set_int(socket, ZMQ_ROUTER_MANDATORY, 1);
-    set_int(socket, ZMQ_RCVTIMEO, port == LINK_COPY ? 1000 : 100);
+    set_int(socket, ZMQ_RCVTIMEO, port == LINK_COPY ? 1000 : 10000); /* the end of the context ends it at once */
     PROMISE(zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, "baton", 5) == 0);
     if (secured(link)) {
         set_int(socket, ZMQ_CURVE_SERVER, 1);

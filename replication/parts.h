@@ -4,7 +4,8 @@
  *   feeder            sends what is not in memory: journal, large payloads                            (primary.c)
  *   acknowledgements  takes them in, moves the lines                                                  (primary.c)
  *   receiver          takes records in, acknowledges                                                  (standby.c)
- *   talker            control: heartbeats, logins, answers                                            (talk.c)
+ *   talker            control: heartbeats, logins, answers                                            (talk.c),
+ *                     seldom when nothing is under way                                                (calm.c)
  *   keeper            changes that take time: the in-sync set (set.c), roles (roles.c, handover.c, promote.c),
  *                     and, where the register's engine has a lease, standing for primary             (candidate.c);
  *                     what it has proposed is settled first                                           (proposed.c)
@@ -73,6 +74,7 @@ struct peer {
     int64_t joined; /* when it came into the set */
     int64_t left;  /* it said goodbye at this time: no need to wait for the lease time */
     int64_t heard; /* its last heartbeat, in any session */
+    int64_t beat_due; /* this node's next one to it */
     bool known;
     struct wire_beat beat; /* what that said */
     uint32_t features;     /* that it offers */
@@ -183,6 +185,7 @@ struct replicator {
     struct link *link;
     struct awake awake; /* the talker's */
     int wake; /* eventfd: the talker has something to send */
+    int receive_wake; /* eventfd: the receiver's session is over, or it is to stop */
     pthread_t feeder, acknowledger, receiver, talker, keeper, provider, synchronizer, mender, verifier, pacer;
     unsigned threads;
     atomic_bool stopping;
@@ -199,6 +202,13 @@ struct replicator {
     bool unsure;   /* …and has stopped: the register may have chosen `proposed`, or may yet */
     struct proposed proposed; /* by this process or the one before; role_lock */
     bool beat_now; /* the talker shall not wait for the next heartbeat's time */
+    int64_t ack_due; /* the next acknowledgement that nobody asks for; the talker's */
+    bool calm;       /* nothing is under way (calm.c) */
+    uint64_t calm_lsn; /* the last record when that was looked at… */
+    int64_t busy_at;   /* …and when there was something under way last */
+    bool keep_asked; /* the keeper is to look again, though it may be at work just now */
+    atomic_uint_fast64_t looks; /* so often talker and keeper have woken… */
+    atomic_uint_fast64_t beats; /* …and so many heartbeats have been sent: for tests */
     int64_t primary_since;
     const struct lease_engine *elects; /* the register's: the cluster decides who is primary; NULL: a person does */
     struct elect elect;
@@ -321,6 +331,7 @@ void replicator_read_position(struct replicator *r); /* from the store, after it
 void standby_ack(struct replicator *r); /* tells received and durable; any thread, without the lock */
 void *standby_receiver(void *replicator);
 void standby_look_for_room(struct replicator *r); /* a full disk may have room again; the keeper's, without the lock */
+void standby_kick(struct replicator *r); /* the receiver looks at its session; lock held */
 void standby_quiesce(struct replicator *r); /* without the lock: the follower stops, and the receiver with it */
 
 /* provide.c */
@@ -379,7 +390,15 @@ void talk_wake(struct replicator *r);
 void talk_post(struct replicator *r, unsigned node, const struct frame *frame); /* lock held */
 void talk_beat(struct replicator *r, struct frame *frame, uint64_t session); /* fills a heartbeat; lock held */
 
+/* calm.c; lock held */
+bool calm_lasts(const struct replicator *r); /* nothing is under way just now */
+void calm_look(struct replicator *r, int64_t now, bool busy); /* the talker's: it begins, or ends */
+void calm_end(struct replicator *r, int64_t now);  /* there is something to do; before that is entered anywhere */
+int64_t calm_beats(const struct replicator *r);    /* the time between two heartbeats to a node */
+int64_t calm_until(const struct replicator *r, int64_t now); /* when the talker has to look next, if it lasts */
+
 /* roles.c */
+void keep_wake(struct replicator *r); /* the keeper looks at everything; lock held */
 void *keeper_thread(void *replicator);
 int roles_start(struct replicator *r, char *why, size_t why_room);
 bool roles_in_set(const struct replicator *r, unsigned node); /* as the register has it; lock held */

@@ -165,6 +165,8 @@ void replicator_applied(struct replicator *r, struct entry *entry) {
     struct record_head head;
     memcpy(&head, entry->bytes, sizeof head);
     repl_lock(r);
+    if (r->calm)
+        calm_end(r, clock_boot());
     if (r->role == ROLE_PRIMARY)
         ring_push(r, entry);
     r->position.lsn = head.lsn;
@@ -184,6 +186,8 @@ void replicator_need(struct replicator *r, enum park_line line, uint64_t lsn) {
     repl_lock(r);
     bool primary = r->role == ROLE_PRIMARY, own_disk = line == PARK_DURABLE || acks_alone(&r->acks);
     bool news = false;
+    if (r->calm && r->position.durable < lsn)
+        calm_end(r, clock_boot());
     if (primary && line == PARK_DURABLE)
         for (unsigned i = 0; i < r->count; i++) {
             struct feed *feed = &r->peers[i].feed;
@@ -310,7 +314,7 @@ void *primary_feeder(void *argument) {
     while (!atomic_load(&r->stopping)) {
         int node = r->role == ROLE_PRIMARY ? next_to_feed(r, last) : -1;
         if (node < 0) {
-            repl_sleep(r, &r->feed_work, 1000 * MS);
+            repl_sleep(r, &r->feed_work, 10000 * MS);
             continue;
         }
         last = (unsigned)node;
@@ -374,7 +378,7 @@ void primary_end_session(struct replicator *r, unsigned node, const char *format
         set_withdraw(r);
     peer->joining = peer->blocked = false;
     ring_trim(r);
-    pthread_cond_signal(&r->keep_work);
+    keep_wake(r);
     pthread_cond_broadcast(&r->news);
 }
 
@@ -405,7 +409,7 @@ static void take_ack(struct replicator *r, const struct link_message *message) {
     if (peer->feed.next <= r->position.lsn)
         primary_pump(r);
     if (peer->joining && peer->feed.durable >= peer->join_lsn)
-        pthread_cond_signal(&r->keep_work);
+        keep_wake(r);
     pthread_cond_broadcast(&r->news);
     repl_unlock(r);
     primary_advance(r, lines);
@@ -497,7 +501,7 @@ void primary_login(struct replicator *r, struct link_message *message) {
     reply.answer.position.first = MIN(ground.own.first, reply.answer.position.lsn + 1);
     link_send_frame(r->link, link_bound(r->link, LINK_CONTROL), &message->route, &reply);
     pthread_cond_broadcast(&r->news);
-    pthread_cond_signal(&r->keep_work);
+    keep_wake(r);
     primary_pump(r);
     repl_unlock(r);
 }

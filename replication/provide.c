@@ -126,7 +126,7 @@ static void *opener_thread(void *provider) {
     repl_lock(r);
     while (!atomic_load(&r->stopping)) {
         if (opening->state != OPENING_ASKED) {
-            repl_sleep(r, &r->open_work, 1000 * MS);
+            repl_sleep(r, &r->open_work, 10000 * MS);
             continue;
         }
         opening->state = OPENING_UNDER_WAY;

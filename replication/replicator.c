@@ -65,7 +65,7 @@ static struct replicator *make(struct volume *volume) {
     PROMISE(r->count <= CONFIG_NODES_MAX && r->self < r->count);
     r->lease = (int64_t)r->config->lease_ms * MS;
     r->beat_every = MIN(MAX(r->lease / 8, 20 * MS), 500 * MS);
-    r->wake = -1;
+    r->wake = r->receive_wake = -1;
     r->join_records = JOIN_LAG_RECORDS;
     r->join_bytes = JOIN_LAG_BYTES;
     r->copy_idle = PROVIDE_IDLE;
@@ -101,6 +101,7 @@ static void unmake(struct replicator *r) {
     repl_lock(r);
     struct link *link = r->link;
     primary_ring_clear(r);
+    r->calm = false;
     r->role = ROLE_STANDBY; /* who applies a record meanwhile, in a thread of the store's or the mount's, sends nothing */
     r->link = NULL;
     repl_unlock(r);
@@ -110,6 +111,8 @@ static void unmake(struct replicator *r) {
         link_close(link);
     if (r->wake >= 0)
         close(r->wake);
+    if (r->receive_wake >= 0)
+        close(r->receive_wake);
 }
 
 /* The store's threads may be in a call of its watch: the structure stays for them, until the next one of this volume's
@@ -198,7 +201,8 @@ int replicator_start(struct volume *volume, char *why, size_t room) {
         rc = link_open(r->config, r->self, volume->secret, &r->link, why, room);
     if (rc == 0)
         rc = dial_peers(r, why, room);
-    if (rc == 0 && (r->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
+    if (rc == 0 && ((r->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0 ||
+                    (r->receive_wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0))
         rc = -errno;
     if (rc) {
         if (r->link)
@@ -256,7 +260,7 @@ void replicator_stop(struct replicator *r) {
     acks_stop(&r->acks);
     pthread_cond_broadcast(&r->feed_work);
     pthread_cond_broadcast(&r->keep_work);
-    pthread_cond_broadcast(&r->receive_work);
+    standby_kick(r);
     pthread_cond_broadcast(&r->sync_work);
     pthread_cond_broadcast(&r->mend_work);
     pthread_cond_broadcast(&r->open_work);

@@ -14,6 +14,7 @@
 
 #define START_PATIENCE (3000 * MS)  /* the same at a start: links may be coming up with us */
 #define KEEPER_TICK (50 * MS)
+#define KEEPER_CALM (500 * MS)
 #define HOLD_SAVE (1000 * MS) /* how often the position that every node has is noted in the store */
 
 const char *roles_own_name(const struct replicator *r) {
@@ -233,7 +234,7 @@ static void serve(struct replicator *r, const struct register_value *next, const
     r->taking.at = clock_now();
     r->takeover = r->taking;
     pthread_cond_broadcast(&r->news);
-    pthread_cond_signal(&r->keep_work);
+    keep_wake(r);
     repl_unlock(r);
     talk_wake(r);
     log_info("primary in epoch %" PRIu64 " from LSN %" PRIu64, EPOCH_COUNTER(next->epoch), position->lsn + 1);
@@ -463,12 +464,29 @@ static void tell_hold(struct replicator *r, uint64_t told[2]) {
     store_unlock(r->store);
 }
 
+void keep_wake(struct replicator *r) {
+    r->keep_asked = true;
+    pthread_cond_signal(&r->keep_work);
+}
+
+/* While it is calm, only what duty.c looks at now and then; whatever else there may be to do wakes the keeper. */
+static void keeper_sleep(struct replicator *r, bool looked) {
+    repl_lock(r);
+    bool calm = looked && r->calm && calm_lasts(r);
+    if (!r->keep_asked)
+        repl_sleep(r, &r->keep_work, calm ? MAX(MIN(r->lease / 4, KEEPER_CALM), KEEPER_TICK) : KEEPER_TICK);
+    r->keep_asked = false;
+    repl_unlock(r);
+}
+
 void *keeper_thread(void *argument) {
     struct replicator *r = argument;
     uint64_t told[2] = {0, 0};
     while (!atomic_load(&r->stopping)) {
         /* Somebody else changes the role: what there is to do is done after that. */
-        if (pthread_mutex_trylock(&r->role_lock) == 0) {
+        bool looked = pthread_mutex_trylock(&r->role_lock) == 0;
+        atomic_fetch_add(&r->looks, 1);
+        if (looked) {
             proposed_look_again(r);
             roles_take_over_value(r);
             handover_take(r);
@@ -481,9 +499,7 @@ void *keeper_thread(void *argument) {
         }
         tell_hold(r, told);
         standby_look_for_room(r);
-        repl_lock(r);
-        repl_sleep(r, &r->keep_work, KEEPER_TICK);
-        repl_unlock(r);
+        keeper_sleep(r, looked);
     }
     return NULL;
 }

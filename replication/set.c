@@ -138,7 +138,7 @@ static void obey(struct replicator *r, const struct register_value *found) {
         acks_stop(&r->acks);
         r->heard_value = *found;
         r->value_heard = true;
-        pthread_cond_signal(&r->keep_work);
+        keep_wake(r);
     }
 }
 

@@ -151,7 +151,7 @@ void *slow_thread(void *argument) {
         else if (r->slow_until && now - r->slow_until < LATECOMERS)
             repl_sleep(r, &r->pace_work, PACER_STEP);
         else
-            repl_sleep(r, &r->pace_work, 1000 * MS);
+            repl_sleep(r, &r->pace_work, 10000 * MS);
         repl_unlock(r);
     }
     pass(r, INT64_MAX);

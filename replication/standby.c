@@ -10,6 +10,8 @@
 #define FRAMES_PER_ACK 16u
 #define RECEIVE_TIMEOUT_MS 20
 #define ACK_EVERY (50 * MS)
+#define QUIET_AFTER (1000 * MS)
+#define QUIET_TIMEOUT_MS 10000
 
 /* ---- Acknowledging --------------------------------------------------------------------------------------------------- */
 
@@ -46,6 +48,7 @@ static void ack_received(struct replicator *r, uint64_t lsn, uint64_t want) {
 
 struct reception {
     void *records;
+    int64_t came; /* the last of them */
     uint64_t session;
     unsigned primary;
 };
@@ -96,7 +99,7 @@ static bool follow_session(struct replicator *r, struct reception *reception) {
         talk_wake(r);
     }
     if (!session)
-        repl_sleep(r, &r->receive_work, 100 * MS);
+        repl_sleep(r, &r->receive_work, 10000 * MS);
     repl_unlock(r);
     return session && reception->records;
 }
@@ -211,15 +214,34 @@ static int take_records(struct replicator *r, const struct frame *frame, struct 
     return 0;
 }
 
+/* As long as nothing comes, nobody wakes but for what comes then, or for the end of the session. While records come, that
+ * is looked for after a short time-out: a call of the kernel's less for each of them. */
+static int wait_for_some(struct replicator *r, struct reception *reception) {
+    zmq_pollitem_t items[2] = {{.socket = reception->records, .events = ZMQ_POLLIN}, {.fd = r->receive_wake, .events = ZMQ_POLLIN}};
+    uint64_t kicks;
+    if (zmq_poll(items, 2, QUIET_TIMEOUT_MS) < 0)
+        return errno == ETERM ? -ETERM : -EAGAIN;
+    if (items[1].revents & ZMQ_POLLIN) {
+        ssize_t done = read(r->receive_wake, &kicks, sizeof kicks);
+        (void)done;
+    }
+    return items[0].revents & ZMQ_POLLIN ? 0 : -EAGAIN;
+}
+
 /* Takes in what is there, then acknowledges it. -ETERM: stopping. */
 static int receive_some(struct replicator *r, struct reception *reception) {
+    bool quiet = clock_boot() - reception->came > QUIET_AFTER;
+    int waited = quiet ? wait_for_some(r, reception) : 0;
+    if (waited)
+        return waited;
     struct taken taken = {.told = clock_boot()};
     int rc = 0;
     for (unsigned frames = 0; frames < FRAMES_PER_ACK && rc == 0; frames++) {
         struct link_message message;
-        rc = link_receive(r->link, reception->records, (int)reception->primary, frames > 0, &message);
+        rc = link_receive(r->link, reception->records, (int)reception->primary, quiet || frames > 0, &message);
         if (rc)
             break;
+        reception->came = clock_boot();
         if (message.frame.head.type == WIRE_RECORDS)
             rc = take_records(r, &message.frame, &taken);
         link_message_done(&message);
@@ -239,10 +261,17 @@ void *standby_receiver(void *argument) {
     return NULL;
 }
 
+void standby_kick(struct replicator *r) {
+    uint64_t one = 1;
+    pthread_cond_signal(&r->receive_work);
+    ssize_t done = write(r->receive_wake, &one, sizeof one); /* full only when it is readable already */
+    (void)done;
+}
+
 void standby_quiesce(struct replicator *r) {
     repl_lock(r);
     follow_stop(&r->follow);
-    pthread_cond_signal(&r->receive_work);
+    standby_kick(r);
     while (r->receiving && !atomic_load(&r->stopping))
         repl_wait(r, &r->news, clock_boot() + 1000 * MS);
     repl_unlock(r);

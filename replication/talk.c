@@ -32,6 +32,7 @@ void talk_post(struct replicator *r, unsigned node, const struct frame *frame) {
 
 void talk_beat(struct replicator *r, struct frame *frame, uint64_t session) {
     memset(frame, 0, sizeof *frame);
+    atomic_fetch_add(&r->beats, 1);
     frame->head.type = WIRE_BEAT;
     frame->head.session = session;
     frame->head.epoch = r->value.epoch;
@@ -85,7 +86,7 @@ static void begin_session(struct replicator *r, unsigned node, epoch_t epoch) { 
     while (session == 0)
         PROMISE(getrandom(&session, sizeof session, 0) == sizeof session);
     follow_login(&r->follow, node, epoch, session, r->position.lsn + 1, clock_boot());
-    pthread_cond_signal(&r->receive_work);
+    standby_kick(r);
     send_login(r);
 }
 
@@ -104,6 +105,8 @@ static void hear_beat(struct replicator *r, const struct link_message *message) 
     fencing_heard(r, message->node);
     if (beat->role == ROLE_PRIMARY)
         r->primary_left = false;
+    if (beat->flags != peer->beat.flags)
+        keep_wake(r);
     peer->beat = *beat;
     peer->features = message->frame.head.features;
     peer->version = message->frame.head.version_max;
@@ -127,7 +130,7 @@ static void hear_beat(struct replicator *r, const struct link_message *message) 
             r->value_heard = true;
             if (r->role == ROLE_PRIMARY)
                 acks_stop(&r->acks); /* at once; the rest of stepping down is the keeper's */
-            pthread_cond_signal(&r->keep_work);
+            keep_wake(r);
         }
     }
     /* First the session that is void now ends; the next one begins when the receiver has let go of it, at the primary's
@@ -137,7 +140,7 @@ static void hear_beat(struct replicator *r, const struct link_message *message) 
         if (receiver_idle(r))
             begin_session(r, message->node, beat->value.epoch);
         else
-            pthread_cond_signal(&r->receive_work);
+            standby_kick(r);
     }
     pthread_cond_broadcast(&r->news);
 }
@@ -152,7 +155,7 @@ static void hear_bye(struct replicator *r, const struct link_message *message) {
         follow_end(&r->follow, clock_boot(), "the primary said: %s", message->frame.bye.text);
         elect_freed(&r->elect);
         r->primary_left = true;
-        pthread_cond_signal(&r->keep_work);
+        keep_wake(r);
     }
 }
 
@@ -162,6 +165,13 @@ static void hear_stranger(struct replicator *r, const struct link_message *messa
     peer->version = message->frame.head.version_max;
     wire_why_unfit(&message->frame.head, peer->unfit, sizeof peer->unfit);
     repl_unlock(r);
+}
+
+/* As long as that node asks in time, this one need not: each has the other's word, in one question and one answer. */
+static void answered(struct replicator *r, unsigned node) { /* lock held */
+    int64_t every = calm_beats(r), later = clock_boot() + every + every / 4;
+    if (r->follow.state != FOLLOW_SEARCHING)
+        r->peers[node].beat_due = MAX(r->peers[node].beat_due, later);
 }
 
 static void handle(struct replicator *r, struct link_message *message, bool bound) {
@@ -182,10 +192,10 @@ static void handle(struct replicator *r, struct link_message *message, bool boun
         if (frame->head.flags & WIRE_ASK) {
             struct frame reply;
             talk_beat(r, &reply, session_with(r, message->node));
-            if (bound)
-                link_send_frame(r->link, link_bound(r->link, LINK_CONTROL), &message->route, &reply);
-            else
-                link_send_frame(r->link, r->peers[message->node].dealer, NULL, &reply);
+            int rc = bound ? link_send_frame(r->link, link_bound(r->link, LINK_CONTROL), &message->route, &reply)
+                           : link_send_frame(r->link, r->peers[message->node].dealer, NULL, &reply);
+            if (rc == 0)
+                answered(r, message->node);
         }
         break;
     case WIRE_ANSWER:
@@ -201,7 +211,7 @@ static void handle(struct replicator *r, struct link_message *message, bool boun
             else if (r->follow.state != FOLLOW_REFUSED || r->follow.verdict != VERDICT_DIVERGED)
                 sync_unwant(r);
             if (r->follow.state == FOLLOW_REFUSED)
-                pthread_cond_signal(&r->keep_work);
+                keep_wake(r);
             pthread_cond_broadcast(&r->news);
         }
         break;
@@ -212,7 +222,7 @@ static void handle(struct replicator *r, struct link_message *message, bool boun
         r->switch_asked = frame->change;
         r->switch_from = message->node;
         r->switch_heard = true;
-        pthread_cond_signal(&r->keep_work);
+        keep_wake(r);
         break;
     case WIRE_SWITCHED:
         if (r->switch_told && frame->head.epoch == r->switch_told && message->node == r->switch_to) {
@@ -252,15 +262,20 @@ static void send_letters(struct replicator *r) { /* lock held */
     pthread_cond_broadcast(&r->news);
 }
 
-static void send_beats(struct replicator *r) { /* lock held */
+static void send_beats(struct replicator *r, int64_t now) { /* lock held */
+    int64_t every = calm_beats(r), most = r->follow.state == FOLLOW_SEARCHING ? every : every + every / 4;
     for (unsigned i = 0; i < r->count; i++) {
-        if (i == r->self)
+        struct peer *peer = &r->peers[i];
+        peer->beat_due = MIN(peer->beat_due, now + most); /* the last one may have been of calmer times */
+        if (i == r->self || (!r->beat_now && now < peer->beat_due))
             continue;
         struct frame frame;
         talk_beat(r, &frame, session_with(r, i));
         frame.head.flags = WIRE_ASK;
         send_to(r, i, &frame);
+        peer->beat_due = now + every;
     }
+    r->beat_now = false;
 }
 
 /* What a peer owes counts while this process runs and its own store works. */
@@ -303,7 +318,7 @@ static void check_feeds(struct replicator *r, int64_t now) { /* lock held */
     primary_pump(r);
 }
 
-static void tick(struct replicator *r, int64_t *next_beat) {
+static void tick(struct replicator *r) {
     int64_t now = clock_boot();
     repl_lock(r);
     link_discard(link_bound(r->link, LINK_RECORDS));
@@ -313,22 +328,34 @@ static void tick(struct replicator *r, int64_t *next_beat) {
     enum follow_todo todo = follow_tick(&r->follow, now);
     if (todo == FOLLOW_SEND_LOGIN)
         send_login(r);
-    bool beat = now >= *next_beat || r->beat_now;
-    r->beat_now = false;
     uint64_t work = r->position.lsn + (r->volume->front ? front_requests(r->volume->front) : 0);
-    if (beat) {
-        send_beats(r);
-        *next_beat = now + (r->follow.state == FOLLOW_SEARCHING ? MIN(r->beat_every, 100 * MS) : r->beat_every);
-    }
+    send_beats(r, now);
+    calm_look(r, now, r->awake.fd >= 0);
+    bool ack = now >= r->ack_due;
+    if (ack)
+        r->ack_due = now + (r->calm ? r->lease / 2 : r->beat_every);
     repl_unlock(r);
     if (r->config->cpu_idle == CPU_IDLE_AUTO)
         awake_tick(&r->awake, work, now);
-    if (beat) { /* durable positions travel with the heartbeats, whoever waits for them or not */
+    if (ack) { /* durable positions are told now and then, whoever waits for them or not; one that was lost is told again */
         PROMISE(pthread_mutex_lock(&r->ack_lock) == 0);
         r->ack_wanted = MAX(r->ack_wanted, r->ack_durable_told + 1);
         PROMISE(pthread_mutex_unlock(&r->ack_lock) == 0);
         standby_ack(r);
     }
+}
+
+/* When the next tick is to come, if no message comes before. */
+static int64_t next_tick(struct replicator *r, int64_t ticked) {
+    int64_t now = clock_boot();
+    repl_lock(r);
+    if (r->receiving && !(in_session(&r->follow) && r->follow.session == r->receiving))
+        standby_kick(r);
+    if (r->calm && !calm_lasts(r))
+        calm_end(r, now);
+    int64_t next = r->calm ? calm_until(r, now) : ticked + TICK_MS * MS;
+    repl_unlock(r);
+    return next;
 }
 
 void *talk_thread(void *argument) {
@@ -344,11 +371,14 @@ void *talk_thread(void *argument) {
             items[count] = (zmq_pollitem_t){.socket = r->peers[i].dealer, .events = ZMQ_POLLIN};
             nodes[count++] = (int)i;
         }
-    int64_t next_beat = 0, next_tick = 0;
+    int64_t ticked = 0, next = 0;
     awake_start(&r->awake);
     while (!atomic_load(&r->stopping)) {
-        if (zmq_poll(items, count, TICK_MS) < 0 && errno == ETERM)
+        int64_t left = MAX(next - clock_boot(), 0);
+        if (zmq_poll(items, count, (long)((left + MS - 1) / MS)) < 0 && errno == ETERM)
             break;
+        bool woken = false;
+        atomic_fetch_add(&r->looks, 1);
         for (int i = 0; i < count; i++) {
             uint64_t wakes;
             if (!(items[i].revents & ZMQ_POLLIN))
@@ -356,16 +386,16 @@ void *talk_thread(void *argument) {
             if (nodes[i] == -2) {
                 ssize_t done = read(r->wake, &wakes, sizeof wakes);
                 (void)done;
-                next_tick = 0;
+                woken = true;
             } else {
                 drain(r, items[i].socket, nodes[i]);
             }
         }
-        int64_t now = clock_boot();
-        if (now >= next_tick) {
-            tick(r, &next_beat);
-            next_tick = now + TICK_MS * MS;
+        if (woken || clock_boot() >= next) {
+            ticked = clock_boot();
+            tick(r);
         }
+        next = next_tick(r, ticked);
     }
     awake_stop(&r->awake);
     return NULL;
