@@ -84,7 +84,8 @@ static void test_damaged(void) {
     struct died died = {.when = INT64_C(1772366400000000000), .wait_status = W_EXITCODE(1, 0), .lsn = 7};
     static char much[1 << 20];
 
-    put("one\ntw\x01o\n\xff\xfe\n\nthree\nno end", 28);
+    static const char text[] = "one\ntw\x01o\n\xff\xfe\n\nthree\nno end";
+    put(text, sizeof text - 1);
     struct seen seen = look();
     is_int(2, seen.count, "lines that are no text are passed over");
     is_string("three", seen.last, "and so is one without an end");

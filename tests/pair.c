@@ -180,7 +180,7 @@ struct waiter {
     struct parked parked;
     pthread_mutex_t lock;
     pthread_cond_t cond;
-    bool done;
+    bool done, left; /* whoever comes last frees it */
     int error;
 };
 
@@ -189,8 +189,11 @@ static void waited(struct parked *parked, int error) {
     pthread_mutex_lock(&waiter->lock);
     waiter->done = true;
     waiter->error = error;
+    bool left = waiter->left;
     pthread_cond_signal(&waiter->cond);
     pthread_mutex_unlock(&waiter->lock);
+    if (left)
+        free(waiter);
 }
 
 int pair_wait_for(struct pair *pair, unsigned node, enum volume_wait kind, uint64_t lsn, int seconds) {
@@ -206,10 +209,12 @@ int pair_wait_for(struct pair *pair, unsigned node, enum volume_wait kind, uint6
     int rc = 0;
     while (!waiter->done && rc == 0)
         rc = pthread_cond_timedwait(&waiter->cond, &waiter->lock, &until);
-    rc = waiter->done ? waiter->error : -ETIMEDOUT;
+    bool done = waiter->done;
+    rc = done ? waiter->error : -ETIMEDOUT;
+    waiter->left = true; /* it is still parked, unless it is done */
     pthread_mutex_unlock(&waiter->lock);
-    if (rc != -ETIMEDOUT)
-        free(waiter); /* else it is still parked */
+    if (done)
+        free(waiter);
     return rc;
 }
 
