@@ -1,11 +1,10 @@
 #include <config.h>
-#include "fs/config.h"
+#include "fs/config_parts.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <ini.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <sys/stat.h>
 
 #define XXH_INLINE_ALL
@@ -16,37 +15,7 @@
 #define SPARE_AFTER_MAX (28u * 24 * 3600 * 1000)
 #define FENCE_TIMEOUT_MAX 600000u
 
-/* One pass over the file. The reader hands lines to inih, so it knows the line number and sees section headers before
- * inih does; inih itself cuts section names at 50 characters and says nothing about empty sections. */
-struct parse {
-    struct config *config;
-    FILE *file;
-    int line;
-    const struct section *section; /* NULL: none yet */
-    struct node_config *node;      /* of [node NAME] and [witness] */
-    unsigned volume_seen, journal_seen, scrub_seen, verify_seen, catchup_seen, lease_seen, witness_seen, spare_seen, fence_seen, etcd_seen, node_seen[CONFIG_NODES_MAX];
-    unsigned *seen; /* keys of the section that were given, by their place in its table */
-    bool failed;
-    char *why;
-    size_t why_room;
-};
-
-struct key_rule {
-    const char *name;
-    bool (*set)(struct parse *parse, const char *value); /* false: it has said why. NULL: one of `words` */
-    const char *const *words; /* in the order of the enum… */
-    size_t at;                /* …which lies here in struct config */
-};
-
-struct section {
-    const char *name;
-    const struct key_rule *keys;
-};
-
-static bool complain(struct parse *parse, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-/* Keeps the first complaint; always false. */
-static bool complain(struct parse *parse, const char *format, ...) {
+bool config_complain(struct parse *parse, const char *format, ...) {
     if (parse->failed)
         return false;
     parse->failed = true;
@@ -147,7 +116,7 @@ int config_address(const char *address, char host[64], uint16_t *port) {
 static bool copy_value(struct parse *parse, char *to, size_t room, const char *key, const char *value) {
     size_t length = strlen(value);
     if (length >= room)
-        return complain(parse, "%s is too long: at most %zu characters", key, room - 1);
+        return config_complain(parse, "%s is too long: at most %zu characters", key, room - 1);
     memcpy(to, value, length + 1);
     return true;
 }
@@ -160,7 +129,7 @@ static bool choose(struct parse *parse, const struct key_rule *rule, const char 
             return true;
         }
     }
-    return complain(parse, "%s = \"%s\" is not known; choose %s, %s%s%s", rule->name, value, words[0], words[1],
+    return config_complain(parse, "%s = \"%s\" is not known; choose %s, %s%s%s", rule->name, value, words[0], words[1],
                     words[2] != NULL ? " or " : "", words[2] != NULL ? words[2] : "");
 }
 
@@ -168,13 +137,13 @@ static bool choose(struct parse *parse, const struct key_rule *rule, const char 
 
 static bool set_name(struct parse *parse, const char *value) {
     if (!config_name_valid(value))
-        return complain(parse, "\"%s\" cannot name a volume; take up to 63 letters, digits, '-', '_' and '.'", value);
+        return config_complain(parse, "\"%s\" cannot name a volume; take up to 63 letters, digits, '-', '_' and '.'", value);
     return copy_value(parse, parse->config->volume, sizeof parse->config->volume, "name", value);
 }
 
 static bool set_id(struct parse *parse, const char *value) {
     if (strlen(value) != 32 || strspn(value, "0123456789abcdef") != 32)
-        return complain(parse, "id must be the 32 hexadecimal digits that `baton create` wrote");
+        return config_complain(parse, "id must be the 32 hexadecimal digits that `baton create` wrote");
     for (size_t i = 0; i < 16; i++) {
         char digits[3] = {value[2 * i], value[2 * i + 1], '\0'};
         parse->config->volume_id[i] = (uint8_t)strtoul(digits, NULL, 16);
@@ -187,14 +156,14 @@ static bool set_created(struct parse *parse, const char *value) {
     errno = 0;
     long long number = strtoll(value, &end, 10);
     if (errno != 0 || end == value || *end != '\0' || number <= 0)
-        return complain(parse, "created must be the number that `baton create` wrote (nanoseconds since 1970)");
+        return config_complain(parse, "created must be the number that `baton create` wrote (nanoseconds since 1970)");
     parse->config->created = number;
     return true;
 }
 
 static bool set_options(struct parse *parse, const char *value) {
     if (value[strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789_=,")] != '\0')
-        return complain(parse, "mount-options = \"%s\": give options with commas between them and no spaces", value);
+        return config_complain(parse, "mount-options = \"%s\": give options with commas between them and no spaces", value);
     return copy_value(parse, parse->config->options, sizeof parse->config->options, "mount-options", value);
 }
 
@@ -202,7 +171,7 @@ static bool set_address(struct parse *parse, const char *value) {
     char host[64];
     uint16_t port;
     if (config_address(value, host, &port) != 0)
-        return complain(parse,
+        return config_complain(parse,
                         "address = \"%s\" is not tcp://IP:PORT; IP is a number like 10.0.0.1 or [fd00::1], PORT at "
                         "most %d",
                         value, UINT16_MAX - (NODE_PORTS - 1));
@@ -211,19 +180,19 @@ static bool set_address(struct parse *parse, const char *value) {
 
 static bool set_public_key(struct parse *parse, const char *value) {
     if (!config_key_valid(value))
-        return complain(parse, "public-key must be the 40 characters (Z85) that `baton create` wrote");
+        return config_complain(parse, "public-key must be the 40 characters (Z85) that `baton create` wrote");
     return copy_value(parse, parse->node->public_key, sizeof parse->node->public_key, "public-key", value);
 }
 
 static bool set_path(struct parse *parse, char *to, size_t room, const char *key, const char *value) {
     if (value[0] != '/')
-        return complain(parse, "%s = \"%s\" must be a full path, beginning with /", key, value);
+        return config_complain(parse, "%s = \"%s\" must be a full path, beginning with /", key, value);
     if (!copy_value(parse, to, room, key, value))
         return false;
     for (size_t length = strlen(to); length > 1 && to[length - 1] == '/'; length--)
         to[length - 1] = '\0';
     if (to[1] == '\0')
-        return complain(parse, "%s = / cannot be; take a directory of its own", key);
+        return config_complain(parse, "%s = / cannot be; take a directory of its own", key);
     return true;
 }
 
@@ -238,47 +207,47 @@ static bool set_mount(struct parse *parse, const char *value) {
 static bool set_history(struct parse *parse, const char *value) {
     uint64_t ms;
     if (parse_duration(value, &ms) != 0)
-        return complain(parse, "history = \"%s\" is not a duration like 30min, 1h or 7d", value);
+        return config_complain(parse, "history = \"%s\" is not a duration like 30min, 1h or 7d", value);
     if (ms > 0 && ms < 1000)
-        return complain(parse, "history = %s is too short; at least 1s, or 0 to keep none", value);
+        return config_complain(parse, "history = %s is too short; at least 1s, or 0 to keep none", value);
     parse->config->history_seconds = ms / 1000;
     return true;
 }
 
 static bool set_size(struct parse *parse, const char *value) {
     if (parse_size(value, &parse->config->history_bytes) != 0)
-        return complain(parse, "size = \"%s\" is not a size like 64MiB or 1GiB", value);
+        return config_complain(parse, "size = \"%s\" is not a size like 64MiB or 1GiB", value);
     return true;
 }
 
 static bool set_limit(struct parse *parse, const char *value) {
     if (parse_size(value, &parse->config->limit_bytes) != 0 || parse->config->limit_bytes == 0)
-        return complain(parse, "limit = \"%s\" is not a size like 8GiB", value);
+        return config_complain(parse, "limit = \"%s\" is not a size like 8GiB", value);
     return true;
 }
 
 static bool set_duration(struct parse *parse, const char *value) {
     uint64_t ms;
     if (parse_duration(value, &ms) != 0)
-        return complain(parse, "duration = \"%s\" is not a duration like 2s or 500ms", value);
+        return config_complain(parse, "duration = \"%s\" is not a duration like 2s or 500ms", value);
     if (ms < 100 || ms > 600000)
-        return complain(parse, "duration = %s is out of range; take 100ms to 10min", value);
+        return config_complain(parse, "duration = %s is out of range; take 100ms to 10min", value);
     parse->config->lease_ms = (uint32_t)ms;
     return true;
 }
 
 static bool take_rate(struct parse *parse, const char *value, uint64_t *rate) {
     if (parse_size(value, rate) != 0 || *rate < 64u << 10 || *rate > INT64_MAX)
-        return complain(parse, "rate = \"%s\" is not a size like 32MiB (a second); at least 64KiB", value);
+        return config_complain(parse, "rate = \"%s\" is not a size like 32MiB (a second); at least 64KiB", value);
     return true;
 }
 
 static bool take_every(struct parse *parse, const char *value, uint64_t *seconds) {
     uint64_t ms;
     if (parse_duration(value, &ms) != 0)
-        return complain(parse, "every = \"%s\" is not a duration like 7d, or 0", value);
+        return config_complain(parse, "every = \"%s\" is not a duration like 7d, or 0", value);
     if (ms > 0 && ms < 60000)
-        return complain(parse, "every = %s is too short; at least 1min, or 0 for only when asked", value);
+        return config_complain(parse, "every = %s is too short; at least 1min, or 0 for only when asked", value);
     *seconds = ms / 1000;
     return true;
 }
@@ -307,16 +276,16 @@ static bool set_share(struct parse *parse, const char *value) {
     errno = 0;
     unsigned long number = strtoul(value, &end, 10);
     if (errno != 0 || value[0] < '0' || value[0] > '9' || (strcmp(end, "%") != 0 && strcmp(value, "0") != 0))
-        return complain(parse, "share = \"%s\" is not a share like 50%%, or 0", value);
+        return config_complain(parse, "share = \"%s\" is not a share like 50%%, or 0", value);
     if (number > SHARE_MAX)
-        return complain(parse, "share = %s is out of range; take 0 to %d%%", value, SHARE_MAX);
+        return config_complain(parse, "share = %s is out of range; take 0 to %d%%", value, SHARE_MAX);
     parse->config->catchup_share = (unsigned)number;
     return true;
 }
 
 static bool set_floor(struct parse *parse, const char *value) {
     if (parse_size(value, &parse->config->catchup_floor) != 0 || parse->config->catchup_floor < FLOOR_MIN)
-        return complain(parse, "floor = \"%s\" is not a size like 1MiB (a second); at least 16KiB", value);
+        return config_complain(parse, "floor = \"%s\" is not a size like 1MiB (a second); at least 16KiB", value);
     return true;
 }
 
@@ -331,8 +300,12 @@ static bool set_spare_node(struct parse *parse, const char *value) {
 static bool set_spare_after(struct parse *parse, const char *value) {
     if (parse_duration(value, &parse->config->spare_ms) != 0 || parse->config->spare_ms < 1000 ||
         parse->config->spare_ms > SPARE_AFTER_MAX)
-        return complain(parse, "after = \"%s\" is not a duration like 10min or 1h, from 1s to 28d", value);
+        return config_complain(parse, "after = \"%s\" is not a duration like 10min or 1h, from 1s to 28d", value);
     return true;
+}
+
+static bool set_hooks(struct parse *parse, const char *value) {
+    return set_path(parse, parse->config->hooks, sizeof parse->config->hooks, "hooks", value);
 }
 
 static bool set_fence_program(struct parse *parse, const char *value) {
@@ -342,7 +315,7 @@ static bool set_fence_program(struct parse *parse, const char *value) {
 static bool set_fence_timeout(struct parse *parse, const char *value) {
     if (parse_duration(value, &parse->config->fence_ms) != 0 || parse->config->fence_ms < 100 ||
         parse->config->fence_ms > FENCE_TIMEOUT_MAX)
-        return complain(parse, "timeout = \"%s\" is not a duration like 30s, from 100ms to 10min", value);
+        return config_complain(parse, "timeout = \"%s\" is not a duration like 30s, from 100ms to 10min", value);
     return true;
 }
 
@@ -352,9 +325,9 @@ static bool set_endpoints(struct parse *parse, const char *value) {
         size_t length = strcspn(value, ", ");
         bool web = strncmp(value, "http://", 7) == 0 || strncmp(value, "https://", 8) == 0;
         if (!web || length <= 8 || length >= sizeof etcd->endpoints[0])
-            return complain(parse, "endpoints: \"%.*s\" is not http://HOST:PORT or https://HOST:PORT", (int)length, value);
+            return config_complain(parse, "endpoints: \"%.*s\" is not http://HOST:PORT or https://HOST:PORT", (int)length, value);
         if (etcd->endpoint_count == ETCD_ENDPOINTS_MAX)
-            return complain(parse, "endpoints: at most %d", ETCD_ENDPOINTS_MAX);
+            return config_complain(parse, "endpoints: at most %d", ETCD_ENDPOINTS_MAX);
         memcpy(etcd->endpoints[etcd->endpoint_count], value, length);
         etcd->endpoints[etcd->endpoint_count++][length] = '\0';
         value += length;
@@ -365,7 +338,7 @@ static bool set_endpoints(struct parse *parse, const char *value) {
 
 static bool set_prefix(struct parse *parse, const char *value) {
     if (value[strspn(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./-")] != '\0')
-        return complain(parse, "prefix = \"%s\": take letters, digits, '-', '_', '.' and '/'", value);
+        return config_complain(parse, "prefix = \"%s\": take letters, digits, '-', '_', '.' and '/'", value);
     return copy_value(parse, parse->config->etcd.prefix, sizeof parse->config->etcd.prefix, "prefix", value);
 }
 
@@ -403,6 +376,7 @@ static const struct key_rule volume_keys[] = {KEY("name", set_name),
                                               ONE_OF("request-loop", request_loop, "auto", "device", "io_uring"),
                                               ONE_OF("cpu-idle", cpu_idle, "auto", "sleep"),
                                               KEY("preferred", set_preferred),
+                                              KEY("hooks", set_hooks),
                                               ONE_OF("failback", failback, "manual", "auto"),
                                               KEY(NULL, NULL)};
 static const struct key_rule node_keys[] = {KEY("address", set_address), KEY("public-key", set_public_key),
@@ -446,11 +420,11 @@ static bool enter_node(struct parse *parse, const char *name) {
     struct config *config = parse->config;
 
     if (!config_name_valid(name))
-        return complain(parse, "\"%s\" cannot name a node; take up to 63 letters, digits, '-', '_' and '.'", name);
+        return config_complain(parse, "\"%s\" cannot name a node; take up to 63 letters, digits, '-', '_' and '.'", name);
     if (config_node(config, name) != NULL)
-        return complain(parse, "there is another [node %s] above; each node stands here once", name);
+        return config_complain(parse, "there is another [node %s] above; each node stands here once", name);
     if (config->node_count == CONFIG_NODES_MAX)
-        return complain(parse, "more than %d nodes; a volume cannot have that many", CONFIG_NODES_MAX);
+        return config_complain(parse, "more than %d nodes; a volume cannot have that many", CONFIG_NODES_MAX);
     struct node_config *node = &config->nodes[config->node_count];
     parse->seen = &parse->node_seen[config->node_count++];
     parse->section = &section_node;
@@ -461,7 +435,7 @@ static bool enter_node(struct parse *parse, const char *name) {
         node->number = 1;
     for (unsigned i = 0; i + 1 < config->node_count; i++) {
         if (config->nodes[i].number == node->number)
-            return complain(parse, "nodes \"%s\" and \"%s\" have the same number by chance; rename one of them",
+            return config_complain(parse, "nodes \"%s\" and \"%s\" have the same number by chance; rename one of them",
                             config->nodes[i].name, name);
     }
     return true;
@@ -471,12 +445,15 @@ static bool enter_section(struct parse *parse, char *line) {
     char *end = strchr(line, ']');
 
     if (end == NULL)
-        return complain(parse, "a section begins here but has no ]");
+        return config_complain(parse, "a section begins here but has no ]");
     *end = '\0';
     const char *name = line + 1;
     parse->node = NULL;
+    parse->export = NULL;
     if (strncmp(name, "node ", 5) == 0)
         return enter_node(parse, name + 5);
+    if (strncmp(name, "export ", 7) == 0)
+        return config_enter_export(parse, name + 7);
     if (strcmp(name, "volume") == 0) {
         parse->section = &section_volume;
         parse->seen = &parse->volume_seen;
@@ -511,8 +488,8 @@ static bool enter_section(struct parse *parse, char *line) {
         memcpy(parse->node->name, "witness", sizeof "witness");
         parse->config->has_witness = true;
     } else {
-        return complain(parse, "unknown section [%s]; there are [volume], [node NAME], [witness], [journal], [scrub], [verify], "
-                               "[catch-up], [lease], [spare], [fence] and [etcd]",
+        return config_complain(parse, "unknown section [%s]; there are [volume], [node NAME], [witness], [journal], [scrub], [verify], "
+                               "[catch-up], [lease], [spare], [fence], [etcd] and [export NAME]",
                         name);
     }
     return true;
@@ -527,12 +504,12 @@ static char *next_line(char *buffer, int room, void *context) {
     parse->line++;
     size_t length = strlen(buffer);
     if (length > 0 && buffer[length - 1] != '\n' && !feof(parse->file)) {
-        complain(parse, "this line has more than %d characters, or a NUL among them; shorten it", room - 2);
+        config_complain(parse, "this line has more than %d characters, or a NUL among them; shorten it", room - 2);
         return NULL;
     }
     const char *begin = buffer + strspn(buffer, " \t\r\n");
     if (begin > buffer && *begin != '\0' && *begin != ';' && *begin != '#') {
-        complain(parse, "this line begins with a space; let it begin at the margin");
+        config_complain(parse, "this line begins with a space; let it begin at the margin");
         return NULL;
     }
     if (*buffer == '[') {
@@ -550,15 +527,17 @@ static int take_key(void *context, const char *section, const char *name, const 
 
     (void)section;
     if (parse->section == NULL)
-        return complain(parse, "\"%s\" stands outside any section; the file begins with [volume]", name);
+        return config_complain(parse, "\"%s\" stands outside any section; the file begins with [volume]", name);
+    if (parse->export != NULL)
+        return config_export_key(parse, name, value);
     for (unsigned i = 0; parse->section->keys[i].name != NULL; i++) {
         if (strcmp(parse->section->keys[i].name, name) != 0)
             continue;
         if (*parse->seen & (1u << i))
-            return complain(parse, "%s is given twice in [%s]; remove one", name, parse->section->name);
+            return config_complain(parse, "%s is given twice in [%s]; remove one", name, parse->section->name);
         *parse->seen |= 1u << i;
         if (*value == '\0')
-            return complain(parse, "%s has no value; give it one or remove the line", name);
+            return config_complain(parse, "%s has no value; give it one or remove the line", name);
         const struct key_rule *rule = &parse->section->keys[i];
         return rule->set != NULL ? rule->set(parse, value) : choose(parse, rule, value);
     }
@@ -567,125 +546,10 @@ static int take_key(void *context, const char *section, const char *name, const 
         size_t used = strlen(known);
         snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? ", " : "", parse->section->keys[i].name);
     }
-    return complain(parse, "unknown key \"%s\" in [%s]; known are %s", name, parse->section->name, known);
+    return config_complain(parse, "unknown key \"%s\" in [%s]; known are %s", name, parse->section->name, known);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------------------------------- */
-
-static bool lack(struct parse *parse, const char *section, const char *name, const char *remedy) {
-    parse->failed = true;
-    snprintf(parse->why, parse->why_room, "%s: [%s%s%s] has no %s", parse->config->path, section,
-             *name != '\0' ? " " : "", name, remedy);
-    return false;
-}
-
-static bool inside(const char *path, const char *directory) {
-    size_t length = strlen(directory);
-    return strncmp(path, directory, length) == 0 && (path[length] == '/' || path[length] == '\0');
-}
-
-static bool check_peer(struct parse *parse, const char *section, const struct node_config *node) {
-    const char *name = node == &parse->config->witness ? "" : node->name;
-    if (node->address[0] == '\0')
-        return lack(parse, section, name, "address; add: address = tcp://IP:PORT");
-    if (node->public_key[0] == '\0' && parse->config->transport == TRANSPORT_CURVE)
-        return lack(parse, section, name, "public-key; take the one that `baton create` wrote");
-    return true;
-}
-
-static bool check_addresses(struct parse *parse) {
-    const struct node_config *all[CONFIG_NODES_MAX + 1];
-    const struct config *config = parse->config;
-    unsigned count = 0;
-
-    for (unsigned i = 0; i < config->node_count; i++)
-        all[count++] = &config->nodes[i];
-    if (config->has_witness)
-        all[count++] = &config->witness;
-    for (unsigned i = 0; i < count; i++) {
-        for (unsigned j = 0; j < i; j++) {
-            char a[64], b[64];
-            uint16_t port_a, port_b;
-            PROMISE(config_address(all[i]->address, a, &port_a) == 0 && config_address(all[j]->address, b, &port_b) == 0);
-            /* the witness comes last, and has one port */
-            int below = port_b - port_a, ports = all[i] == &config->witness ? 1 : NODE_PORTS;
-            if (strcmp(a, b) == 0 && below < ports && -below < NODE_PORTS) {
-                parse->failed = true;
-                snprintf(parse->why, parse->why_room,
-                         "%s: addresses of %s and %s collide; a node uses PORT to PORT + 4, a witness PORT", config->path,
-                         all[j]->name, all[i]->name);
-                return false;
-            }
-        }
-    }
-    return true;
-}
-
-static bool wrong(struct parse *parse, const char *sentence) {
-    parse->failed = true;
-    snprintf(parse->why, parse->why_room, "%s: %s", parse->config->path, sentence);
-    return false;
-}
-
-static bool check_membership(struct parse *parse) {
-    const struct config *config = parse->config;
-    const struct etcd_config *etcd = &config->etcd;
-    if (config->preferred[0] && !config_node(config, config->preferred))
-        return wrong(parse, "[volume] preferred names no node of the volume");
-    if (config->failback == FAILBACK_AUTO && !config->preferred[0])
-        return wrong(parse, "failback = auto needs preferred = NODE in [volume]");
-    if (parse->spare_seen && !config->spare[0])
-        return lack(parse, "spare", "", "node; add: node = NAME");
-    if (config->spare[0] && (!config_node(config, config->spare) || config->node_count < 3))
-        return wrong(parse, "[spare] node has to be one of at least three nodes");
-    if (config->spare[0] && strcmp(config->spare, config->preferred) == 0)
-        return wrong(parse, "the spare cannot be the preferred node");
-    if (parse->fence_seen && !config->fence[0])
-        return lack(parse, "fence", "", "program; add: program = PATH");
-    if (config->fence[0] && (config->has_witness || etcd->endpoint_count))
-        return wrong(parse, "[fence] is for two nodes alone: a witness or etcd decides better; remove one of them");
-    if (config->fence[0] && config->node_count != 2)
-        return wrong(parse, "[fence] is for a volume of two nodes");
-    if (parse->etcd_seen && etcd->endpoint_count == 0)
-        return lack(parse, "etcd", "", "endpoints; add: endpoints = http://HOST:2379,…");
-    if (etcd->endpoint_count && config->has_witness)
-        return wrong(parse, "[etcd] and [witness]: either decides who is primary; remove one of them");
-    if (etcd->certificate[0] ? !etcd->key[0] : etcd->key[0] != 0)
-        return wrong(parse, "[etcd] certificate and key belong together; give both or none");
-    if (etcd->user[0] ? !etcd->password_file[0] : etcd->password_file[0] != 0)
-        return wrong(parse, "[etcd] user and password-file belong together; give both or none");
-    return true;
-}
-
-static bool check_all(struct parse *parse) {
-    const struct config *config = parse->config;
-
-    if (config->volume[0] == '\0')
-        return lack(parse, "volume", "", "name; add: name = …");
-    if (!(parse->volume_seen & (1u << 1)))
-        return lack(parse, "volume", "", "id; `baton create` makes a config file that has one");
-    if (config->created == 0)
-        return lack(parse, "volume", "", "created; `baton create` makes a config file that has it");
-    if (config->node_count == 0)
-        return lack(parse, "node", "…", "place in it; add a section [node NAME] for each node");
-    for (unsigned i = 0; i < config->node_count; i++) {
-        const struct node_config *node = &config->nodes[i];
-        if (!check_peer(parse, "node", node))
-            return false;
-        if (node->store[0] == '\0')
-            return lack(parse, "node", node->name, "store; add: store = DIRECTORY");
-        if (node->mount[0] != '\0' && (inside(node->mount, node->store) || inside(node->store, node->mount))) {
-            parse->failed = true;
-            snprintf(parse->why, parse->why_room,
-                     "%s: [node %s]: store and mount lie inside each other; take separate directories", config->path,
-                     node->name);
-            return false;
-        }
-    }
-    if (config->has_witness && !check_peer(parse, "witness", &config->witness))
-        return false;
-    return check_addresses(parse) && check_membership(parse);
-}
 
 static void set_defaults(struct config *config) {
     config->history_seconds = 3600;
@@ -746,14 +610,14 @@ int config_load(const char *path, struct config *config, char *why, size_t why_r
     int line = ini_parse_stream(next_line, &parse, take_key, &parse);
     if (line > 0 && !parse.failed) {
         parse.line = line;
-        complain(&parse, "this is neither a [section] nor \"key = value\" nor a comment (; or # at its beginning)");
+        config_complain(&parse, "this is neither a [section] nor \"key = value\" nor a comment (; or # at its beginning)");
     }
     if (!parse.failed && (line < 0 || ferror(parse.file))) {
         parse.failed = true;
         snprintf(why, why_room, "%s cannot be read: %s", path, line < 0 ? "out of memory" : strerror(errno));
     }
     fclose(parse.file);
-    return !parse.failed && check_all(&parse) ? 0 : -EINVAL;
+    return !parse.failed && config_check(&parse) ? 0 : -EINVAL;
 }
 
 const struct node_config *config_node(const struct config *config, const char *name) {

@@ -40,6 +40,19 @@ struct etcd_config { /* [etcd]: the register of a fleet (membership/register_etc
     char user[64], password_file[1024];
 };
 
+#define EXPORTS_MAX 12u
+#define EXPORT_TEXT_MAX 8192u
+struct export_config { /* [export NAME]: a share of the volume; exporters/exports.h */
+    char name[64];
+    char type[64];          /* type = nfs: the exporter; NAME, if it is not given */
+    uint64_t start_ms;      /* start-timeout = 30s */
+    uint64_t stop_ms;       /* stop-timeout = 5s */
+    uint64_t monitor_ms;    /* monitor-timeout = 10s */
+    uint64_t every_ms;      /* monitor-every = 10s; 0: never */
+    unsigned key_count;     /* its own: */
+    uint16_t keys, keys_end; /* "key=value" and NUL, one after the other, in config.export_text */
+};
+
 struct config {
     char path[1024];
     char volume[64];
@@ -73,6 +86,11 @@ struct config {
     char fence[1024];         /* [fence] program = PATH: powers another node off (membership/fence.h); empty: none */
     uint64_t fence_ms;        /* [fence] timeout = 30s */
     struct etcd_config etcd;
+    unsigned export_count; /* in the order in which they start */
+    struct export_config exports[EXPORTS_MAX];
+    char addresses[512];   /* of all of them, ADDRESS/BITS[@INTERFACE] separated by spaces; empty: none */
+    char hooks[1024];      /* [volume] hooks = FOLDER: programs that are told of each change of role; empty: none */
+    char export_text[EXPORT_TEXT_MAX];
 };
 
 /* Who decides about the register and the lease (membership/register.h). */

@@ -52,6 +52,21 @@ static void good(void) {
     is_string("/srv/b", config_node(&config, "b")->store, "a slash at the end goes");
     is_string("", config_node(&config, "a")->mount, "no mount");
     ok(config_node(&config, "c") == NULL, "no node c");
+    is_int(0, config.export_count, "no exports");
+    is_int(0, load(HEAD "hooks = /etc/hooks\n" NODE_A NODE_B "[export nfs]\naddress = 10.0.0.9/24 fd00::9/64@eth0\nport = 2049\nstop-timeout = 1s\n"
+                   "[export files]\ntype = smb\naddress = 10.0.0.9/24 10.0.0.10/24\nmonitor-every = 0\nshares = a:/ b:/b\n"),
+           "exports") || (diag("%s", why), 0);
+    is_int(2, config.export_count, "two");
+    is_string("nfs", config.exports[0].type, "the first one's type is its name");
+    is_string("smb", config.exports[1].type, "the other one's is given");
+    is_string("10.0.0.9/24 fd00::9/64@eth0 10.0.0.10/24", config.addresses, "addresses are one list, each once");
+    is_int(1000, config.exports[0].stop_ms, "a time limit");
+    is_int(0, config.exports[1].every_ms, "never looked at");
+    is_int(1, config.exports[0].key_count, "a key of its own");
+    is_string("port=2049", config.export_text + config.exports[0].keys, "is kept");
+    is_string("shares=a:/ b:/b", config.export_text + config.exports[1].keys, "of the other one, too");
+    is_string("/etc/hooks", config.hooks, "hooks");
+    is_int(0, load(HEAD NODE_A NODE_B), "the short file again");
     ok(config.nodes[0].number != config.nodes[1].number && config.nodes[0].number != 0, "numbers");
     is_int(0,
            load("; comment\n" HEAD "acknowledge = never ; why not\nfsync = memory\ntransport = clear\n"
@@ -77,7 +92,7 @@ static void bad(void) {
     refused(HEAD "transport = pigeon\n", ":5: transport = \"pigeon\" is not known; choose curve, clear");
     refused(HEAD "name = twice\n", ":5: name is given twice");
     refused(HEAD NODE_A NODE_A, "another [node a]");
-    refused(HEAD "[export nfs]\n", ":5: unknown section [export nfs]");
+    refused(HEAD "[exports]\n", ":5: unknown section [exports]");
     refused(HEAD "[node a\n", ":5: a section begins here but has no ]");
     refused(HEAD "nonsense\n" NODE_A, ":5: this is neither");
     refused(HEAD NODE_A "  store = /x\n", ":9: this line begins with a space");
@@ -99,6 +114,17 @@ static void bad(void) {
     refused(HEAD NODE_A "[spare]\nnode = a\n", "at least three nodes");
     refused(HEAD NODE_A "[spare]\nafter = 1ms\n", ":10: after = \"1ms\"");
     refused(HEAD NODE_A "[fence]\ntimeout = 5s\n", "[fence] has no program");
+    refused(HEAD NODE_A "[export vip]\n", "no section is needed for the address itself");
+    refused(HEAD NODE_A "[export a/b]\n", ":9: \"a/b\" cannot name an export");
+    refused(HEAD NODE_A "[export nfs]\nport = 1\n[export nfs]\n", ":11: there is another [export nfs] above");
+    refused(HEAD NODE_A "[export nfs]\ntype = vip\n", "is no exporter's name");
+    refused(HEAD NODE_A "[export nfs]\naddress = 10.0.0.1\n", ":10: \"10.0.0.1\" is no address here");
+    refused(HEAD NODE_A "[export nfs]\naddress = 10.0.0.1/33\n", "is no address here");
+    refused(HEAD NODE_A "[export nfs]\naddress = 10.0.0.1/24@\n", "is no address here");
+    refused(HEAD NODE_A "[export nfs]\naddress = 10.0.0.1/24@eth0;reboot\n", "is no address here");
+    refused(HEAD NODE_A "[export nfs]\nstop-timeout = 1h\n", "write a time between");
+    refused(HEAD NODE_A "[export nfs]\nsome-key = 1\nsome-key = 2\n", ":11: some-key is given twice in [export nfs]");
+    refused(HEAD NODE_A "[export nfs]\nSome_Key = 1\n", "cannot be a key of an export");
     refused(HEAD NODE_A "[fence]\nprogram = off\n", ":10: program = \"off\" must be a full path");
     refused(HEAD NODE_A "[fence]\nprogram = /sbin/off\n", "volume of two nodes");
     refused(HEAD NODE_A "[etcd]\nprefix = x\n", "[etcd] has no endpoints");
