@@ -5,6 +5,7 @@
 #include "fs/front.h"
 #include "fs/generation.h"
 #include "fs/import.h"
+#include "exporters/runner.h"
 #include "fs/launch.h"
 #include "fs/scrub.h"
 #include "fs/volume.h"
@@ -264,6 +265,7 @@ static int start(struct volume *volume) {
 
 /* While the replicator still runs, what waits for the peer may be acknowledged and who waits in the mount gets on. */
 static void stop(struct volume *volume) {
+    exports_end(volume, false);
     atomic_store(&volume->stopping, true);
     if (volume->front)
         front_unmount(volume->front);
@@ -457,6 +459,7 @@ static void is_ready(struct run *run, int parent) {
         front_device(front_path(volume->front), volume->supervision->device);
     }
     atomic_store(&volume->supervision->serving, true);
+    exports_wake(&volume->supervision->exports); /* hooks are told what role this is */
     if (run->background >= 0)
         detach();
     if (parent >= 0)
@@ -525,6 +528,18 @@ static void after_death(void *context, const struct died *died, epoch_t epoch, u
         log_warning("the note of how it died cannot be left beside %s: %s", run->volume.self->store, strerror(-error));
 }
 
+/* ---- Its exports ---- */
+
+static int run_exports(void *context, pid_t parent) {
+    struct run *run = context;
+    return runner_run(&run->volume.config, run->volume.self, run->volume.supervision, parent);
+}
+
+static void stop_exports(void *context) {
+    const struct run *run = context;
+    exports_stop(&run->volume.supervision->exports, &run->volume.config, true);
+}
+
 static int supervised(struct run *run) {
     const struct config *config = &run->volume.config;
     struct launch how = {.context = run,
@@ -534,6 +549,15 @@ static int supervised(struct run *run) {
                          .serve = serve_volume,
                          .ready = parent_ready,
                          .after = after_death};
+    if (exports_any(config) && run->volume.self->mount[0]) {
+        char why[1024];
+        if (runner_check(config, run->volume.self, why, sizeof why) != 0) {
+            log_error("%s", why);
+            return EXIT_FAILURE;
+        }
+        how.companion = run_exports;
+        how.giving_up = stop_exports;
+    }
     return launch(&how);
 }
 

@@ -11,6 +11,7 @@
 #include "fs/undone.h"
 #include "fs/volume.h"
 #include "membership/died.h"
+#include "exporters/exports.h"
 #include "membership/supervisor.h"
 #include "replication/replicator.h"
 
@@ -42,6 +43,9 @@ static json_t *quick(struct volume *volume) {
     if (line == NULL)
         return NULL;
     add_supervisor(volume, line);
+    json_t *exports = exports_status(volume);
+    if (exports)
+        json_object_set_new(line, "exports", exports);
     json_object_set_new(line, "mounted", json_boolean(volume->front != NULL));
     if (volume->park != NULL)
         json_object_set_new(line, "waiting", json_integer((json_int_t)park_count(volume->park)));

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -15,7 +16,8 @@
 struct parent {
     const struct launch *launch;
     struct supervisor supervisor;
-    pid_t child, after; /* 0: none */
+    pid_t child, after, companion; /* 0: none */
+    int64_t companion_at;          /* it is started again then */
     int signals;
     int ready; /* the child says so there; -1: it has */
     bool said; /* ready, to whoever has started us */
@@ -24,8 +26,12 @@ struct parent {
 };
 
 struct supervision *launch_share(void) {
-    void *page = mmap(NULL, sizeof(struct supervision), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    return page == MAP_FAILED ? NULL : page;
+    struct supervision *page = mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED)
+        return NULL;
+    page->exports.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    PROMISE(page->exports.wake >= 0);
+    return page;
 }
 
 void launch_ready(int ready) {
@@ -64,6 +70,8 @@ static void reset_shared(struct supervision *shared, bool leased) {
     atomic_store(&shared->lsn, 0);
     atomic_store(&shared->epoch, 0);
     atomic_store(&shared->serving, false);
+    atomic_store(&shared->exports.wanted, 0);
+    atomic_store(&shared->exports.hurry, false);
 }
 
 /* It ends in order when its parent is killed. */
@@ -121,6 +129,54 @@ static bool traced(pid_t process) {
     if (file)
         fclose(file);
     return found;
+}
+
+/* ---- The companion ---- */
+
+#define COMPANION_AGAIN INT64_C(200000000)
+#define COMPANION_END_MS 20000u
+
+/* 1: this is it, and *status its exit status. */
+static int start_companion(struct parent *parent, int *status) {
+    const struct launch *launch = parent->launch;
+    pid_t self = getpid();
+    fflush(NULL);
+    pid_t process = fork();
+    if (process == 0) {
+        close(parent->signals);
+        *status = launch->companion(launch->context, self);
+        return 1;
+    }
+    if (process < 0) {
+        log_error("the process that runs the exporters cannot be started: %s; trying again", strerror(errno));
+        parent->companion_at = clock_boot() + COMPANION_AGAIN;
+        return 0;
+    }
+    parent->companion = process;
+    return 0;
+}
+
+static void companion_died(struct parent *parent, int wait_status) {
+    parent->companion = 0;
+    parent->companion_at = clock_boot() + COMPANION_AGAIN;
+    atomic_store(&parent->launch->shared->exports.runner, 0);
+    log_error("the process that runs the exporters has died (%s %d): it is started again, and stops and starts them",
+              WIFSIGNALED(wait_status) ? "signal" : "status", WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : WEXITSTATUS(wait_status));
+}
+
+static void end_companion(struct parent *parent) {
+    if (!parent->companion)
+        return;
+    kill(parent->companion, SIGTERM);
+    for (unsigned i = 0; i < COMPANION_END_MS; i++) {
+        pid_t done = waitpid(parent->companion, NULL, WNOHANG);
+        if (done == parent->companion || (done < 0 && errno != EINTR))
+            return;
+        usleep(1000);
+    }
+    log_error("the process that runs the exporters does not end: it is killed");
+    kill(parent->companion, SIGKILL);
+    waitpid(parent->companion, NULL, 0);
 }
 
 /* ---- After a death ---- */
@@ -223,6 +279,8 @@ static void reap(struct parent *parent) {
             buried(parent, status);
         else if (process == parent->after)
             parent->after = 0;
+        else if (process == parent->companion)
+            companion_died(parent, status);
     }
 }
 
@@ -269,7 +327,10 @@ static void wait_for_news(struct parent *parent) {
     int64_t until = atomic_load(&parent->launch->shared->lease.until);
     struct pollfd events[2] = {{.fd = parent->signals, .events = POLLIN}, {.fd = parent->ready, .events = POLLIN}};
 
-    if (poll(events, 2, poll_time(supervisor_next(&parent->supervisor, clock_boot(), until))) < 0)
+    int64_t next = supervisor_next(&parent->supervisor, clock_boot(), until);
+    if (parent->launch->companion && !parent->companion)
+        next = MIN(next, parent->companion_at);
+    if (poll(events, 2, poll_time(next)) < 0)
         PROMISE(errno == EINTR);
     if (events[1].revents && heard_ready(parent))
         is_ready(parent);
@@ -283,6 +344,8 @@ static int supervise(struct parent *parent, int *status) {
     struct supervision *shared = parent->launch->shared;
 
     while (supervisor->state != SUPERVISOR_ENDED) {
+        if (parent->launch->companion && !parent->companion && clock_boot() >= parent->companion_at && start_companion(parent, status))
+            return 1;
         int64_t until = atomic_load(&shared->lease.until), now = clock_boot();
         bool debugged = supervisor->overdue != INT64_MIN && parent->child && traced(parent->child);
         enum supervisor_act what = supervisor_tick(supervisor, now, until, debugged);
@@ -315,6 +378,7 @@ int launch(const struct launch *launch) {
     supervisor_begin(&parent.supervisor, launch->patience);
     if (supervise(&parent, &status))
         return status;
+    end_companion(&parent);
     /* It ended between two starts: what gives errors in place of the mount goes. */
     if (launch->shared->mount[0])
         front_clear_dead(launch->shared->mount, launch->shared->device);

@@ -23,6 +23,9 @@ struct launch {
     int (*serve)(void *context, int ready);
     /* In the parent, once: the first child is ready. */
     void (*ready)(void *context);
+    /* In a process of its own that lives as long as the parent and is started again when it dies; NULL: none. SIGTERM, SIGINT,
+     * SIGHUP and SIGCHLD are blocked; SIGTERM ends it. Returns its exit status. */
+    int (*companion)(void *context, pid_t parent);
     /* In the parent, the child is dead and others may still use its mount, whose requests fail: exporters' servers are ended
      * here, address first. Bounded; called again it does nothing. NULL: there is nothing to end. */
     void (*giving_up)(void *context);

@@ -1,5 +1,6 @@
 #include "fs/volume.h"
 
+#include "exporters/exports.h"
 #include "fs/front.h"
 #include "membership/supervisor.h"
 #include "replication/replicator.h"
@@ -170,5 +171,6 @@ int volume_serve_alone(struct volume *volume, char *why, size_t why_room) {
     atomic_store(&volume->role, ROLE_PRIMARY);
     if (volume->front)
         front_become_primary(volume->front);
+    exports_begin(volume, EPOCH_MAKE(counter, volume->self->number));
     return 0;
 }

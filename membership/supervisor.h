@@ -14,6 +14,7 @@
 #ifndef BATON_MEMBERSHIP_SUPERVISOR_H
 #define BATON_MEMBERSHIP_SUPERVISOR_H
 
+#include "exporters/exports.h"
 #include "membership/register.h"
 
 #define SUPERVISOR_STOP_PATIENCE (INT64_C(60) * 1000000000) /* from SIGTERM to SIGKILL */
@@ -30,6 +31,7 @@ struct supervision {
     char device[24];
     _Atomic uint32_t restarts; /* the parent's: how often a child has been started anew */
     _Atomic int32_t parent;    /* the parent's process; 0: none */
+    struct exports_shared exports;
 };
 
 enum supervisor_state {

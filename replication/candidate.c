@@ -119,6 +119,7 @@ void candidate_view(struct replicator *r, int64_t since, struct elect_view *view
                                              .answered = own || peer->heard >= since,
                                              .heard = own || peer->known,
                                              .stays = own ? r->stays : (peer->beat.flags & BEAT_STAYS) != 0,
+                                             .broken = own ? r->service_broken : (peer->beat.flags & BEAT_BROKEN) != 0,
                                              .sick = !own && (peer->beat.flags & BEAT_SICK) != 0,
                                              .primary = !own && peer->known && peer->beat.role == ROLE_PRIMARY,
                                              .epoch = position->epoch,
@@ -382,6 +383,8 @@ json_t *candidate_status(struct replicator *r, json_t *shown) {
         json_array_append_new(why, json_string(r->elect.why[i]));
     json_object_set_new(shown, "election", json_pack("{s:s, s:b, s:o}", "state", elect_state_name(r->elect.state), "stays", r->stays,
                                                      "why", why));
+    if (r->service_broken)
+        json_object_set_new(shown, "exports_failed", json_string(r->service_why));
     if (r->takeover.epoch)
         json_object_set_new(shown, "takeover", candidate_takeover(r));
     return shown;

@@ -184,7 +184,7 @@ static int hand_back_to(const struct replicator *r, int64_t now) {
         bool wanted = r->stays || config_is_spare(r->config, &r->config->nodes[r->self]) ||
                       (preferred && r->config->failback == FAILBACK_AUTO);
         if (i == r->self || !wanted || !peer->synced_since || now - peer->synced_since < steady(r) ||
-            (peer->beat.flags & (BEAT_STAYS | BEAT_SICK | BEAT_LEAVES)) || config_is_spare(r->config, peer->node))
+            (peer->beat.flags & (BEAT_STAYS | BEAT_SICK | BEAT_LEAVES | BEAT_BROKEN)) || config_is_spare(r->config, peer->node))
             continue;
         if (found < 0 || preferred)
             found = (int)i;

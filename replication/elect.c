@@ -147,6 +147,8 @@ static bool goes_first(const struct elect_view *view, unsigned a, unsigned b) {
     const struct elect_node *first = &view->nodes[a], *second = &view->nodes[b];
     if (first->stays != second->stays)
         return second->stays;
+    if (first->broken != second->broken)
+        return second->broken;
     if (further(first, second) || further(second, first))
         return further(first, second);
     if (((int)a == view->preferred) != ((int)b == view->preferred))
@@ -227,6 +229,10 @@ static int who_first(const struct elect_view *view) {
     return first == (int)view->self ? -1 : first;
 }
 
+static bool steps_back(const struct elect_node *own, const struct elect_node *first) {
+    return (own->stays && !first->stays) || (own->broken && !first->broken);
+}
+
 static void bar(struct elect *elect, int64_t now) {
     elect->state = ELECT_BARRED;
     elect->freed = false;
@@ -251,13 +257,14 @@ bool elect_judge(struct elect *elect, const struct elect_view *view, int64_t now
     int first = who_first(view);
     if (first >= 0 && !elect->yields_until) {
         int64_t moment = born                                                 ? YIELD_BIRTH
-                         : own->stays && !view->nodes[first].stays ? YIELD_STAYS * elect->lease
+                         : steps_back(own, &view->nodes[first]) ? YIELD_STAYS * elect->lease
                                                                               : between(YIELD_LEAST, elect->lease / 4, YIELD_MOST);
         elect->state = ELECT_YIELDS;
         elect->freed = false;
         elect->yields_until = now + moment;
         say(elect, "node %s goes first: it %s", view->nodes[first].name,
             own->stays && !view->nodes[first].stays ? "is not meant to stay standby, as this one is"
+            : own->broken && !view->nodes[first].broken ? "can serve the exports, which this one could not"
             : further(&view->nodes[first], own)     ? "has more records"
             : first == view->preferred              ? "is the preferred one"
                                                     : "comes first in the config");

@@ -59,6 +59,7 @@ struct elect_node {
     bool answered; /* the question that has just been asked */
     bool heard;    /* ever, in this process */
     bool stays;    /* a person wants it to stay standby */
+    bool broken;   /* its exports did not serve when it was primary */
     bool sick;     /* its store makes no progress */
     bool primary;  /* it says that it is primary */
     epoch_t epoch; /* of its last record */

@@ -2,6 +2,7 @@
  * epoch, the register names the other one, then that one is told and begins. With a lease, the register's change ends this
  * node's before it is sent, and the other one takes it.
  */
+#include "exporters/exports.h"
 #include "fs/events.h"
 #include "fs/front.h"
 #include "replication/parts.h"
@@ -230,6 +231,7 @@ int handover_to(struct replicator *r, unsigned node, int64_t patience, char *why
         snprintf(why, room, "node %s is kept as standby; \"baton standby --end\" there ends that", name);
         return -EPERM;
     }
+    exports_end(r->volume, false); /* while operations are answered still */
     if (gate(r))
         front_hold(gate(r));
     slow_end(r);
@@ -239,6 +241,8 @@ int handover_to(struct replicator *r, unsigned node, int64_t patience, char *why
                  strerror(-rc));
         if (gate(r))
             front_become_primary(gate(r));
+        if (gate(r))
+            exports_begin(r->volume, r->value.epoch);
         return rc;
     }
     store_stop_epoch(r->store);
@@ -268,6 +272,11 @@ int replicator_switchover(struct replicator *r, const char *node, char *why, siz
 
 /* ---- The end --------------------------------------------------------------------------------------------------------- */
 
+static bool better_successor(const struct replicator *r, unsigned node, unsigned than) {
+    bool broken = r->peers[node].beat.flags & BEAT_BROKEN, than_broken = r->peers[than].beat.flags & BEAT_BROKEN;
+    return broken != than_broken ? than_broken : strcmp(r->peers[node].node->name, r->config->preferred) == 0;
+}
+
 int handover_successor(struct replicator *r) {
     int found = -1;
     int64_t now = clock_boot();
@@ -275,8 +284,8 @@ int handover_successor(struct replicator *r) {
     for (unsigned i = 0; i < r->count; i++) {
         const struct peer *peer = &r->peers[i];
         bool fit = i != r->self && peer->feed.state == FEED_STREAMING && roles_in_set(r, i) && now - peer->heard < r->lease &&
-                   !(peer->beat.flags & (BEAT_STAYS | BEAT_SICK | BEAT_LEAVES));
-        if (fit && (found < 0 || strcmp(peer->node->name, r->config->preferred) == 0))
+                   !(peer->beat.flags & (BEAT_STAYS | BEAT_SICK | BEAT_LEAVES)) && (!(peer->beat.flags & BEAT_BROKEN) || r->leaving);
+        if (fit && (found < 0 || better_successor(r, i, (unsigned)found)))
             found = (int)i;
     }
     repl_unlock(r);
@@ -287,6 +296,7 @@ int handover_successor(struct replicator *r) {
 static void end_epoch(struct replicator *r) {
     struct position position;
     uint64_t lines[PARK_LINES];
+    exports_end(r->volume, false);
     slow_end(r);
     store_stop_epoch(r->store);
     store_position(r->store, &position);

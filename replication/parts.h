@@ -214,6 +214,9 @@ struct replicator {
     struct elect elect;
     enum elect_state elect_told; /* the log */
     bool stays; /* a person wants this node to stay standby */
+    bool service_broken;   /* exports did not serve when this node was primary: others go first (service.c) */
+    int64_t service_again; /* the next attempt to hand over because of that */
+    char service_why[200];
     epoch_t lease_lost;  /* the newest epoch of this node whose lease has ended */
     int64_t duty_again, hand_back_again, voters_again; /* not before then */
     int64_t voter_since[REGISTER_VOTERS_MAX]; /* one that has lost its state answers; as lease_view numbers them */
@@ -453,6 +456,7 @@ int handover_successor(struct replicator *r);
 /* duty.c */
 void duty_start(struct replicator *r);
 void duty_consider(struct replicator *r); /* the keeper's, role_lock held */
+void service_consider(struct replicator *r); /* the same */
 bool duty_in_sync(const struct replicator *r, unsigned node); /* of the primary; lock held */
 int duty_edit_voters(struct replicator *r, enum voters_edit edit, const char *name, bool even, char *why, size_t room);
 

@@ -5,6 +5,7 @@
  * names it, then it has the lease (where there is one), then its store begins the epoch, then changes are let in. An old one stops acknowledging, then its store
  * ends the epoch, then the register names another one, then that one is told.
  */
+#include "exporters/exports.h"
 #include "fs/events.h"
 #include "fs/front.h"
 #include "replication/parts.h"
@@ -224,6 +225,7 @@ static void serve(struct replicator *r, const struct register_value *next, const
     atomic_store(&r->volume->role, ROLE_PRIMARY);
     if (r->volume->front)
         front_become_primary(r->volume->front);
+    exports_begin(r->volume, next->epoch);
     roles_takeover_mark(r, TAKEOVER_MOUNT);
     repl_lock(r);
     r->changing = false;
@@ -313,6 +315,7 @@ void roles_step_down(struct replicator *r, const char *why) {
     log_warning("%s: this node is no longer primary", why);
     volume_event(r->volume, "standby", json_pack("{s:s}", "why", why), "%s: this node is no longer primary", why);
     slow_end(r);
+    exports_end(r->volume, true); /* before anybody who waits in the mount is told of an error */
     if (r->elects) /* the store may be what hangs: nobody who waits hangs with it */
         park_give_up(r->volume->park, -EIO);
     store_stop_epoch(r->store);
@@ -494,6 +497,7 @@ void *keeper_thread(void *argument) {
             candidate_consider(r);
             set_consider(r);
             duty_consider(r);
+            service_consider(r);
             fencing_consider(r);
             PROMISE(pthread_mutex_unlock(&r->role_lock) == 0);
         }

@@ -42,7 +42,7 @@ void talk_beat(struct replicator *r, struct frame *frame, uint64_t session) {
     frame->beat.sent = clock_boot();
     frame->beat.value = r->value;
     memcpy(frame->beat.incarnation, r->incarnation, 16);
-    frame->beat.flags = (r->stays ? BEAT_STAYS : 0) | (r->leaving ? BEAT_LEAVES : 0) | (r->unsure ? BEAT_UNSURE : 0) |
+    frame->beat.flags = (r->stays ? BEAT_STAYS : 0) | (r->leaving ? BEAT_LEAVES : 0) | (r->unsure ? BEAT_UNSURE : 0) | (r->service_broken ? BEAT_BROKEN : 0) |
                         (store_stalled(r->store, MAX(r->lease, SICK_LEAST)) ? BEAT_SICK : 0);
     snprintf(frame->beat.program, sizeof frame->beat.program, "%s", PACKAGE_VERSION);
 }

@@ -176,7 +176,7 @@ cleanup() {
     if [ -n "${BATON_TEST_KEEP:-}" ]; then
         diag "kept: $T"
     elif [ -z "$(mounts_below "$T")" ]; then
-        rm -rf --one-file-system "$T"
+        rm -rf --one-file-system "$T" "/run/baton/$ID"
     else
         diag "still mounted below $T, left there: $(mounts_below "$T")"
     fi

@@ -16,7 +16,7 @@
 
 static const struct command *const commands[] = {&command_create,     &command_format,  &command_status,
                                                  &command_promote,    &command_switchover, &command_standby,
-                                                 &command_ready_to_stop, &command_voters, &command_events,
+                                                 &command_ready_to_stop, &command_voters, &command_exporter, &command_events,
                                                  &command_journal,
                                                  &command_check,      &command_scrub,   &command_verify,
                                                  &command_extract};

@@ -377,6 +377,7 @@ static void show(const struct tool *tool, const json_t *answer, bool whole) {
                !json_is_true(json_object_get(answer, "mounted"))       ? " (not mounted)"
                : strcmp(text_of(answer, "role"), "primary") == 0 ? ""
                                                                        : " (read-only: this is the standby)");
+    status_exports(json_object_get(answer, "exports"));
     show_replication(json_object_get(answer, "replication"));
     if (json_is_object(state)) {
         show_state(state, strcmp(text_of(answer, "role"), "primary") == 0);

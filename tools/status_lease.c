@@ -60,6 +60,23 @@ void status_takeover(const json_t *replication) {
     putchar('\n');
 }
 
+void status_exports(const json_t *exports) {
+    size_t i;
+    json_t *one;
+    json_array_foreach(exports, i, one) {
+        const char *why = json_string_value(json_object_get(one, "why"));
+        json_int_t restarts = json_integer_value(json_object_get(one, "restarts"));
+        bool address = strcmp(text_of(one, "type"), "address") == 0;
+        printf("  %-9s %s%s%s%s", address ? "address" : i == 0 ? "exports" : "", text_of(one, "name"), address ? ": " : " ",
+               address && strcmp(text_of(one, "state"), "off") == 0 ? "not here" : text_of(one, "state"), why != NULL ? ": " : "");
+        if (why != NULL)
+            printf("%s", why);
+        if (restarts > 0)
+            printf(" (started again %" JSON_INTEGER_FORMAT " times)", restarts);
+        putchar('\n');
+    }
+}
+
 static unsigned list(const json_t *sentences) {
     size_t i;
     json_t *sentence;
@@ -92,6 +109,9 @@ void status_why(const json_t *answer) {
     }
     if (json_is_true(json_object_get(json_object_get(replication, "election"), "stays")))
         printf("  it is kept as standby as long as another node can be primary, until \"baton standby --end\"\n");
+    const char *failed = json_string_value(json_object_get(replication, "exports_failed"));
+    if (failed != NULL)
+        printf("  when it was primary last, %s: other nodes go first, until it is started again or serves again\n", failed);
     if (trouble != NULL)
         printf("  %s\n", trouble);
     if (!primary)

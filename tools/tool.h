@@ -23,7 +23,7 @@ struct command {
 
 extern const struct command command_create, command_format, command_status, command_promote, command_switchover,
     command_standby, command_ready_to_stop,
-    command_voters, command_events, command_journal, command_check, command_scrub, command_verify, command_extract;
+    command_voters, command_exporter, command_events, command_journal, command_check, command_scrub, command_verify, command_extract;
 
 /* Options that choose volume and node; every command's table of long options contains TOOL_OPTIONS. */
 struct tool {

@@ -1,0 +1,419 @@
+#include "exporters/runner.h"
+
+#include "exporters/action.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <ifaddrs.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+
+#define MS INT64_C(1000000)
+#define VIP_START (15000 * MS) /* another one's address is waited for: it may be about to let go */
+#define VIP_STOP (2000 * MS)
+#define VIP_MONITOR (2000 * MS)
+#define CHECK_PATIENCE (15000 * MS)
+#define HOOK_PATIENCE (10000 * MS)
+#define GONE_PATIENCE (5000 * MS)  /* servers that were killed; one that hangs in the mount dies when that is answered */
+#define GONE_EVERY (50 * MS)
+#define PROVEN (60000 * MS)        /* served so long, a failure is a new one */
+#define HOOKS_MAX 32u
+
+/* One that is started and stopped: an exporter of the config, or the address, which is the last. */
+struct item {
+    const struct export_config *export; /* NULL: the address */
+    struct export_shared *shared;
+    int64_t start, stop, monitor, every; /* ns */
+    int64_t due;                         /* the next look at it, or try */
+    int64_t restarted;                   /* INT64_MIN: not in this epoch */
+};
+
+struct runner {
+    const struct config *config;
+    const struct node_config *self;
+    struct supervision *supervision;
+    struct exports_shared *shared;
+    struct item items[EXPORTS_ALL];
+    unsigned count;
+    int signals;
+    pid_t parent;
+    bool ending;
+    uint64_t over;      /* the epoch whose lease has ended: nothing is started in it again */
+    int64_t gone_until; /* servers may be there still: looked at until then; 0: they are gone */
+    int64_t gone_due;
+    const char *told;   /* the role that hooks have been told */
+};
+
+/* ---- What is wanted -------------------------------------------------------------------------------------------------- */
+
+static int64_t lease_until(const struct runner *r) {
+    return atomic_load(&r->supervision->lease.until);
+}
+
+/* The epoch in which exporters are to run now; 0: in none. */
+static uint64_t wanted(struct runner *r) {
+    uint64_t epoch = atomic_load(&r->shared->wanted);
+    if (r->ending || getppid() != r->parent)
+        return 0;
+    if (epoch && lease_until(r) <= clock_boot())
+        r->over = epoch;
+    return epoch == r->over ? 0 : epoch;
+}
+
+static bool no_more(void *context) {
+    struct runner *r = context;
+    struct signalfd_siginfo info;
+    struct pollfd signals = {.fd = r->signals, .events = POLLIN};
+    while (poll(&signals, 1, 0) > 0 && read(r->signals, &info, sizeof info) == (ssize_t)sizeof info)
+        r->ending = r->ending || info.ssi_signo != SIGCHLD;
+    return wanted(r) != atomic_load(&r->shared->on);
+}
+
+static void set_state(struct item *item, enum export_state state) {
+    if (atomic_exchange(&item->shared->state, (int)state) != (int)state)
+        atomic_store(&item->shared->since, clock_boot());
+}
+
+static const char *name_of(const struct item *item) {
+    return item->export ? item->export->name : "address";
+}
+
+/* ---- Actions --------------------------------------------------------------------------------------------------------- */
+
+static struct action action_of(const struct runner *r, const struct item *item, const char *verb, int64_t timeout) {
+    uint64_t epoch = atomic_load(&r->shared->on);
+    return (struct action){.config = r->config, .self = r->self, .export = item->export, .verb = verb, .timeout = timeout,
+                           .epoch = epoch, .wake = -1};
+}
+
+/* What can be given up when it is not wanted any more. */
+static int run_wanted(struct runner *r, const struct item *item, const char *verb, int64_t timeout, char words[ACTION_WORDS]) {
+    struct action action = action_of(r, item, verb, timeout);
+    action.cancelled = no_more;
+    action.context = r;
+    action.wake = r->shared->wake;
+    return action_run(&action, words);
+}
+
+static int start_one(struct runner *r, struct item *item) {
+    char words[ACTION_WORDS];
+    set_state(item, EXPORT_STARTING);
+    int64_t begun = clock_boot();
+    int rc = run_wanted(r, item, "start", item->start, words);
+    item->due = clock_boot() + item->every;
+    if (rc == 0) {
+        set_state(item, EXPORT_ON);
+        export_words_write(&item->shared->words, "%s", "");
+        log_info("export %s serves, started in %" PRId64 " ms", name_of(item), (clock_boot() - begun) / MS);
+    } else if (rc != -ECANCELED) {
+        log_error("export %s does not start: %s", name_of(item), words);
+        export_words_write(&item->shared->words, "%.180s", words);
+    }
+    return rc;
+}
+
+/* ---- The address, if its exporter should fail ------------------------------------------------------------------------ */
+
+static bool same_address(const struct sockaddr *have, const char *text) {
+    uint8_t binary[16];
+    char copy[64];
+    size_t length = strcspn(text, "/");
+    snprintf(copy, sizeof copy, "%.*s", (int)MIN(length, sizeof copy - 1), text);
+    if (!have)
+        return false;
+    if (have->sa_family == AF_INET)
+        return inet_pton(AF_INET, copy, binary) == 1 && memcmp(binary, &((const struct sockaddr_in *)have)->sin_addr, 4) == 0;
+    return have->sa_family == AF_INET6 && inet_pton(AF_INET6, copy, binary) == 1 &&
+           memcmp(binary, &((const struct sockaddr_in6 *)have)->sin6_addr, 16) == 0;
+}
+
+static void delete_address(const char *address, const char *interface) {
+    char copy[128];
+    snprintf(copy, sizeof copy, "%.*s", (int)strcspn(address, "@ "), address);
+    log_warning("address %s is on %s still: it is taken off", copy, interface);
+    pid_t pid = fork();
+    if (pid == 0) {
+        execlp("ip", "ip", "address", "del", copy, "dev", interface, (char *)NULL);
+        _exit(127);
+    }
+    for (unsigned i = 0; pid > 0 && i < 1000 && waitpid(pid, NULL, WNOHANG) == 0; i++)
+        usleep(1000);
+}
+
+/* None of the volume's addresses is on this host, whatever became of the script. */
+static void sweep_addresses(const struct runner *r) {
+    struct ifaddrs *all = NULL;
+    if (!r->config->addresses[0] || getifaddrs(&all) < 0)
+        return;
+    for (const char *at = r->config->addresses; *at; at += strcspn(at, " "), at += strspn(at, " "))
+        for (const struct ifaddrs *one = all; one; one = one->ifa_next)
+            if (same_address(one->ifa_addr, at))
+                delete_address(at, one->ifa_name);
+    freeifaddrs(all);
+}
+
+/* ---- Starting and stopping all --------------------------------------------------------------------------------------- */
+
+static void stop_one(struct runner *r, struct item *item, bool hurry) {
+    char words[ACTION_WORDS];
+    struct action action = action_of(r, item, "stop", item->stop);
+    action.hurry = hurry;
+    set_state(item, EXPORT_STOPPING);
+    int rc = action_run(&action, words);
+    if (rc)
+        log_error("export %s does not stop in order: %s; the address is taken off all the same", name_of(item), words);
+    set_state(item, EXPORT_OFF);
+    export_words_write(&item->shared->words, "%s", "");
+}
+
+/* When it returns nothing answers clients. */
+static void stop_all(struct runner *r, bool hurry) {
+    int64_t begun = clock_boot();
+    for (unsigned i = r->count; i-- > 0;) {
+        stop_one(r, &r->items[i], hurry);
+        if (!r->items[i].export)
+            sweep_addresses(r);
+    }
+    atomic_store(&r->shared->on, 0);
+    atomic_store(&r->shared->broken, false);
+    r->gone_until = clock_boot() + GONE_PATIENCE;
+    r->gone_due = 0;
+    log_debug("exports of volume %s stopped in %" PRId64 " ms", r->config->volume, (clock_boot() - begun) / MS);
+}
+
+static bool all_gone(struct runner *r) {
+    char words[ACTION_WORDS];
+    for (unsigned i = 0; i < r->count; i++) {
+        struct action action = action_of(r, &r->items[i], "status", VIP_MONITOR);
+        action.quiet = true;
+        int rc = action_run(&action, words);
+        if (rc != ACTION_NOT_RUNNING && rc != -ENOENT)
+            return false;
+    }
+    return true;
+}
+
+static void look_whether_gone(struct runner *r) {
+    int64_t now = clock_boot();
+    if (!r->gone_until || now < r->gone_due)
+        return;
+    r->gone_due = now + GONE_EVERY;
+    if (all_gone(r)) {
+        r->gone_until = 0;
+    } else if (now >= r->gone_until) {
+        log_warning("servers of volume %s have been killed and are there still: they hang, perhaps in the mount", r->config->volume);
+        r->gone_until = 0;
+    }
+}
+
+static void has_failed(struct runner *r, struct item *item, const char *words) {
+    char text[EXPORT_TEXT];
+    bool news = atomic_load(&item->shared->state) != EXPORT_FAILED;
+    set_state(item, EXPORT_FAILED);
+    export_words_write(&item->shared->words, "export %s does not serve: %.150s", name_of(item), words);
+    export_words_read(&item->shared->words, text);
+    if (news)
+        log_error("%s; another node takes over, if one is in sync", text);
+    item->due = clock_boot() + RUNNER_AGAIN;
+    atomic_store(&r->shared->broken, true);
+}
+
+/* One more try, from nothing. */
+static void restart(struct runner *r, struct item *item, const char *words) {
+    char stopped[ACTION_WORDS];
+    log_warning("export %s is started again: %s", name_of(item), words);
+    atomic_fetch_add(&item->shared->restarts, 1);
+    item->restarted = clock_boot();
+    struct action stop = action_of(r, item, "stop", item->stop);
+    action_run(&stop, stopped);
+    int rc = start_one(r, item);
+    if (rc && rc != -ECANCELED) {
+        char why[EXPORT_TEXT];
+        export_words_read(&item->shared->words, why);
+        has_failed(r, item, why);
+    }
+}
+
+static void start_all(struct runner *r, uint64_t epoch) {
+    int64_t begun = clock_boot();
+    atomic_store(&r->shared->on, epoch);
+    for (unsigned i = 0; i < r->count; i++)
+        r->items[i].restarted = INT64_MIN;
+    for (unsigned i = 0; i < r->count && !no_more(r); i++) {
+        int rc = start_one(r, &r->items[i]);
+        if (rc && rc != -ECANCELED) {
+            char why[EXPORT_TEXT];
+            export_words_read(&r->items[i].shared->words, why);
+            restart(r, &r->items[i], why);
+        }
+    }
+    if (!no_more(r))
+        log_info("exports of volume %s serve after %" PRId64 " ms", r->config->volume, (clock_boot() - begun) / MS);
+}
+
+static void look_at(struct runner *r, struct item *item) {
+    char words[ACTION_WORDS];
+    int64_t now = clock_boot();
+    enum export_state state = atomic_load(&item->shared->state);
+    if (now < item->due || !item->every)
+        return;
+    item->due = now + item->every;
+    if (state == EXPORT_FAILED) {
+        restart(r, item, "another try");
+    } else if (state == EXPORT_ON) {
+        int rc = run_wanted(r, item, "monitor", item->monitor, words);
+        if (rc == 0 || rc == -ECANCELED)
+            return;
+        if (item->restarted != INT64_MIN && now - item->restarted < PROVEN)
+            has_failed(r, item, words);
+        else
+            restart(r, item, words);
+    }
+    bool failed = false;
+    for (unsigned i = 0; i < r->count; i++)
+        failed = failed || atomic_load(&r->items[i].shared->state) == EXPORT_FAILED;
+    atomic_store(&r->shared->broken, failed);
+}
+
+/* ---- Hooks ----------------------------------------------------------------------------------------------------------- */
+
+static int is_hook(const struct dirent *entry) {
+    return entry->d_name[0] != '.' && !strchr(entry->d_name, '~');
+}
+
+static void run_hooks(struct runner *r, const char *role) {
+    struct dirent **names;
+    if (!r->config->hooks[0] || r->told == role)
+        return;
+    r->told = role;
+    int count = scandir(r->config->hooks, &names, is_hook, alphasort);
+    if (count < 0) {
+        log_warning("the hooks in %s cannot be read: %s", r->config->hooks, strerror(errno));
+        return;
+    }
+    for (int i = 0; i < count; i++) {
+        char path[1400], words[ACTION_WORDS];
+        snprintf(path, sizeof path, "%s/%s", r->config->hooks, names[i]->d_name);
+        struct action action = {.config = r->config, .self = r->self, .program = path, .verb = role, .timeout = HOOK_PATIENCE,
+                                .epoch = atomic_load(&r->shared->on), .wake = -1};
+        if (i < (int)HOOKS_MAX && access(path, X_OK) == 0 && action_run(&action, words) != 0)
+            log_warning("the hook %s has failed: %s", path, words);
+        free(names[i]);
+    }
+    free(names);
+}
+
+/* ---- The loop -------------------------------------------------------------------------------------------------------- */
+
+static int64_t next_look(const struct runner *r) {
+    int64_t next = r->gone_until ? r->gone_due : INT64_MAX;
+    if (!atomic_load(&r->shared->on))
+        return next;
+    int64_t until = lease_until(r);
+    next = MIN(next, until);
+    for (unsigned i = 0; i < r->count; i++)
+        if (r->items[i].every)
+            next = MIN(next, r->items[i].due);
+    return next;
+}
+
+static void wait_for_news(struct runner *r) {
+    struct pollfd events[2] = {{.fd = r->shared->wake, .events = POLLIN}, {.fd = r->signals, .events = POLLIN}};
+    struct signalfd_siginfo info;
+    uint64_t count;
+    int64_t next = next_look(r), now = clock_boot();
+    int wait = next == INT64_MAX ? -1 : next <= now ? 0 : (int)MIN((next - now) / MS + 1, 60000);
+    if (poll(events, 2, wait) < 0)
+        PROMISE(errno == EINTR);
+    if (events[0].revents && read(r->shared->wake, &count, sizeof count) < 0)
+        PROMISE(errno == EAGAIN);
+    if (events[1].revents && read(r->signals, &info, sizeof info) == (ssize_t)sizeof info)
+        r->ending = r->ending || info.ssi_signo != SIGCHLD;
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        ; /* servers that exporters have left behind */
+}
+
+static void step(struct runner *r) {
+    uint64_t want = wanted(r), on = atomic_load(&r->shared->on);
+    if (on && want != on) {
+        bool hurry = atomic_load(&r->shared->hurry) || atomic_load(&r->shared->wanted) != 0;
+        stop_all(r, hurry);
+        return;
+    }
+    if (want && !on) {
+        start_all(r, want);
+        if (!no_more(r))
+            run_hooks(r, "primary");
+        return;
+    }
+    if (!want && !on && atomic_load(&r->supervision->serving))
+        run_hooks(r, "standby");
+    look_whether_gone(r);
+    for (unsigned i = 0; on && i < r->count && !no_more(r); i++)
+        look_at(r, &r->items[i]);
+}
+
+static void add(struct runner *r, const struct export_config *export) {
+    struct item *item = &r->items[r->count];
+    *item = export ? (struct item){.export = export, .start = (int64_t)export->start_ms * MS, .stop = (int64_t)export->stop_ms * MS,
+                                   .monitor = (int64_t)export->monitor_ms * MS, .every = (int64_t)export->every_ms * MS}
+                   : (struct item){.start = VIP_START, .stop = VIP_STOP, .monitor = VIP_MONITOR, .every = RUNNER_ADDRESS_EVERY};
+    item->shared = &r->shared->all[r->count++];
+    item->restarted = INT64_MIN;
+}
+
+static void set_up(struct runner *r, const struct config *config, const struct node_config *self) {
+    r->config = config;
+    r->self = self;
+    for (unsigned i = 0; i < config->export_count; i++)
+        add(r, &config->exports[i]);
+    if (config->addresses[0])
+        add(r, NULL);
+}
+
+int runner_check(const struct config *config, const struct node_config *self, char *why, size_t why_room) {
+    static struct exports_shared none;
+    struct runner r = {.shared = &none};
+    char words[ACTION_WORDS];
+    set_up(&r, config, self);
+    for (unsigned i = 0; i < r.count; i++) {
+        struct action action = action_of(&r, &r.items[i], "check", CHECK_PATIENCE);
+        if (action_run(&action, words) != 0) {
+            snprintf(why, why_room, "%s: [export %s] is not right: %s", config->path, name_of(&r.items[i]), words);
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
+int runner_run(const struct config *config, const struct node_config *self, struct supervision *shared, pid_t parent) {
+    struct runner r = {.supervision = shared, .shared = &shared->exports, .parent = parent};
+    sigset_t set;
+    prctl(PR_SET_NAME, "batond-exports");
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    prctl(PR_SET_CHILD_SUBREAPER, 1); /* servers that have lost their script's shell */
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGCHLD);
+    r.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    PROMISE(r.signals >= 0);
+    set_up(&r, config, self);
+    atomic_store(&r.shared->runner, (int32_t)getpid());
+    stop_all(&r, true);
+    while (!r.ending && getppid() == parent) {
+        step(&r);
+        if (!r.ending)
+            wait_for_news(&r);
+    }
+    if (atomic_load(&r.shared->on))
+        stop_all(&r, true);
+    close(r.signals);
+    return EXIT_SUCCESS;
+}
