@@ -7,6 +7,7 @@
 #include <sys/sysmacros.h>
 
 #define READ_AHEAD_KIB 1024
+#define COPIES_TRIES 100u /* of a millisecond */
 
 static const struct mount_option {
     const char *name;
@@ -130,6 +131,31 @@ void mount_flush(struct front *front) {
         log_warning("what was written through mmap could not all be taken over from the kernel: %s", strerror(errno));
 }
 
+/* Ends a connection by its number, wherever the mount may be still. */
+static int abort_connection(unsigned number) {
+    char path[32];
+    AUTO_CLOSE int context = fsopen("fusectl", FSOPEN_CLOEXEC);
+    if (context < 0 || fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return -errno;
+    AUTO_CLOSE int control = fsmount(context, FSMOUNT_CLOEXEC, 0);
+    snprintf(path, sizeof path, "%u/abort", number);
+    AUTO_CLOSE int fd = control < 0 ? -1 : openat(control, path, O_WRONLY | O_CLOEXEC);
+    return fd < 0 || write(fd, "1", 1) != 1 ? -errno : 0;
+}
+
+/* A mount is copied with each new mount namespace (a service with PrivateTmp, a container), and the connection lives until the last
+ * copy has gone: nobody waits for that. */
+static void end_copies(struct front *front) {
+    for (unsigned i = 0; i < COPIES_TRIES && front->worker_started > 0 && !front_ended(front); i++)
+        usleep(1000);
+    if (front->worker_started == 0 || front_ended(front))
+        return;
+    log_info("another mount namespace has a copy of %s; who uses it gets errors from now on", front->mount);
+    int error = abort_connection(front->connection);
+    if (error)
+        log_error("the connection of %s cannot be ended: %s; it ends when that namespace does", front->mount, strerror(-error));
+}
+
 void mount_detach(struct front *front) {
     front->mounted = false;
     if (front_ended(front)) { /* unmounted from outside, or the connection failed and left a dead mount */
@@ -138,7 +164,11 @@ void mount_detach(struct front *front) {
     }
     if (front->worker_started > 0)
         mount_flush(front);
-    if (umount2(front->mount, 0) == 0 || errno == EINVAL || errno == ENOENT)
+    if (umount2(front->mount, 0) == 0) {
+        end_copies(front);
+        return;
+    }
+    if (errno == EINVAL || errno == ENOENT)
         return;
     log_info("%s is in use; who uses it gets errors from now on", front->mount);
     umount2(front->mount, MNT_FORCE); /* ends the connection */
@@ -153,6 +183,7 @@ void mount_tune(struct front *front) {
 
     if (stat(front->mount, &about) < 0)
         return;
+    front->connection = minor(about.st_dev);
     snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", major(about.st_dev), minor(about.st_dev));
     AUTO_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
     int length = snprintf(text, sizeof text, "%d\n", READ_AHEAD_KIB);

@@ -42,6 +42,7 @@ struct front {
     int ended_fd;        /* eventfd: readable when the session has ended */
     char mount[1024];
     bool mounted;
+    unsigned connection; /* its number, in fusectl */
     bool over_dead; /* a dead daemon's mount is there, and is to be replaced */
     unsigned long mount_flags; /* MS_… */
     struct nodes *nodes;
