@@ -457,6 +457,7 @@ static void is_ready(struct run *run, int parent) {
     if (volume->front) {
         snprintf(volume->supervision->mount, sizeof volume->supervision->mount, "%s", front_path(volume->front));
         front_device(front_path(volume->front), volume->supervision->device);
+        volume->supervision->descriptor_count = front_descriptors(volume->front, volume->supervision->descriptors, SUPERVISION_DESCRIPTORS);
     }
     atomic_store(&volume->supervision->serving, true);
     exports_wake(&volume->supervision->exports); /* hooks are told what role this is */

@@ -1,3 +1,4 @@
+#include "exporters/exports.h"
 #include "fs/front_private.h"
 
 #include <fcntl.h>
@@ -241,6 +242,8 @@ static int workers_start(struct front *front, char *why, size_t why_room) {
 static int rings_prepare(struct front *front, char *why, size_t why_room) {
     enum request_loop loop = front->volume->config.request_loop;
 
+    if (loop == REQUEST_LOOP_AUTO && exports_any(&front->volume->config))
+        loop = REQUEST_LOOP_DEVICE; /* servers are to wait when this process dies: front_descriptors() */
     if (loop == REQUEST_LOOP_DEVICE || !rings_possible(loop == REQUEST_LOOP_IO_URING || rings_tried_out())) {
         if (loop != REQUEST_LOOP_IO_URING)
             return 0;
@@ -412,6 +415,16 @@ bool front_ended(const struct front *front) {
 
 const char *front_path(const struct front *front) {
     return front->mount;
+}
+
+unsigned front_descriptors(const struct front *front, int *descriptors, unsigned room) {
+    unsigned count = 0;
+    if (front->rings || room < front->worker_count + 1)
+        return 0;
+    descriptors[count++] = front->fd;
+    for (unsigned i = 0; i < front->worker_count; i++)
+        descriptors[count++] = front->workers[i].fd;
+    return count;
 }
 
 int front_ended_fd(const struct front *front) {

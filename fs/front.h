@@ -29,6 +29,9 @@ void front_replace_dead(const char *path, char device[24], const char *source);
 void front_clear_dead(const char *path, const char *device);
 /* The session has ended, for instance because somebody unmounted from outside. The descriptor becomes readable then. */
 bool front_ended(const struct front *front);
+/* The device and its clones: as long as somebody has copies of all of them, callers wait when this process dies, instead of getting an
+ * error. At most `room`; how many. Only where requests come through the device (not by io_uring: their places go with the process). */
+unsigned front_descriptors(const struct front *front, int *descriptors, unsigned room);
 int front_ended_fd(const struct front *front);
 
 /* A record was applied (lock held): on a standby, queue the kernel invalidations that it needs. Never blocks. */

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <systemd/sd-daemon.h>
 
@@ -22,6 +23,8 @@ struct parent {
     int ready; /* the child says so there; -1: it has */
     bool said; /* ready, to whoever has started us */
     bool overdue;
+    int held[SUPERVISION_DESCRIPTORS]; /* copies of the child's, of its mount: while exporters' servers are ended nobody hears of its death */
+    unsigned held_count;
     int64_t began; /* of the child, CLOCK_BOOTTIME; from its being ready on: that moment */
 };
 
@@ -48,10 +51,33 @@ static void watched_signals(sigset_t *set) {
     sigaddset(set, SIGCHLD);
 }
 
+static void let_go(struct parent *parent) {
+    while (parent->held_count > 0)
+        close(parent->held[--parent->held_count]);
+}
+
+/* Of a child that has just got ready. */
+static void hold(struct parent *parent) {
+    const struct supervision *shared = parent->launch->shared;
+    AUTO_CLOSE int process = (int)syscall(SYS_pidfd_open, parent->child, 0);
+    let_go(parent);
+    for (unsigned i = 0; i < shared->descriptor_count && process >= 0; i++) {
+        int copy = (int)syscall(SYS_pidfd_getfd, process, shared->descriptors[i], 0);
+        if (copy >= 0)
+            parent->held[parent->held_count++] = copy;
+    }
+    if (parent->held_count != shared->descriptor_count) {
+        log_warning("the mount's descriptors cannot be copied: %s; when the process that serves dies, clients may see an error",
+                    strerror(errno));
+        let_go(parent);
+    }
+}
+
 /* In a process that has just been forked. One that serves is told to stop by signals that it reads itself: none may end it
  * before it does. */
-static void leave_parent(const struct parent *parent, bool serves) {
+static void leave_parent(struct parent *parent, bool serves) {
     sigset_t set;
+    let_go(parent);
     watched_signals(&set);
     close(parent->signals);
     if (serves) {
@@ -144,6 +170,7 @@ static int start_companion(struct parent *parent, int *status) {
     pid_t process = fork();
     if (process == 0) {
         close(parent->signals);
+        let_go(parent);
         *status = launch->companion(launch->context, self);
         return 1;
     }
@@ -197,6 +224,8 @@ static bool heard_ready(struct parent *parent) {
 static void is_ready(struct parent *parent) {
     parent->began = clock_boot();
     supervisor_ready(&parent->supervisor, parent->began);
+    if (parent->child && parent->launch->companion)
+        hold(parent);
     if (!parent->said && parent->launch->ready)
         parent->launch->ready(parent->launch->context);
     parent->said = true;
@@ -244,19 +273,24 @@ static void buried(struct parent *parent, int wait_status) {
     struct supervisor *supervisor = &parent->supervisor;
     char text[DIED_TEXT];
 
+    parent->child = 0;
     if (heard_ready(parent))
         is_ready(parent);
-    parent->child = 0;
     int64_t now = clock_boot();
     supervisor_died(supervisor, wait_status, now);
-    if (wait_status == 0)
+    if (wait_status == 0) {
+        let_go(parent);
         return;
+    }
     struct died died = death(parent, wait_status);
     /* With an error before anything was served: it has said why, and has cleaned up. */
-    if (WIFEXITED(wait_status) && died.never_served && !supervisor->has_served)
+    if (WIFEXITED(wait_status) && died.never_served && !supervisor->has_served) {
+        let_go(parent);
         return;
+    }
     if (launch->giving_up)
         launch->giving_up(launch->context);
+    let_go(parent);
     if (launch->shared->mount[0] && supervisor->state == SUPERVISOR_WAITING)
         front_replace_dead(launch->shared->mount, launch->shared->device, launch->source);
     else if (launch->shared->mount[0])

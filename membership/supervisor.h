@@ -21,6 +21,8 @@
 #define SUPERVISOR_LOOK (INT64_C(1) * 1000000000) /* how often the parent looks whether a lease is held now */
 #define SUPERVISOR_TRIES 5u                       /* of a child that is killed before any has ever served */
 
+#define SUPERVISION_DESCRIPTORS 65u
+
 /* What parent and child share; the child writes, but for what is said to be the parent's. It is there after its death. */
 struct supervision {
     struct lease_shared lease; /* at each start not held, or INT64_MAX if the engine has none; then the engine's */
@@ -29,6 +31,8 @@ struct supervision {
     atomic_bool serving;       /* it has been ready */
     char mount[1024];          /* where it has mounted, and as which device; complete before `serving` */
     char device[24];
+    int descriptors[SUPERVISION_DESCRIPTORS]; /* the child's, of that mount (front_descriptors) */
+    unsigned descriptor_count;
     _Atomic uint32_t restarts; /* the parent's: how often a child has been started anew */
     _Atomic int32_t parent;    /* the parent's process; 0: none */
     struct exports_shared exports;

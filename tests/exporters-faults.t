@@ -15,7 +15,12 @@ echo $$ >"$F.$1-pid"
 [ ! -e "$F.$1-hangs" ] || exec sleep 1000
 case $1 in
 start) touch "$F.on" ;;
-stop) rm -f "$F.on" ;;
+stop)
+    [ ! -e "$F.stop-slow" ] || sleep 1
+    rm -f "$F.on"
+    read -r now _ </proc/uptime
+    echo "$now" >"$F.stopped"
+    ;;
 monitor) [ -e "$F.on" ] || { echo "it is not on"; exit 1; } ;;
 status) [ -e "$F.on" ] || exit 3 ;;
 check) ;;
@@ -94,6 +99,39 @@ ok "the process that runs exporters is killed: another one comes" wait_until 10 
 ok "which starts them anew" wait_until 10 test -e "$BATON_TEST_FOLDER/a.one.start-pid"
 ok "and the address" wait_until 10 serves a
 is "$(primary_now)" a "and the node stays primary"
+
+# A server that works in the mount is not to hear of the daemon's death before it is ended.
+cat >"$T/work.py" <<'PY'
+import os, sys
+number = 0
+try:
+    while True:
+        number += 1
+        with open(f"{sys.argv[1]}/work-{number % 50}", "w") as file:
+            file.write("x" * 100)
+except OSError as error:
+    print(open("/proc/uptime").read().split()[0], error.errno, flush=True)
+PY
+touch "$BATON_TEST_FOLDER/a.one.stop-slow"
+rm -f "$BATON_TEST_FOLDER/a.one.stopped"
+for i in 1 2 3 4; do
+    python3 "$T/work.py" "$(mount_of a)" >>"$T/errors" &
+    workers+=($!)
+    test_pids+=($!)
+done
+wait_until 10 test -e "$(mount_of a)/work-49"
+crash_node a
+wait_until 30 test "$(wc -l <"$T/errors")" -ge 1
+wait "${workers[@]}"
+is "$(wc -l <"$T/errors")" 4 "the daemon is killed: who works in its mount gets an error"
+ok "but not before the exporters were stopped" awk 'NR == FNR {stopped = $1; next} $1 < stopped {exit 1}' "$BATON_TEST_FOLDER/a.one.stopped" "$T/errors"
+rm "$BATON_TEST_FOLDER/a.one.stop-slow"
+wait_until 30 serves b
+wait_until 30 restarted a
+wait_until 30 in_sync b
+"$BATON" switchover --config "$CONFIG" --node b >"$T/.out" 2>&1
+wait_until 30 serves a
+wait_until 30 in_sync a
 
 kill -STOP "${node_parent[a]}"
 kill -KILL "$(daemon_pid a)" "${node_parent[a]}"
