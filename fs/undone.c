@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <xxhash.h>
@@ -30,17 +31,28 @@ static uint64_t record_check(const struct undone_record *head, const uint8_t *by
 
 /* ---- writing ---- */
 
-static int save_one(struct store *store, FILE *file, uint64_t lsn, uint8_t *buffer) {
+/* Of what memory or descriptors are too few for nothing is known. */
+static int unreadable(int error) {
+    return error == -EIO || error == -ENOENT ? -EBADMSG : error;
+}
+
+static int read_one(struct store *store, uint64_t lsn, uint8_t *buffer, struct undone_record *record) {
     struct entry *entry;
     struct record_head head;
     int rc = store_read(store, lsn, &entry);
     if (rc)
-        return rc;
+        return unreadable(rc);
     memcpy(&head, entry->bytes, sizeof head);
-    struct undone_record record = {.length = entry->length, .payload = head.payload};
+    *record = (struct undone_record){.length = entry->length, .payload = head.payload};
     memcpy(buffer, entry->bytes, entry->length);
     rc = entry_payload(store, entry, buffer + entry->length);
     entry_put(entry);
+    return unreadable(rc);
+}
+
+static int save_one(struct store *store, FILE *file, uint64_t lsn, uint8_t *buffer) {
+    struct undone_record record;
+    int rc = read_one(store, lsn, buffer, &record);
     if (rc)
         return rc;
     record.check = record_check(&record, buffer);
@@ -61,7 +73,18 @@ static int save_all(struct store *store, FILE *file, const struct undone_head *h
     return rc;
 }
 
-int undone_save(struct store *store, uint64_t lsn, char *path, size_t room) {
+int undone_check(struct store *store, uint64_t lsn) {
+    struct position position;
+    struct undone_record record;
+    AUTO_FREE uint8_t *buffer = malloc(RECORD_LENGTH_MAX + RECORD_PAYLOAD_MAX);
+    int rc = buffer ? 0 : -ENOMEM;
+    store_position(store, &position);
+    for (uint64_t at = lsn + 1; rc == 0 && at <= position.lsn; at++)
+        rc = read_one(store, at, buffer, &record);
+    return rc;
+}
+
+static int save_to(struct store *store, uint64_t lsn, char *path, size_t room) {
     struct position position;
     char folder[1100], unfinished[1300];
     store_position(store, &position);
@@ -97,6 +120,14 @@ int undone_save(struct store *store, uint64_t lsn, char *path, size_t room) {
         rc = fsync_dir(store_path(store));
     if (rc)
         unlink(unfinished);
+    return rc;
+}
+
+int undone_save(struct store *store, uint64_t lsn, char *path, size_t room) {
+    static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER; /* two threads may be at the same file */
+    PROMISE(pthread_mutex_lock(&one) == 0);
+    int rc = save_to(store, lsn, path, room);
+    PROMISE(pthread_mutex_unlock(&one) == 0);
     return rc;
 }
 

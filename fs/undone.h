@@ -9,12 +9,14 @@
 
 #include "fs/store.h"
 
-/* Writes the records above `lsn`. No appends meanwhile. The file's path into `path`. 0, -ENOENT if the journal does not
- * reach back so far, -ENOSPC, … */
+/* Writes the records above `lsn`. No appends meanwhile. The file's path into `path`. 0; -ENOENT: the journal does not reach
+ * back so far; -EBADMSG: a record or its data cannot be read, and there is no file: keep the whole store; -ENOSPC, … */
 int undone_save(struct store *store, uint64_t lsn, char *path, size_t room);
+/* Reads what undone_save would have to. 0 or -EBADMSG, -ENOMEM, … */
+int undone_check(struct store *store, uint64_t lsn);
 
 /* undone_save, then store_undo; all that is undone is in the file, for nobody appends meanwhile. Interrupted anywhere, it is
- * simply called again. */
+ * simply called again. -EBADMSG: as undone_save, nothing has been undone. */
 int store_rollback(struct store *store, uint64_t lsn, char *path, size_t room);
 
 struct undone; /* such a file, being read */

@@ -1,5 +1,6 @@
 /* Rollback: this store's history has parted from the primary's. The last point that both share is looked for, what lies
- * beyond is written to a file (fs/undone.h) and taken back record by record; then the primary is asked again.
+ * beyond is written to a file (fs/undone.h) and taken back record by record; then the primary is asked again. If it cannot be
+ * read whole, it cannot be kept so, and nobody else has it: the store is built anew, and the old one kept as it is (sync.c).
  *
  * Where they part: nearly always where the primary's epoch began, which its answer names. Else by halving the interval:
  * equal chains at one LSN mean equal histories up to it, so log2(n) questions find it in n records.
@@ -134,9 +135,16 @@ static bool is_due_still(const struct replicator *r, unsigned node, epoch_t epoc
 static const char *what_to_do(int error) {
     if (error == -ENOSPC)
         return "it goes on when there is room on the disk";
-    if (error == -EIO || error == -EBADMSG || error == -ENOENT)
-        return "they cannot be read here: move this store away, it keeps what can be, and format anew";
     return "it is tried again";
+}
+
+/* What only this store has cannot be written to a file: see judge_tail in sync.c. */
+static void say_kept_whole(struct replicator *r, unsigned node, uint64_t fork, const struct position *own) {
+    char text[WIRE_TEXT];
+    snprintf(text, sizeof text, "of records %" PRIu64 " to %" PRIu64 ", which node %.60s never had, not all can be read here "
+             "(a bad block, say): they are not taken back. This store is built anew, and kept whole as it is, beside the new one",
+             fork + 1, own->lsn, r->config->nodes[node].name);
+    trouble(r, text);
 }
 
 static void roll_back(struct replicator *r, unsigned node, epoch_t epoch, uint64_t fork, const struct position *own) {
@@ -156,7 +164,16 @@ static void roll_back(struct replicator *r, unsigned node, epoch_t epoch, uint64
     replicator_read_position(r);
     repl_lock(r);
     follow_start(&r->follow, r->lease, clock_boot());
+    if (rc == -EBADMSG) { /* by this primary's word */
+        r->follow.primary = node;
+        r->follow.epoch = epoch;
+        sync_want(r, node);
+    }
     repl_unlock(r);
+    if (rc == -EBADMSG) {
+        say_kept_whole(r, node, fork, own);
+        return;
+    }
     if (rc)
         snprintf(text, sizeof text, "the records after LSN %" PRIu64 ", which node %.60s never had, cannot be taken back: %s; %s",
                  fork, name, strerror(-rc), what_to_do(rc));

@@ -4,7 +4,7 @@
  * store; so it goes on after whatever interrupts it, with the same primary, as long as that has the state still.
  *
  * What the old store has beyond the last common point is kept first: as a file of undone records, or, if its own journal does
- * not reach back so far, with the whole store. Then batond replaces the store (volume->renewal) and starts the replicator
+ * not reach back so far, or cannot be read whole, with the whole store. Then batond replaces the store (volume->renewal) and starts the replicator
  * again, which logs in at the new store's position and catches up from the journal.
  */
 #include "fs/generation.h"
@@ -43,6 +43,7 @@ struct syncing {
     uint64_t pieces; /* of blocks that have been asked for */
     struct question questions[QUESTIONS];
     unsigned pass;
+    bool unreadable; /* what only the old store has can be kept with the whole store only */
     struct frame frame; /* the question that is being made: large */
     char *why;
     size_t room;
@@ -307,6 +308,8 @@ static int fetch_rows(struct syncing *s) {
             return -ECANCELED;
         if (!judged && import_common_point(s->import, &common) == 0) { /* before anything is taken over */
             rc = judge_tail(s, &aside, &common);
+            if (rc == 0 && !aside && undone_check(s->r->store, common) == -EBADMSG)
+                s->unreadable = aside = true;
             if (rc == 0 && aside)
                 rc = import_keep_old(s->import);
             judged = true;
@@ -482,10 +485,11 @@ static int judge_tail(struct syncing *s, bool *aside, uint64_t *common) {
                    "with --force; if the other, move this store away and format anew", r->config->nodes[s->node].name,
                    *common + 1, own.lsn, r->config->nodes[s->node].name);
     }
-    *aside = own.first > *common + 1;
+    *aside = s->unreadable || own.first > *common + 1;
     return 0;
 }
 
+/* -EBUSY: it can only be kept with the whole store, from which nothing may have been taken over then. */
 static int keep_tail(struct syncing *s, uint64_t common, bool aside) {
     struct replicator *r = s->r;
     struct position own;
@@ -500,12 +504,17 @@ static int keep_tail(struct syncing *s, uint64_t common, bool aside) {
     if (aside) {
         snprintf(r->volume->renewal.aside, sizeof r->volume->renewal.aside, "aside.%" PRIu64 "-%02x%02x%02x%02x", own.lsn,
                  own.chain[0], own.chain[1], own.chain[2], own.chain[3]);
-        log_warning("records %" PRIu64 " to %" PRIu64 " were only here, and the journal does not reach back to where they "
-                    "begin: the old store is kept whole in %s/%s", common + 1, own.lsn, store_path(r->store),
-                    r->volume->renewal.aside);
+        log_warning("records %" PRIu64 " to %" PRIu64 " were only here, and %s: the old store is kept whole in %s/%s", common + 1,
+                    own.lsn, s->unreadable ? "not all of them can be read"
+                                           : "the journal does not reach back to where they begin",
+                    store_path(r->store), r->volume->renewal.aside);
         return 0;
     }
     int rc = undone_save(r->store, common, path, sizeof path);
+    if (rc == -EBADMSG) {
+        s->unreadable = true;
+        return -EBUSY;
+    }
     if (rc)
         return say(s, rc, "the records that are only here cannot be kept in a file: %s", strerror(-rc));
     log_warning("records %" PRIu64 " to %" PRIu64 " were only here and are kept in %s", common + 1, own.lsn, path);
@@ -560,15 +569,13 @@ static int synchronize(struct syncing *s) {
             rc = judge_tail(s, &aside, &common);
         if (rc == 0 && aside)
             rc = import_keep_old(s->import);
+        if (rc == 0)
+            rc = still_wanted(s) ? keep_tail(s, common, aside) : -ECANCELED;
         if (rc == 1 || rc == -EBUSY) {
             rc = begin_again(s, rc == 1);
             rc = rc ? rc : 1;
         }
     } while (rc == 1 || rc == -EAGAIN);
-    if (rc == 0 && !still_wanted(s))
-        rc = -ECANCELED;
-    if (rc == 0)
-        rc = keep_tail(s, common, aside);
     if (rc == 0 && !import_is_beside(s->import)) /* from here on batond looks at what was noted (volume_renewal_holds) */
         rc = moved_on(s);
     return rc;
