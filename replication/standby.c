@@ -8,6 +8,11 @@
 #include <stdio.h>
 
 #define FRAMES_PER_ACK 16u
+#define WAITING 64u /* frames, out of ZeroMQ's queue */
+/* A primary has a window of frames on its way that have not been acknowledged, and lets one go whatever its size (feed.h). What
+ * waits here has not been acknowledged: no primary that counts goes beyond this. */
+#define WAITING_BYTES (FEED_WINDOW_BYTES + (uint64_t)WIRE_RECORDS_BYTES)
+_Static_assert((uint64_t)LINK_RECORDS_WAITING * SEND_NOW_BYTES >= FEED_WINDOW_BYTES, "a window is not held back by TCP");
 #define RECEIVE_TIMEOUT_MS 20
 #define ACK_EVERY (50 * MS)
 #define QUIET_AFTER (1000 * MS)
@@ -51,15 +56,35 @@ struct reception {
     int64_t came; /* the last of them */
     uint64_t session;
     unsigned primary;
+    struct link_message waiting[WAITING]; /* a ring */
+    unsigned first, count;
+    uint64_t bytes; /* in it, but for frames without records: a primary does not count those */
 };
+
+static uint64_t counted(const struct link_message *message) {
+    size_t size = zmq_msg_size(&message->body);
+    return size > WIRE_RECORDS_HEAD ? size : 0;
+}
+
+static void drop_first(struct reception *reception) {
+    struct link_message *message = &reception->waiting[reception->first];
+    reception->bytes -= counted(message);
+    reception->first = (reception->first + 1) % WAITING;
+    reception->count--;
+    link_message_done(message);
+}
 
 static void hang_up(struct replicator *r, struct reception *reception) {
     PROMISE(pthread_mutex_lock(&r->ack_lock) == 0);
     link_hang_up(r->ack_socket);
     r->ack_socket = NULL;
     PROMISE(pthread_mutex_unlock(&r->ack_lock) == 0);
+    while (reception->count)
+        drop_first(reception);
     link_hang_up(reception->records);
-    *reception = (struct reception){0};
+    reception->records = NULL;
+    reception->came = 0;
+    reception->session = 0;
 }
 
 static void dial(struct replicator *r, struct reception *reception, uint64_t session, unsigned primary, epoch_t epoch,
@@ -115,6 +140,18 @@ static void say_why(struct replicator *r, uint64_t session, const char *what) {
     talk_post(r, r->follow.primary, &bye);
 }
 
+/* Not at once again: what is wrong will be so in a moment, too. `what`: for the primary. Lock held. */
+static void end_session(struct replicator *r, uint64_t session, const char *trouble, const char *what) {
+    if (strcmp(r->trouble, trouble) != 0)
+        log_warning("%s", trouble);
+    snprintf(r->trouble, sizeof r->trouble, "%s", trouble);
+    /* Who hears that goes on without this node, at once: its word of who is in the set counts no more. */
+    r->set_heard = false;
+    say_why(r, session, what);
+    follow_end(&r->follow, clock_boot(), "%s", r->trouble);
+    r->follow.state = FOLLOW_REFUSED;
+}
+
 static void give_up_session(struct replicator *r, uint64_t session, uint64_t lsn, int error) {
     repl_lock(r);
     if (r->follow.session == session && r->follow.state != FOLLOW_IDLE) {
@@ -124,18 +161,10 @@ static void give_up_session(struct replicator *r, uint64_t session, uint64_t lsn
                            : error == -EPROTONOSUPPORT
                                ? "it is of a type that this program does not know: the primary's is newer; upgrade this node"
                                                : strerror(-error);
-        char before[WIRE_TEXT];
-        memcpy(before, r->trouble, sizeof before);
-        snprintf(r->trouble, sizeof r->trouble, "record %" PRIu64 " of the primary was not taken: %s", lsn,
+        char trouble[WIRE_TEXT];
+        snprintf(trouble, sizeof trouble, "record %" PRIu64 " of the primary was not taken: %s", lsn,
                  error == -ENOSPC ? "the disk of this store is full; it goes on when there is room" : what);
-        if (strcmp(before, r->trouble) != 0)
-            log_warning("%s", r->trouble);
-        /* Who hears that goes on without this node, at once: its word of who is in the set counts no more. */
-        r->set_heard = false;
-        say_why(r, session, what);
-        follow_end(&r->follow, clock_boot(), "%s", r->trouble);
-        /* Not at once again: what is wrong with it will be so in a moment, too. */
-        r->follow.state = FOLLOW_REFUSED;
+        end_session(r, session, trouble, what);
         r->lacks_room = error == -ENOSPC;
         r->lacks_until = clock_boot() + ROOM_PATIENCE;
     }
@@ -214,6 +243,37 @@ static int take_records(struct replicator *r, const struct frame *frame, struct 
     return 0;
 }
 
+static void refuse_flood(struct replicator *r, const struct reception *reception) {
+    char trouble[WIRE_TEXT];
+    repl_lock(r);
+    if (r->follow.session == reception->session && r->follow.state != FOLLOW_IDLE) {
+        snprintf(trouble, sizeof trouble, "node %.60s sent more than it may: %" PRIu64 " bytes wait here, where at most %" PRIu64
+                 " may be on their way", r->config->nodes[reception->primary].name, reception->bytes, WAITING_BYTES);
+        end_session(r, reception->session, trouble, "more came than may be on its way");
+    }
+    repl_unlock(r);
+}
+
+/* Out of ZeroMQ's queue, which counts frames only, what has come. 0, or an error of link_receive; -EPIPE: the session has
+ * ended, for too much has. */
+static int gather(struct replicator *r, struct reception *reception, bool wait) {
+    int rc = 0;
+    while (rc == 0 && reception->count < WAITING) {
+        struct link_message *message = &reception->waiting[(reception->first + reception->count) % WAITING];
+        rc = link_receive(r->link, reception->records, (int)reception->primary, !wait || reception->count > 0, message);
+        if (rc)
+            break;
+        reception->count++;
+        reception->bytes += counted(message);
+        reception->came = clock_boot();
+        if (reception->bytes > WAITING_BYTES) {
+            refuse_flood(r, reception);
+            rc = -EPIPE;
+        }
+    }
+    return rc;
+}
+
 /* As long as nothing comes, nobody wakes but for what comes then, or for the end of the session. While records come, that
  * is looked for after a short time-out: a call of the kernel's less for each of them. */
 static int wait_for_some(struct replicator *r, struct reception *reception) {
@@ -230,21 +290,19 @@ static int wait_for_some(struct replicator *r, struct reception *reception) {
 
 /* Takes in what is there, then acknowledges it. -ETERM: stopping. */
 static int receive_some(struct replicator *r, struct reception *reception) {
-    bool quiet = clock_boot() - reception->came > QUIET_AFTER;
+    bool quiet = reception->count == 0 && clock_boot() - reception->came > QUIET_AFTER;
     int waited = quiet ? wait_for_some(r, reception) : 0;
     if (waited)
         return waited;
     struct taken taken = {.told = clock_boot()};
     int rc = 0;
     for (unsigned frames = 0; frames < FRAMES_PER_ACK && rc == 0; frames++) {
-        struct link_message message;
-        rc = link_receive(r->link, reception->records, (int)reception->primary, quiet || frames > 0, &message);
-        if (rc)
+        rc = gather(r, reception, !quiet && frames == 0);
+        if (rc == -ETERM || rc == -EPIPE || reception->count == 0)
             break;
-        reception->came = clock_boot();
-        if (message.frame.head.type == WIRE_RECORDS)
-            rc = take_records(r, &message.frame, &taken);
-        link_message_done(&message);
+        const struct frame *frame = &reception->waiting[reception->first].frame;
+        rc = frame->head.type == WIRE_RECORDS ? take_records(r, frame, &taken) : 0;
+        drop_first(reception);
     }
     if (taken.received || taken.want)
         tell_taken(r, &taken);
@@ -253,11 +311,13 @@ static int receive_some(struct replicator *r, struct reception *reception) {
 
 void *standby_receiver(void *argument) {
     struct replicator *r = argument;
-    struct reception reception = {0};
+    struct reception *reception = calloc(1, sizeof *reception);
+    PROMISE(reception);
     while (!atomic_load(&r->stopping))
-        if (follow_session(r, &reception) && receive_some(r, &reception) == -ETERM)
+        if (follow_session(r, reception) && receive_some(r, reception) == -ETERM)
             break;
-    hang_up(r, &reception);
+    hang_up(r, reception);
+    free(reception);
     return NULL;
 }
 

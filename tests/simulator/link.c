@@ -200,6 +200,10 @@ void *zmq_msg_data(zmq_msg_t *message) {
     return ((struct body *)message)->data;
 }
 
+size_t zmq_msg_size(const zmq_msg_t *message) {
+    return ((const struct body *)message)->size;
+}
+
 int zmq_msg_close(zmq_msg_t *message) {
     struct body *body = (struct body *)message;
     if (!body->data)
