@@ -4,6 +4,7 @@
 #include "fs/events.h"
 #include "fs/front.h"
 #include "fs/generation.h"
+#include "fs/history.h"
 #include "fs/import.h"
 #include "exporters/runner.h"
 #include "fs/launch.h"
@@ -271,6 +272,8 @@ static void stop(struct volume *volume) {
         front_unmount(volume->front);
     if (volume->replicator)
         replicator_leave(volume->replicator, LEAVE_NS);
+    if (volume->store)
+        history_end_all(volume->store, true);
     if (volume->control)
         control_stop(volume->control);
     scrub_close(volume->scrub);
@@ -310,6 +313,7 @@ static int replace_store(void *context) {
 static int renew(struct volume *volume) {
     char why[1024] = "";
     int error = 0;
+    history_end_all(volume->store, true); /* until the replicator has stopped */
     control_stop(volume->control);
     volume->control = NULL;
     scrub_close(volume->scrub);

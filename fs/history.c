@@ -9,6 +9,10 @@
 #define OVERLAY_MAP (64ull << 30)
 #define OVERLAY_PUTS 4096u          /* in one transaction of the overlay: its dirty pages are memory */
 #define OVERLAY_BYTES (16ull << 20) /* likewise */
+#define LAPS 64u     /* steps that a look may take… */
+#define LAPS_PER_STEP 4u /* …and for each step's worth of records that were there when it began */
+
+uint32_t history_step = 8192;
 
 int history_fail(struct history *history, int error, const char *format, ...) {
     va_list arguments;
@@ -173,6 +177,8 @@ static int take_row(struct history *history, uint64_t lsn) {
 /* Takes a step's worth of images. 1: there are more; 0: none, and the snapshot is still open. */
 static int take_some(struct history *history) {
     struct position_row position = {0};
+    if (atomic_load(&history->base->pasts_end))
+        return history_fail(history, -ECANCELED, "this node is stopping or replaces its store");
     int rc = history_settle(history);
     if (rc)
         return rc;
@@ -185,7 +191,7 @@ static int take_some(struct history *history) {
     else
         rc = check_chain(history, &position);
     history->newest = position.lsn;
-    for (unsigned steps = 0; rc == 0 && steps < HISTORY_STEP && history->taken < position.lsn; steps++) {
+    for (unsigned steps = 0; rc == 0 && steps < history_step && history->taken < position.lsn; steps++) {
         rc = take_row(history, history->taken + 1);
         if (rc == 0)
             rc = history_settle(history);
@@ -199,10 +205,20 @@ static int take_some(struct history *history) {
 
 void history_enter(struct store *past) {
     struct history *history = past->history;
-    while (!history->blank && !history->error && take_some(history) == 1)
-        ;
+    uint64_t laps = 0, most = 0;
+    while (!history->blank && !history->error && take_some(history) == 1) {
+        if (laps == 0)
+            most = LAPS + LAPS_PER_STEP * ((history->newest - history->taken) / history_step);
+        if (laps++ >= most)
+            history_fail(history, -EBUSY, "records come faster than the history up to record %" PRIu64 " takes them in; try again "
+                         "when there is less to do", history->lsn);
+    }
     if (history->blank)
         history_settle(history);
+}
+
+void history_end_all(struct store *store, bool end) {
+    atomic_store(&store->pasts_end, end);
 }
 
 void history_leave(struct store *past) {

@@ -5,11 +5,14 @@
  * row the oldest counts. They are put into a private LMDB environment, the *overlay*, an unlinked file in the store's
  * directory: memory stays bounded however much was changed since. A look takes the past's lock, and with it a read
  * transaction of the store; what was committed since the last look joins the overlay first. So no read transaction is
- * longer than one look, or than HISTORY_STEP records, and the engine lock is only taken for their begin and end.
+ * longer than one look, or than `history_step` records, and the engine lock is only taken for their begin and end.
  *
  * While a past is open the journal is not trimmed beyond it, so that its blocks stay readable. That yields like
  * everything that is kept: when the disk is nearly full, or journal and kept data exceed the volume's limit. Then all
  * that is asked of the past fails, and history_error() says why. The same if the record at n is itself undone.
+ *
+ * A look has a bound: where records come nearly as fast as they are taken in, it fails for good (-EBUSY), as when the store is
+ * about to be closed (history_end_all: -ECANCELED).
  *
  * A past is closed before its store is. One thread at a time uses a past. Only what reads may be called with it (and record_apply, see history_undone.c): it
  * has no committer, no tail and no segments of its own.
@@ -30,6 +33,9 @@ void history_close(struct store *past);
 
 /* The journal is kept for this past until it is a quarter beyond its limit: what others rely on, and slow new work for. */
 void history_keep(struct store *past);
+
+/* The store is about to be closed: its pasts, also those that are being opened, fail at their next step. Or not any more. */
+void history_end_all(struct store *store, bool end);
 
 bool history_is(const struct store *store); /* a past, not a store? */
 uint64_t history_lsn(const struct store *past);

@@ -6,7 +6,7 @@
 #include "fs/store_internal.h"
 
 #define SEGMENT_UNDONE (UINT32_MAX - 1) /* a place in a file of undone records */
-#define HISTORY_STEP 8192u /* records whose images are taken in one read transaction */
+extern uint32_t history_step; /* records whose images are taken in one read transaction; tests have fewer */
 
 struct history {
     struct store *base;

@@ -131,6 +131,7 @@ struct store {
     uint64_t epoch_first; /* LSN of its EPOCH record */
     uint64_t hold, hold_absent; /* see store_set_hold */
     struct history_hold *history_holds;
+    atomic_bool pasts_end; /* history_end_all */
 
     struct change change; /* buffers reused from record to record */
     uint8_t *record_buffer;

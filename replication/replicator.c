@@ -1,4 +1,5 @@
 /* Starting, stopping, showing. What the threads do: parts.h. */
+#include "fs/history.h"
 #include "fs/text.h"
 #include "replication/parts.h"
 
@@ -256,6 +257,7 @@ void replicator_stop(struct replicator *r) {
     slow_end(r);
     say_goodbye(r);
     atomic_store(&r->stopping, true);
+    history_end_all(r->store, true);
     repl_lock(r);
     acks_stop(&r->acks);
     pthread_cond_broadcast(&r->feed_work);
@@ -275,6 +277,7 @@ void replicator_stop(struct replicator *r) {
                        r->verifier, r->pacer};
     for (unsigned i = 0; i < r->threads; i++)
         pthread_join(all[i], NULL);
+    history_end_all(r->store, false); /* it may go on */
     fencing_stop(r);
     if (r->volume->reg && !r->elects) {
         r->volume->reg->engine->close(r->volume->reg);

@@ -1,7 +1,7 @@
 /* The past of a store (fs/history.h): its blocks stay while it is open, however short the history; it yields when the
  * journal exceeds its limit; a full disk ends it and nothing else; times find their record; and it shows the tables of then to the bit while other threads
  * change the store. */
-#include "fs/history.h"
+#include "fs/history_internal.h"
 #include "tests/churn.h"
 #include "tests/disk-fault.h"
 
@@ -289,6 +289,67 @@ static void while_busy(void) {
     store_close(busy.store);
 }
 
+/* ---- A look that does not catch up ------------------------------------------------------------------------------------ */
+
+static struct {
+    struct store *store; /* NULL: nothing is done */
+    uint64_t ino;
+    unsigned laps, stop_at;
+} faster;
+
+int __real_store_snapshot(struct store *store, struct snapshot **snapshot);
+int __wrap_store_snapshot(struct store *store, struct snapshot **snapshot);
+
+/* Before each step there is more than a step's worth of new records. */
+int __wrap_store_snapshot(struct store *store, struct snapshot **snapshot) {
+    if (store == faster.store) {
+        struct store *base = store;
+        uint64_t lsn;
+        if (++faster.laps > 2000)
+            bail("it goes on without an end");
+        if (faster.laps == faster.stop_at)
+            history_end_all(base, true);
+        for (uint32_t i = 0; i <= history_step; i++)
+            if (op_write(base, faster.ino, "x", 1, i, 0, &lsn))
+                bail("a write fails");
+        if (store_checkpoint(base))
+            bail("no checkpoint");
+    }
+    return __real_store_snapshot(store, snapshot);
+}
+
+static void records_come_faster(void) {
+    struct store *store = fixture_store("faster", 1);
+    struct attributes found;
+    history_step = 8;
+    faster.ino = make(store, ROOT_INO, "file", S_IFREG | 0600);
+    struct store *past = open_at(store, last_lsn(store));
+    faster.store = store;
+    is_int(-EBUSY, op_lookup(past, ROOT_INO, "file", &found), "a look that cannot catch up ends");
+    is_int(-EBUSY, history_error(past, why, sizeof why), "for good: %s", why);
+    history_close(past);
+    diag("%u steps", faster.laps);
+
+    faster.store = NULL;
+    past = open_at(store, last_lsn(store));
+    faster.store = store;
+    faster.laps = 0;
+    faster.stop_at = 5;
+    is_int(-ECANCELED, op_lookup(past, ROOT_INO, "file", &found), "and one of a store that is about to be closed");
+    is_int(5, faster.laps, "at once");
+    history_close(past);
+    faster.store = NULL;
+    struct store *none = NULL;
+    is_int(-ECANCELED, history_open(store, last_lsn(store), NULL, NULL, NULL, &none, why, sizeof why), "nor is a past opened: %s",
+           why);
+    history_end_all(store, false);
+    past = open_at(store, last_lsn(store));
+    is_int(0, op_lookup(past, ROOT_INO, "file", &found), "but when the store goes on");
+    history_close(past);
+    store_close(store);
+    history_step = 8192;
+}
+
 int main(void) {
     plan_lazy();
     held();
@@ -297,5 +358,6 @@ int main(void) {
     full_disk();
     times();
     while_busy();
+    records_come_faster();
     return 0;
 }
