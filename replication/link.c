@@ -26,6 +26,7 @@ struct link {
     void *zap_socket; /* the thread's own from its start on */
     bool zap_runs;
     atomic_int_fast64_t complained_garbage;
+    atomic_uint dial_fails[CONFIG_NODES_MAX]; /* bits: ports that could not be dialled the last time */
     int64_t complained_stranger; /* the ZAP thread's */
     uint64_t strangers;          /* since the last line */
     atomic_uint_fast64_t garbage;
@@ -279,13 +280,23 @@ struct link_route link_route_of(uint64_t session) {
     return route;
 }
 
+/* One line, until it can be again. Leaves errno. */
+static void *cannot_dial(struct link *link, unsigned node, enum link_port port, const char *text) {
+    int error = errno;
+    if (!(atomic_fetch_or(&link->dial_fails[node], 1u << port) & 1u << port))
+        log_error("node %s cannot be dialled at %s: %s", link->config->nodes[node].name, text, zmq_strerror(error));
+    errno = error;
+    return NULL;
+}
+
 void *link_dial(struct link *link, unsigned node, enum link_port port, uint64_t session, int receive_timeout_ms) {
     const struct node_config *peer = &link->config->nodes[node], *self = &link->config->nodes[link->self];
-    char text[160], via[320], host[64];
+    char text[160] = "", via[320], host[64];
     uint16_t ignored;
+    errno = EINVAL;
     void *socket = endpoint(peer, port, text) == 0 ? make_socket(link, ZMQ_DEALER, port) : NULL;
     if (!socket)
-        return NULL;
+        return cannot_dial(link, node, port, text);
     set_int(socket, ZMQ_IPV6, is_ipv6(peer));
     set_int(socket, ZMQ_IMMEDIATE, 1); /* nothing piles up for a node that is away */
     set_int(socket, ZMQ_RCVTIMEO, receive_timeout_ms);
@@ -307,10 +318,13 @@ void *link_dial(struct link *link, unsigned node, enum link_port port, uint64_t 
         snprintf(via, sizeof via, "%s", text);
     }
     if (rc || zmq_connect(socket, via) < 0) {
-        log_error("node %s cannot be dialled at %s: %s", peer->name, text, zmq_strerror(errno));
+        cannot_dial(link, node, port, text);
+        int error = errno;
         zmq_close(socket);
+        errno = error;
         return NULL;
     }
+    atomic_fetch_and(&link->dial_fails[node], ~(1u << port));
     return socket;
 }
 

@@ -49,8 +49,8 @@ void link_close(struct link *link);
 void link_shutdown(struct link *link);
 
 void *link_bound(struct link *link, enum link_port port);
-/* A socket to that port of a node. `session`, if not 0, becomes its route (link_route_of) at the other end. NULL with a
- * line in the log. */
+/* A socket to that port of a node. `session`, if not 0, becomes its route (link_route_of) at the other end. NULL with
+ * errno, and a line in the log unless the last time was like that. */
 void *link_dial(struct link *link, unsigned node, enum link_port port, uint64_t session, int receive_timeout_ms);
 void link_hang_up(void *socket);
 struct link_route link_route_of(uint64_t session);

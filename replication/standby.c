@@ -15,6 +15,7 @@
 _Static_assert((uint64_t)LINK_RECORDS_WAITING * SEND_NOW_BYTES >= FEED_WINDOW_BYTES, "a window is not held back by TCP");
 #define RECEIVE_TIMEOUT_MS 20
 #define ACK_EVERY (50 * MS)
+#define DIAL_AGAIN (1000 * MS)
 #define QUIET_AFTER (1000 * MS)
 #define QUIET_TIMEOUT_MS 10000
 
@@ -54,6 +55,7 @@ static void ack_received(struct replicator *r, uint64_t lsn, uint64_t want) {
 struct reception {
     void *records;
     int64_t came; /* the last of them */
+    int64_t dial_again; /* it could not be dialled: not before then */
     uint64_t session;
     unsigned primary;
     struct link_message waiting[WAITING]; /* a ring */
@@ -91,8 +93,27 @@ static void dial(struct replicator *r, struct reception *reception, uint64_t ses
                  uint64_t next) {
     reception->session = session;
     reception->primary = primary;
-    reception->records = link_dial(r->link, primary, LINK_RECORDS, session, RECEIVE_TIMEOUT_MS);
-    void *acks = link_dial(r->link, primary, LINK_ACKS, 0, 0);
+    if (clock_boot() < reception->dial_again)
+        return;
+    void *records = link_dial(r->link, primary, LINK_RECORDS, session, RECEIVE_TIMEOUT_MS);
+    void *acks = records ? link_dial(r->link, primary, LINK_ACKS, 0, 0) : NULL;
+    if (!acks) { /* no descriptors, say: in this session or another one, not at once again */
+        int error = errno;
+        link_hang_up(records);
+        reception->dial_again = clock_boot() + DIAL_AGAIN;
+        repl_lock(r);
+        snprintf(r->trouble, sizeof r->trouble, "node %.60s cannot be dialled: %s", r->config->nodes[primary].name,
+                 zmq_strerror(error));
+        repl_unlock(r);
+        return;
+    }
+    reception->records = records;
+    if (reception->dial_again) {
+        repl_lock(r);
+        r->trouble[0] = 0;
+        repl_unlock(r);
+    }
+    reception->dial_again = 0;
     PROMISE(pthread_mutex_lock(&r->ack_lock) == 0);
     r->ack_socket = acks;
     r->ack_session = session;
@@ -125,6 +146,8 @@ static bool follow_session(struct replicator *r, struct reception *reception) {
     }
     if (!session)
         repl_sleep(r, &r->receive_work, 10000 * MS);
+    else if (!reception->records)
+        repl_sleep(r, &r->receive_work, MAX(reception->dial_again - clock_boot(), 1 * MS));
     repl_unlock(r);
     return session && reception->records;
 }
