@@ -270,6 +270,12 @@ void link_close(struct link *link) {
     free(link);
 }
 
+void link_address(const struct link *link, unsigned node, enum link_port port, char *text, size_t room) {
+    char full[160] = "an address that cannot be";
+    (void)endpoint(&link->config->nodes[node], port, full);
+    snprintf(text, room, "%s", full);
+}
+
 void *link_bound(struct link *link, enum link_port port) {
     return link->bound[port];
 }

@@ -48,6 +48,8 @@ void link_close(struct link *link);
 /* Makes every blocking receive return -ETERM from now on: the first step of stopping. */
 void link_shutdown(struct link *link);
 
+/* Where a node listens for that, as a person would write it. */
+void link_address(const struct link *link, unsigned node, enum link_port port, char *text, size_t room);
 void *link_bound(struct link *link, enum link_port port);
 /* A socket to that port of a node. `session`, if not 0, becomes its route (link_route_of) at the other end. NULL with
  * errno, and a line in the log unless the last time was like that. */

@@ -126,6 +126,8 @@ struct sync {  /* a full synchronization of this store */
     uint64_t fetched_before; /* the phase */
     uint64_t rows, blocks;   /* about how many there are */
     char why[WIRE_TEXT];     /* why it does not go on */
+    int64_t silent_since;    /* asked, and nothing has been answered; 0: it has been */
+    bool silence_told;       /* in the log */
 };
 
 /* What a node goes through that becomes primary, each with the time that it took. */

@@ -23,6 +23,7 @@
 #define AFTER_FAILURE (1000 * MS)
 #define BUSY_PAUSE (300 * MS)
 #define RECEIVE_TIMEOUT_MS 100
+#define SILENCE (10000 * MS) /* after this status says that nothing is answered */
 #define PASS_PAUSE (500 * MS)
 #define PASSES 3u /* through what is wanted, before what the provider cannot give counts as unreadable */
 
@@ -62,6 +63,7 @@ void sync_want(struct replicator *r, unsigned node) {
         r->sync.wanted = true;
         r->sync.node = node;
         r->sync.since = clock_boot();
+        r->sync.silent_since = 0;
         log_warning("node %s cannot feed this store from its journal any more; the store is built anew from it",
                     r->config->nodes[node].name);
     }
@@ -77,6 +79,7 @@ void sync_unwant(struct replicator *r) {
     }
     r->sync.wanted = false;
     r->sync.phase = SYNC_IDLE;
+    r->sync.silent_since = 0;
 }
 
 static bool still_wanted(const struct syncing *s) {
@@ -127,11 +130,43 @@ static struct wire_ask_copy *question(struct syncing *s, enum copy_kind kind) {
     return ask;
 }
 
+/* False: something was answered lately, or nothing has been asked. Lock held. */
+static bool silence(const struct replicator *r, char *text, size_t room) {
+    char address[160];
+    int64_t ns = r->sync.silent_since ? clock_boot() - r->sync.silent_since : 0;
+    if (ns < SILENCE)
+        return false;
+    link_address(r->link, r->sync.node, LINK_COPY, address, sizeof address);
+    snprintf(text, room, "node %.60s has answered nothing for %" PRId64 " s at %.60s, its port for copies: look whether a firewall lets "
+             "this node through to that port, too, and at that node's log; it is asked again and again",
+             r->config->nodes[r->sync.node].name, ns / (1000 * MS), address);
+    return true;
+}
+
 static void send(struct syncing *s) {
-    repl_lock(s->r);
-    s->frame.head.epoch = s->r->value.epoch;
-    repl_unlock(s->r);
+    struct replicator *r = s->r;
+    char text[WIRE_TEXT];
+    repl_lock(r);
+    s->frame.head.epoch = r->value.epoch;
+    if (r->sync.wanted && r->sync.silent_since == 0) {
+        r->sync.silent_since = clock_boot();
+        r->sync.silence_told = false;
+    } else if (r->sync.wanted && !r->sync.silence_told && silence(r, text, sizeof text)) {
+        r->sync.silence_told = true;
+        log_warning("%s", text);
+    }
+    repl_unlock(r);
     link_send_frame(s->r->link, s->socket, NULL, &s->frame); /* what does not go is asked again */
+}
+
+static int receive(struct syncing *s, struct link_message *message) {
+    int rc = link_receive(s->r->link, s->socket, (int)s->node, false, message);
+    if (rc == 0) {
+        repl_lock(s->r);
+        s->r->sync.silent_since = 0;
+        repl_unlock(s->r);
+    }
+    return rc;
 }
 
 /* It reads a long journal, for this node or another. */
@@ -150,7 +185,7 @@ static int ask(struct syncing *s, int64_t again, struct link_message *answer) {
         send(s);
         int64_t until = clock_boot() + again;
         while (clock_boot() < until && still_wanted(s)) {
-            int rc = link_receive(s->r->link, s->socket, (int)s->node, false, answer);
+            int rc = receive(s, answer);
             if (rc == -ETERM)
                 return -ECANCELED;
             if (rc)
@@ -433,7 +468,7 @@ static int blocks_pass(struct syncing *s, uint64_t *asked) {
             under_way += q->number != 0;
         }
         struct link_message answer;
-        int received = under_way ? link_receive(s->r->link, s->socket, (int)s->node, false, &answer) : -EAGAIN;
+        int received = under_way ? receive(s, &answer) : -EAGAIN;
         if (received == -ETERM)
             return -ECANCELED;
         if (received == 0) {
@@ -635,6 +670,8 @@ static void sync_once(struct replicator *r) {
     s->socket = link_dial(r->link, s->node, LINK_COPY, 0, RECEIVE_TIMEOUT_MS);
     if (s->socket)
         rc = synchronize(s);
+    else
+        say(s, rc, "node %s cannot be dialled: %s", r->config->nodes[s->node].name, zmq_strerror(errno));
     link_hang_up(s->socket);
     repl_lock(r);
     if (rc && rc != -ECANCELED && strcmp(r->sync.why, why) != 0) {
@@ -699,7 +736,8 @@ json_t *sync_status(const struct replicator *r) {
         json_object_set_new(shown, "seconds_left",
                             json_integer((json_int_t)((double)sync->progress.wanted * BATON_BLOCK / rate)));
     }
-    if (sync->why[0])
-        json_object_set_new(shown, "why", json_string(sync->why));
+    char text[WIRE_TEXT];
+    if (sync->why[0] || (sync->wanted && silence(r, text, sizeof text)))
+        json_object_set_new(shown, "why", json_string(sync->why[0] ? sync->why : text));
     return shown;
 }

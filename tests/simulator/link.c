@@ -62,6 +62,11 @@ void link_close(struct link *link) {
     sim_point();
 }
 
+void link_address(const struct link *link, unsigned node, enum link_port port, char *text, size_t room) {
+    (void)link;
+    snprintf(text, room, "played://%u:%u", node, (unsigned)port);
+}
+
 void *link_bound(struct link *link, enum link_port port) {
     return link->bound[port];
 }
