@@ -362,7 +362,7 @@ void check_begun_anew(unsigned node) {
         return; /* it cannot show the state any more */
     if (sscanf(disk->built.line, "%llu.%llu", &lsn, &epoch) != 2 || lsn != disk->lsn || epoch != (own ? own->epoch : 0))
         return; /* the old store has moved on */
-    if (disk->lsn > 0 && disk->first > 1 && import.reuse && !disk_has(theirs, own))
+    if (disk->lsn > 0 && (disk->first > 1 || disk->unreadable) && import.reuse && !disk_has(theirs, own))
         return; /* it is to be kept, and may have been taken from */
     sim_fail("node %u begins to build its store anew, and could have gone on", node);
 }

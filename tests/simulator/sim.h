@@ -214,6 +214,7 @@ struct disk {
     int64_t drawn; /* when the incarnation was */
     uint8_t note[4096]; /* beside it (store_put_note) */
     size_t note_length;
+    bool unreadable; /* something of the tail was, once */
     bool full, slow, dies; /* dies: the next fsync fails, and with it the process */
     bool hangs, hangs_all; /* no fsync returns; nor does taking a record in */
 };

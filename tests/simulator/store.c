@@ -524,6 +524,13 @@ int store_meta_put(struct store *store, const char *name, const void *value, siz
 
 /* ---- Undo ------------------------------------------------------------------------------------------------------------ */
 
+/* A record of the tail, or its data, cannot be read: now and then, where stores are built anew. */
+static bool tail_unreadable(struct disk *disk) {
+    bool now = world->copying && sim_chance(4);
+    disk->unreadable = disk->unreadable || now;
+    return now;
+}
+
 int undone_save(struct store *store, uint64_t lsn, char *path, size_t room) {
     struct disk *disk = played(store)->disk;
     struct position position;
@@ -535,6 +542,8 @@ int undone_save(struct store *store, uint64_t lsn, char *path, size_t room) {
         return -ENOENT;
     if (disk->full)
         return -ENOSPC;
+    if (tail_unreadable(disk))
+        return -EBADMSG;
     sim_sleep(store_sync_time(disk));
     if (disk->lsn != position.lsn)
         sim_fail("node %u gets records while it writes down what it will undo", played(store)->node);
@@ -544,8 +553,8 @@ int undone_save(struct store *store, uint64_t lsn, char *path, size_t room) {
 }
 
 int undone_check(struct store *store, uint64_t lsn) {
-    (void)store, (void)lsn;
-    return 0;
+    (void)lsn;
+    return tail_unreadable(played(store)->disk) ? -EBADMSG : 0;
 }
 
 static void undo_last(struct store *store) { /* lock held */
