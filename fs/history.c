@@ -210,8 +210,9 @@ void history_enter(struct store *past) {
         if (laps == 0)
             most = LAPS + LAPS_PER_STEP * ((history->newest - history->taken) / history_step);
         if (laps++ >= most)
-            history_fail(history, -EBUSY, "records come faster than the history up to record %" PRIu64 " takes them in; try again "
-                         "when there is less to do", history->lsn);
+            history_fail(history, -EBUSY,
+                         "records come faster than the history up to record %" PRIu64 " takes them in; try again when there is "
+                         "less to do", history->lsn);
     }
     if (history->blank)
         history_settle(history);

@@ -150,7 +150,9 @@ static void *make_socket(struct link *link, int type, enum link_port port) {
     bool dialled = type == ZMQ_DEALER, copies = port == LINK_COPY, records = port == LINK_RECORDS;
     set_int(socket, ZMQ_LINGER, 0);
     set_int(socket, ZMQ_SNDHWM, copies ? dialled ? QUESTIONS_WAITING : COPIES_WAITING : 4096); /* credit keeps below that */
-    set_int(socket, ZMQ_RCVHWM, copies ? dialled ? COPIES_WAITING : QUESTIONS_WAITING : records && dialled ? (int)LINK_RECORDS_WAITING : 1024);
+    set_int(socket, ZMQ_RCVHWM, copies ? dialled ? COPIES_WAITING : QUESTIONS_WAITING
+                                : records && dialled ? (int)LINK_RECORDS_WAITING
+                                                     : 1024);
     int64_t most = dialled && copies    ? (int64_t)WIRE_COPY_BYTES
                    : dialled && records ? (int64_t)WIRE_RECORDS_BYTES
                                         : WIRE_CONTROL_MAX;

@@ -22,8 +22,8 @@
 
 enum link_port { LINK_RECORDS = 0, LINK_ACKS = 1, LINK_CONTROL = 2, LINK_COPY = 3, LINK_PORTS = VOTER_PORT };
 
-/* Frames of records that ZeroMQ takes in before they are asked for; beyond that TCP holds them back. It has no bound in bytes: the
- * receiver counts what it takes out (standby.c), and between two looks, while it takes in one record, this is all there is. */
+/* Frames of records that ZeroMQ takes in before they are asked for; beyond that TCP holds them back. It has no bound in bytes:
+ * the receiver counts what it takes out (standby.c), and between two looks, while it takes in a frame, this is all there is. */
 #define LINK_RECORDS_WAITING 256u
 
 struct link;

@@ -4,8 +4,8 @@
  * store; so it goes on after whatever interrupts it, with the same primary, as long as that has the state still.
  *
  * What the old store has beyond the last common point is kept first: as a file of undone records, or, if its own journal does
- * not reach back so far, or cannot be read whole, with the whole store. Then batond replaces the store (volume->renewal) and starts the replicator
- * again, which logs in at the new store's position and catches up from the journal.
+ * not reach back so far, or cannot be read whole, with the whole store. Then batond replaces the store (volume->renewal) and
+ * starts the replicator again, which logs in at the new store's position and catches up from the journal.
  */
 #include "fs/generation.h"
 #include "fs/import.h"
@@ -137,7 +137,8 @@ static bool silence(const struct replicator *r, char *text, size_t room) {
     if (ns < SILENCE)
         return false;
     link_address(r->link, r->sync.node, LINK_COPY, address, sizeof address);
-    snprintf(text, room, "node %.60s has answered nothing for %" PRId64 " s at %.60s, its port for copies: look whether a firewall lets "
+    snprintf(text, room,
+             "node %.60s has answered nothing for %" PRId64 " s at %.60s, its port for copies: look whether a firewall lets "
              "this node through to that port, too, and at that node's log; it is asked again and again",
              r->config->nodes[r->sync.node].name, ns / (1000 * MS), address);
     return true;
