@@ -275,6 +275,7 @@ struct replicator {
     pthread_cond_t mend_news; /* broadcast: a question has been answered or given back */
     bool lacks_room;       /* the disk here refused a record: no login before there is room, or… */
     int64_t lacks_until;   /* …this time: it may be enough for a little */
+    bool lacks_disk;       /* the disk here hangs, and this standby has left its session for that: no login before it answers */
     char refusal[WIRE_TEXT]; /* the last one that was logged */
     char trouble[WIRE_TEXT]; /* what status should say beside */
 
@@ -321,6 +322,7 @@ void replicator_read_position(struct replicator *r); /* from the store, after it
 void standby_ack(struct replicator *r); /* tells received and durable; any thread, without the lock */
 void *standby_receiver(void *replicator);
 void standby_look_for_room(struct replicator *r); /* a full disk may have room again; the keeper's, without the lock */
+void standby_look_at_disk(struct replicator *r);  /* one that hangs holds up no primary; the talker's, lock held */
 void standby_quiesce(struct replicator *r); /* without the lock: the follower stops, and the receiver with it */
 
 /* provide.c */

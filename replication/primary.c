@@ -482,6 +482,7 @@ void primary_login(struct replicator *r, struct link_message *message) {
         }
         peer->route = message->route;
         peer->left = 0;
+        peer->beat.flags &= ~BEAT_LEAVES;
         peer->blocked = false;
         if (peer->feed.state == FEED_STREAMING && session != peer->feed.session) {
             peer->took = MIN(peer->took, peer->feed.received); /* undone there, or another store */
