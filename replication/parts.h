@@ -307,6 +307,14 @@ void primary_end_session(struct replicator *r, unsigned node, const char *format
     __attribute__((format(printf, 3, 4)));
 void primary_ring_clear(struct replicator *r);
 void primary_login(struct replicator *r, struct link_message *message); /* without the lock; the talker's */
+struct login_ground { /* what a login is judged by */
+    bool known;
+    struct wire_position own;
+    uint8_t chain[CHAIN_SIZE], fork_chain[CHAIN_SIZE]; /* known: at the last record of who logs in */
+    uint64_t fork, average;
+};
+void primary_look_for_login(struct replicator *r, const struct wire_login *login, struct login_ground *ground); /* its two steps */
+void primary_answer_login(struct replicator *r, const struct link_message *message, const struct login_ground *ground);
 void *primary_feeder(void *replicator);
 void *primary_acknowledger(void *replicator);
 
@@ -470,6 +478,8 @@ json_t *candidate_lease_status(struct replicator *r, const struct lease_view *le
 void set_consider(struct replicator *r); /* set.c: shrink, grow; the keeper's, role_lock held */
 /* A proposal that has not been handed to the register is taken back; no-op if there is none. lock held */
 void set_withdraw(struct replicator *r);
+/* It is a member, and the set without it is on its way to the register; lock held */
+bool set_puts_out(const struct replicator *r, unsigned node);
 /* Only the members of `keep` stay, and names that the config no longer has. */
 void set_keep(const struct replicator *r, uint32_t keep, struct register_value *value);
 uint32_t set_bits(const struct replicator *r, const struct register_value *value);

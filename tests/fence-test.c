@@ -194,6 +194,47 @@ static void standby_is_sick(struct pair *pair) {
     ok(wait_for_trouble(pair, 0, NULL), "and says so no more");
 }
 
+/* What node 0 was told at its login, if that was this; or that it takes itself for a member again. */
+static bool is_told_to_wait(struct pair *pair) {
+    struct replicator *r = atomic_load(&pair->nodes[0].replicator);
+    int64_t deadline = clock_boot() + LONG * 1000000000ll;
+    for (;;) {
+        repl_lock(r);
+        bool told = strstr(r->follow.why, "is being put out of the set") != NULL, believes_again = r->set_heard;
+        repl_unlock(r);
+        if (told || believes_again || clock_boot() > deadline)
+            return told && !believes_again;
+        usleep(500);
+    }
+}
+
+/* The standby has left, and the primary is writing the set without it (which takes long: its own disk has to have everything
+ * first). It comes back: what it hears of the set now is over in a moment, and it is not to rest on that. */
+static void comes_back_too_soon(struct pair *pair) {
+    struct caller caller = {0};
+    struct attributes attributes;
+    uint64_t lsn;
+    ok(pair_wait_link(pair, 0, "working", LONG) && pair_wait_link(pair, 1, "working", LONG), "in sync");
+    hang(pair, 0, true);
+    hang(pair, 1, true);
+    is_int(0, op_create(pair->nodes[1].store, &caller, ROOT_INO, "soon", S_IFREG | 0644, 0, NULL, &attributes, &lsn), "a change, and both disks hang");
+    struct replicator *r = atomic_load(&pair->nodes[1].replicator);
+    int64_t deadline = clock_boot() + LONG * 1000000000ll;
+    bool writing = false;
+    while (!writing && clock_boot() < deadline) {
+        repl_lock(r);
+        writing = r->writing;
+        repl_unlock(r);
+        usleep(500);
+    }
+    ok(writing && !believes(pair, 0), "the standby has left, and the primary is to write that down");
+    hang(pair, 0, false);
+    ok(is_told_to_wait(pair), "it comes back, and is told to wait: it does not take itself for a member");
+    hang(pair, 1, false);
+    is_int(0, pair_wait_for(pair, 1, WAIT_CHANGE, lsn, LONG), "the primary's disk answers again");
+    ok(pair_wait_link(pair, 1, "working", LONG) && pair_wait_link(pair, 0, "working", LONG) && believes(pair, 0), "and it becomes a member anew");
+}
+
 /* a, the standby, refuses a record: the primary goes on without it, unfenced. Nothing of that reaches a any more, which still has
  * itself in the set: it is not to have the primary powered off, and take its place. */
 static void refused_and_cut_off(struct pair *pair) {
@@ -232,6 +273,7 @@ int main(void) {
     stopped_by_a_person(pair);
     standby_is_stuck(pair);
     standby_is_sick(pair);
+    comes_back_too_soon(pair);
     refused_and_cut_off(pair);
     pair_stop(pair, 0);
     pair_stop(pair, 1);
