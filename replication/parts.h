@@ -307,8 +307,9 @@ void primary_end_session(struct replicator *r, unsigned node, const char *format
     __attribute__((format(printf, 3, 4)));
 void primary_ring_clear(struct replicator *r);
 void primary_login(struct replicator *r, struct link_message *message); /* without the lock; the talker's */
-struct login_ground { /* what a login is judged by */
-    bool known;
+struct login_ground { /* what a login is judged by, and as whom, in which epoch, this node read it */
+    bool primary, known;
+    epoch_t epoch;
     struct wire_position own;
     uint8_t chain[CHAIN_SIZE], fork_chain[CHAIN_SIZE]; /* known: at the last record of who logs in */
     uint64_t fork, average;

@@ -448,6 +448,10 @@ static uint64_t find_fork(struct replicator *r, epoch_t epoch, uint8_t chain[CHA
 
 void primary_look_for_login(struct replicator *r, const struct wire_login *login, struct login_ground *ground) {
     *ground = (struct login_ground){0};
+    repl_lock(r);
+    ground->primary = r->role == ROLE_PRIMARY && !r->changing;
+    ground->epoch = r->value.epoch;
+    repl_unlock(r);
     struct position own;
     store_position(r->store, &own);
     ground->known = login->position.lsn <= own.lsn && store_chain_at(r->store, login->position.lsn, ground->chain) == 0;
@@ -489,7 +493,9 @@ void primary_answer_login(struct replicator *r, const struct link_message *messa
     struct frame reply = {.head = {.type = WIRE_ANSWER, .session = message->frame.head.session}};
     repl_lock(r);
     reply.head.epoch = r->value.epoch;
-    if (r->role != ROLE_PRIMARY || r->changing || message->frame.head.session == 0) {
+    /* In another epoch the store may have another history than the one that was looked at. */
+    if (r->role != ROLE_PRIMARY || r->changing || !ground->primary || ground->epoch != r->value.epoch ||
+        message->frame.head.session == 0) {
         reply.answer.verdict = VERDICT_NOT_PRIMARY;
         snprintf(reply.answer.text, WIRE_TEXT, "node %s is not primary", r->config->nodes[r->self].name);
     } else if (set_puts_out(r, message->node)) {
