@@ -70,8 +70,8 @@ static int set_stays(struct replicator *r, bool stays, char *why, size_t room) {
     return 0;
 }
 
-/* The command failed. Who goes on as primary is not kept as standby, or it would hand over later by itself; who is primary no more
- * is, as was asked for. */
+/* The command failed. Who goes on as primary is not kept as standby, or it would hand over later by itself; who is primary no
+ * more is, as was asked for. */
 static void after_failure(struct replicator *r, char *why, size_t room) {
     char reason[WIRE_TEXT] = "";
     size_t said = strnlen(why, room - 1);

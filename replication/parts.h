@@ -314,7 +314,8 @@ struct login_ground { /* what a login is judged by, and as whom, in which epoch,
     uint8_t chain[CHAIN_SIZE], fork_chain[CHAIN_SIZE]; /* known: at the last record of who logs in */
     uint64_t fork, average;
 };
-void primary_look_for_login(struct replicator *r, const struct wire_login *login, struct login_ground *ground); /* its two steps */
+/* Its two steps. */
+void primary_look_for_login(struct replicator *r, const struct wire_login *login, struct login_ground *ground);
 void primary_answer_login(struct replicator *r, const struct link_message *message, const struct login_ground *ground);
 void *primary_feeder(void *replicator);
 void *primary_acknowledger(void *replicator);

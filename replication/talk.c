@@ -41,8 +41,8 @@ void talk_beat(struct replicator *r, struct frame *frame, uint64_t session) {
     frame->beat.sent = clock_boot();
     frame->beat.value = r->value;
     memcpy(frame->beat.incarnation, r->incarnation, 16);
-    frame->beat.flags = (r->stays ? BEAT_STAYS : 0) | (r->leaving || r->lacks_disk ? BEAT_LEAVES : 0) | (r->unsure ? BEAT_UNSURE : 0) |
-                        (store_stalled(r->store, MAX(r->lease, SICK_LEAST)) ? BEAT_SICK : 0);
+    frame->beat.flags = (r->stays ? BEAT_STAYS : 0) | (r->leaving || r->lacks_disk ? BEAT_LEAVES : 0) |
+                        (r->unsure ? BEAT_UNSURE : 0) | (store_stalled(r->store, MAX(r->lease, SICK_LEAST)) ? BEAT_SICK : 0);
     snprintf(frame->beat.program, sizeof frame->beat.program, "%s", PACKAGE_VERSION);
 }
 
@@ -134,8 +134,9 @@ static void hear_beat(struct replicator *r, const struct link_message *message) 
     }
     /* First the session that is void now ends; the next one begins when the receiver has let go of it, at the primary's
      * next word (which the receiver asks for). */
-    if (r->role == ROLE_STANDBY && !r->changing && !r->leaving && !r->lacks_room && !r->lacks_disk && beat->role == ROLE_PRIMARY &&
-        beat->value.epoch >= r->value.epoch && follow_primary(&r->follow, message->node, beat->value.epoch, now)) {
+    if (r->role == ROLE_STANDBY && !r->changing && !r->leaving && !r->lacks_room && !r->lacks_disk &&
+        beat->role == ROLE_PRIMARY && beat->value.epoch >= r->value.epoch &&
+        follow_primary(&r->follow, message->node, beat->value.epoch, now)) {
         if (receiver_idle(r))
             begin_session(r, message->node, beat->value.epoch);
         else

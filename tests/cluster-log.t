@@ -45,7 +45,8 @@ ok "changes are acknowledged" timeout 60 touch "$(mount_of "$p")/both"
 # Somebody reads.
 timeout 60 dd bs=65536 count=1 <&9 >/dev/null 2>&1
 kill_node "$o"
-ok "the standby dies again, and somebody reads: what was lost is counted" timeout 60 grep -q -a -m 1 "of this log found no room" <&9
+ok "the standby dies again, and somebody reads: what was lost is counted" \
+    timeout 60 grep -q -a -m 1 "of this log found no room" <&9
 ok "the standby comes back" start_node "$o"
 ok "both are in sync" wait_until 120 eval 'linked "$p" && linked "$o"'
 stop_node "$p"

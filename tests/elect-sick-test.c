@@ -81,7 +81,8 @@ static void not_handed_over(struct pair *pair) {
     atomic_store(&hangs, true);
     is_int(0, op_create(pair->nodes[0].store, &caller, ROOT_INO, "not drained", S_IFREG | 0644, 0, NULL, &attributes, &lsn),
            "a change, and the standby's disk hangs");
-    is_int(-ETIMEDOUT, replicator_standby(pair->nodes[0].replicator, false, &handed_over, why, sizeof why), "it is not handed over: %s", why);
+    is_int(-ETIMEDOUT, replicator_standby(pair->nodes[0].replicator, false, &handed_over, why, sizeof why),
+           "it is not handed over: %s", why);
     ok(strstr(why, "goes on as primary") != NULL && !handed_over, "it says so");
     ok(!kept_as_standby(pair, 0), "nor is it to be, later, by itself");
     atomic_store(&hangs, false);

@@ -183,13 +183,15 @@ static void standby_is_sick(struct pair *pair) {
     ok(pair_wait_link(pair, 0, "working", LONG) && pair_wait_link(pair, 1, "working", LONG), "in sync");
     ok(believes(pair, 0), "the standby takes itself for a member");
     hang(pair, 0, true);
-    is_int(0, pair_create_file(pair, 1, "without the sick one", NULL), "the standby's disk hangs: it leaves, and the primary goes on alone");
+    is_int(0, pair_create_file(pair, 1, "without the sick one", NULL),
+           "the standby's disk hangs: it leaves, and the primary goes on alone");
     ok(!believes(pair, 0), "it knows that it is none any more");
     ok(wait_for_trouble(pair, 0, "the disk of this store does not answer"), "and says why");
     is_int(0, pair_create_file(pair, 1, "and on", NULL), "on and on");
     ok(!has_run(), "nobody is powered off");
     hang(pair, 0, false);
-    ok(pair_wait_link(pair, 1, "working", LONG) && pair_wait_link(pair, 0, "working", LONG), "the disk answers again: it comes back");
+    ok(pair_wait_link(pair, 1, "working", LONG) && pair_wait_link(pair, 0, "working", LONG),
+       "the disk answers again: it comes back");
     ok(pair_wait_equal(pair, LONG) && believes(pair, 0), "as a member");
     ok(wait_for_trouble(pair, 0, NULL), "and says so no more");
 }
@@ -217,7 +219,8 @@ static void comes_back_too_soon(struct pair *pair) {
     ok(pair_wait_link(pair, 0, "working", LONG) && pair_wait_link(pair, 1, "working", LONG), "in sync");
     hang(pair, 0, true);
     hang(pair, 1, true);
-    is_int(0, op_create(pair->nodes[1].store, &caller, ROOT_INO, "soon", S_IFREG | 0644, 0, NULL, &attributes, &lsn), "a change, and both disks hang");
+    is_int(0, op_create(pair->nodes[1].store, &caller, ROOT_INO, "soon", S_IFREG | 0644, 0, NULL, &attributes, &lsn),
+           "a change, and both disks hang");
     struct replicator *r = atomic_load(&pair->nodes[1].replicator);
     int64_t deadline = clock_boot() + LONG * 1000000000ll;
     bool writing = false;
@@ -232,7 +235,8 @@ static void comes_back_too_soon(struct pair *pair) {
     ok(is_told_to_wait(pair), "it comes back, and is told to wait: it does not take itself for a member");
     hang(pair, 1, false);
     is_int(0, pair_wait_for(pair, 1, WAIT_CHANGE, lsn, LONG), "the primary's disk answers again");
-    ok(pair_wait_link(pair, 1, "working", LONG) && pair_wait_link(pair, 0, "working", LONG) && believes(pair, 0), "and it becomes a member anew");
+    ok(pair_wait_link(pair, 1, "working", LONG) && pair_wait_link(pair, 0, "working", LONG) && believes(pair, 0),
+       "and it becomes a member anew");
 }
 
 /* a, the standby, refuses a record: the primary goes on without it, unfenced. Nothing of that reaches a any more, which still has
