@@ -22,10 +22,13 @@
 enum log_level { LOG_LEVEL_ERROR = 3, LOG_LEVEL_WARNING = 4, LOG_LEVEL_INFO = 6, LOG_LEVEL_DEBUG = 7 };
 
 /* One sentence for a person on standard error: "batond[volume.node]: sentence". The prefix is set once by
- * log_identify(); debug lines appear only after log_verbose(true). */
+ * log_identify(); debug lines appear only after log_verbose(true). After log_never_waits() a line for which a pipe, socket or
+ * terminal has no room now is lost, and counted in the next one that is written: for daemons, which log under locks that others
+ * need in time. A file's line waits as the file system does. */
 void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void log_identify(const char *prefix);
 void log_verbose(bool on);
+void log_never_waits(void);
 #define log_error(...) log_write(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warning(...) log_write(LOG_LEVEL_WARNING, __VA_ARGS__)
 #define log_info(...) log_write(LOG_LEVEL_INFO, __VA_ARGS__)

@@ -578,6 +578,7 @@ int main(int argc, char **argv) {
     log_verbose(run.options.verbose);
     if (configure(&run.volume, &run.options))
         return EXIT_FAILURE;
+    log_never_waits();
     run.volume.supervision = launch_share();
     if (!run.volume.supervision) {
         log_error("no memory for a start: %s", strerror(errno));

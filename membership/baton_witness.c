@@ -258,5 +258,6 @@ int main(int argc, char **argv) {
         return 2;
     }
     log_verbose(options.verbose);
+    log_never_waits();
     return options.status ? ask_status(&options) : run(&options);
 }

@@ -173,6 +173,9 @@ size_t register_encode(const struct register_value *value, uint8_t bytes[REGISTE
 /* 0, or -EBADMSG: not all of it is a value within its limits (counts, names, epochs, no name twice). */
 int register_decode(const void *bytes, size_t length, struct register_value *value);
 
+/* No member's name, voter's name or voter's id stands in it twice: who reads a value from elsewhere looks. */
+bool register_no_name_twice(const struct register_value *value);
+
 bool register_is_member(const struct register_value *value, const char *node, const uint8_t incarnation[16]);
 
 #endif

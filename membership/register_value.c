@@ -86,7 +86,7 @@ static uint8_t get_count(struct in *in, unsigned most) {
     return count;
 }
 
-static bool no_name_twice(const struct register_value *value) {
+bool register_no_name_twice(const struct register_value *value) {
     for (unsigned i = 0; i < value->member_count; i++)
         for (unsigned j = 0; j < i; j++)
             if (strcmp(value->members[i].node, value->members[j].node) == 0)
@@ -120,7 +120,7 @@ int register_decode(const void *bytes, size_t length, struct register_value *val
     epoch_t epoch = value->epoch;
     bool epoch_good = EPOCH_COUNTER(epoch) <= EPOCH_COUNTER_MAX && (!epoch || (EPOCH_NODE(epoch) && EPOCH_COUNTER(epoch)));
     bool good = !in.bad && !in.left && epoch_good && value->version < UINT64_MAX / 2 && value->start_lsn < UINT64_MAX / 2 &&
-                no_name_twice(value);
+                register_no_name_twice(value);
     if (!good)
         memset(value, 0, sizeof *value);
     return good ? 0 : -EBADMSG;

@@ -70,6 +70,20 @@ static int set_stays(struct replicator *r, bool stays, char *why, size_t room) {
     return 0;
 }
 
+/* The command failed. Who goes on as primary is not kept as standby, or it would hand over later by itself; who is primary no
+ * more is, as was asked for. */
+static void after_failure(struct replicator *r, char *why, size_t room) {
+    char reason[WIRE_TEXT] = "";
+    size_t said = strnlen(why, room - 1);
+    repl_lock(r);
+    bool primary = r->role == ROLE_PRIMARY;
+    repl_unlock(r);
+    if (!primary)
+        snprintf(why + said, room - said, "; it is primary no more, and kept as standby");
+    else if (set_stays(r, false, reason, sizeof reason))
+        snprintf(why + said, room - said, "; but it hands over by itself when it can, until \"baton standby --end\": %s", reason);
+}
+
 static int stay_standby(struct replicator *r, bool *handed_over, char *why, size_t room) {
     repl_lock(r);
     bool primary = r->role == ROLE_PRIMARY;
@@ -83,9 +97,8 @@ static int stay_standby(struct replicator *r, bool *handed_over, char *why, size
     if (rc || !primary)
         return rc;
     rc = handover_to(r, (unsigned)node, HANDOVER_PATIENCE, why, room);
-    char other[WIRE_TEXT];
-    if (rc && rc != -EINPROGRESS && rc != -ETIMEDOUT)
-        set_stays(r, false, other, sizeof other);
+    if (rc)
+        after_failure(r, why, room);
     *handed_over = rc == 0;
     return rc;
 }

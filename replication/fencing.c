@@ -83,13 +83,15 @@ bool fencing_lets_go(const struct replicator *r, unsigned node) {
     return r->elects || !r->config->fence[0] || (r->fencing.off & 1u << node);
 }
 
-/* A member that holds up the primary and lives: nobody powers it off, and without it nobody goes on. lock held */
+/* A member that holds up the primary and lives: nobody powers it off, and without it nobody goes on. One whose disk hangs has
+ * left before (standby_look_at_disk). lock held */
 static bool holds_up(const struct replicator *r, unsigned node, int64_t now) {
     const struct peer *peer = &r->peers[node];
     bool member = set_bits(r, &r->value) & 1u << node, fed = peer->feed.state == FEED_STREAMING;
-    int64_t since = MAX(peer->feed.heard, r->primary_since);
+    int64_t since = MAX(peer->feed.heard, r->primary_since), patience = r->lease + MAX(r->lease, SICK_LEAST);
     return r->role == ROLE_PRIMARY && node != r->self && member && !fencing_lets_go(r, node) &&
-           now - heard(r, node) <= r->lease / 2 && (fed ? feed_owes(&peer->feed, now) > r->lease : now - since > 2 * r->lease && !peer->left);
+           now - heard(r, node) <= r->lease / 2 &&
+           (fed ? feed_owes(&peer->feed, now) > patience : now - since > 2 * r->lease && !peer->left);
 }
 
 static void tell_of_the_living(struct replicator *r, int64_t now) { /* lock held */

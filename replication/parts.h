@@ -290,6 +290,7 @@ struct replicator {
     pthread_cond_t mend_news; /* broadcast: a question has been answered or given back */
     bool lacks_room;       /* the disk here refused a record: no login before there is room, or… */
     int64_t lacks_until;   /* …this time: it may be enough for a little */
+    bool lacks_disk;       /* the disk here hangs, and this standby has left its session for that: no login before it answers */
     char refusal[WIRE_TEXT]; /* the last one that was logged */
     char trouble[WIRE_TEXT]; /* what status should say beside */
 
@@ -321,6 +322,16 @@ void primary_end_session(struct replicator *r, unsigned node, const char *format
     __attribute__((format(printf, 3, 4)));
 void primary_ring_clear(struct replicator *r);
 void primary_login(struct replicator *r, struct link_message *message); /* without the lock; the talker's */
+struct login_ground { /* what a login is judged by, and as whom, in which epoch, this node read it */
+    bool primary, known;
+    epoch_t epoch;
+    struct wire_position own;
+    uint8_t chain[CHAIN_SIZE], fork_chain[CHAIN_SIZE]; /* known: at the last record of who logs in */
+    uint64_t fork, average;
+};
+/* Its two steps. */
+void primary_look_for_login(struct replicator *r, const struct wire_login *login, struct login_ground *ground);
+void primary_answer_login(struct replicator *r, const struct link_message *message, const struct login_ground *ground);
 void *primary_feeder(void *replicator);
 void *primary_acknowledger(void *replicator);
 
@@ -337,6 +348,7 @@ void standby_ack(struct replicator *r); /* tells received and durable; any threa
 void *standby_receiver(void *replicator);
 void standby_look_for_room(struct replicator *r); /* a full disk may have room again; the keeper's, without the lock */
 void standby_kick(struct replicator *r); /* the receiver looks at its session; lock held */
+void standby_look_at_disk(struct replicator *r);  /* one that hangs holds up no primary; the talker's, lock held */
 void standby_quiesce(struct replicator *r); /* without the lock: the follower stops, and the receiver with it */
 
 /* provide.c */
@@ -493,6 +505,8 @@ json_t *candidate_lease_status(struct replicator *r, const struct lease_view *le
 void set_consider(struct replicator *r); /* set.c: shrink, grow; the keeper's, role_lock held */
 /* A proposal that has not been handed to the register is taken back; no-op if there is none. lock held */
 void set_withdraw(struct replicator *r);
+/* It is a member, and the set without it is on its way to the register; lock held */
+bool set_puts_out(const struct replicator *r, unsigned node);
 /* Only the members of `keep` stay, and names that the config no longer has. */
 void set_keep(const struct replicator *r, uint32_t keep, struct register_value *value);
 uint32_t set_bits(const struct replicator *r, const struct register_value *value);

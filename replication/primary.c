@@ -450,58 +450,79 @@ static uint64_t find_fork(struct replicator *r, epoch_t epoch, uint8_t chain[CHA
     return row.first ? row.first - 1 : 0;
 }
 
-void primary_login(struct replicator *r, struct link_message *message) {
-    const struct wire_login *login = &message->frame.login;
-    struct frame reply = {.head = {.type = WIRE_ANSWER, .session = message->frame.head.session}};
-    uint8_t chain[CHAIN_SIZE];
+void primary_look_for_login(struct replicator *r, const struct wire_login *login, struct login_ground *ground) {
+    *ground = (struct login_ground){0};
+    repl_lock(r);
+    ground->primary = r->role == ROLE_PRIMARY && !r->changing;
+    ground->epoch = r->value.epoch;
+    repl_unlock(r);
     struct position own;
     store_position(r->store, &own);
-    bool known = login->position.lsn <= own.lsn && store_chain_at(r->store, login->position.lsn, chain) == 0;
-    struct feed_ground ground = {.chain_at = known ? chain : NULL,
-                                 .own = {.lsn = own.lsn, .epoch = own.epoch, .durable = own.durable, .first = own.first}};
-    memcpy(ground.own.chain, own.chain, CHAIN_SIZE);
+    ground->known = login->position.lsn <= own.lsn && store_chain_at(r->store, login->position.lsn, ground->chain) == 0;
+    ground->own = (struct wire_position){.lsn = own.lsn, .epoch = own.epoch, .durable = own.durable, .first = own.first};
+    memcpy(ground->own.chain, own.chain, CHAIN_SIZE);
+    ground->fork = find_fork(r, login->position.epoch, ground->fork_chain);
+    ground->average = ground->known ? slow_average(r, login->position.lsn + 1, own.lsn) : 0;
+}
 
-    uint8_t fork_chain[CHAIN_SIZE];
-    uint64_t fork = find_fork(r, login->position.epoch, fork_chain);
-    uint64_t average = known ? slow_average(r, login->position.lsn + 1, own.lsn) : 0;
-
-    repl_lock(r);
+static void let_in(struct replicator *r, const struct link_message *message, const struct login_ground *ground,
+                   struct wire_answer *answer) { /* lock held */
     struct peer *peer = &r->peers[message->node];
     enum feed_state before = peer->feed.state;
     uint64_t session = peer->feed.session;
+    struct feed_ground of_feed = {.chain_at = ground->known ? ground->chain : NULL, .own = ground->own};
+    if (before == FEED_STREAMING && session != message->frame.head.session)
+        primary_end_session(r, message->node, "it logs in anew");
+    feed_login(&peer->feed, message->frame.head.session, &message->frame.login, &of_feed, clock_boot(), answer);
+    if (answer->verdict == VERDICT_DIVERGED) {
+        answer->fork = ground->fork;
+        memcpy(answer->fork_chain, ground->fork_chain, CHAIN_SIZE);
+    }
+    peer->route = message->route;
+    peer->left = 0;
+    peer->beat.flags &= ~BEAT_LEAVES;
+    peer->blocked = false;
+    if (peer->feed.state == FEED_STREAMING && session != peer->feed.session) {
+        peer->took = MIN(peer->took, peer->feed.received); /* undone there, or another store */
+        peer->sessions_since++;
+        roles_count_ack(r, message->node);
+        slow_begin(r, message->node, ground->average);
+        log_info("node %s is fed from LSN %" PRIu64, peer->node->name, peer->feed.next);
+    } else if (peer->feed.state == FEED_REFUSED && before != FEED_REFUSED) {
+        log_warning("node %s cannot be fed: %s", peer->node->name, peer->feed.why);
+    }
+}
+
+void primary_answer_login(struct replicator *r, const struct link_message *message, const struct login_ground *ground) {
+    struct frame reply = {.head = {.type = WIRE_ANSWER, .session = message->frame.head.session}};
+    repl_lock(r);
     reply.head.epoch = r->value.epoch;
-    if (r->role != ROLE_PRIMARY || r->changing || message->frame.head.session == 0) {
+    /* In another epoch the store may have another history than the one that was looked at. */
+    if (r->role != ROLE_PRIMARY || r->changing || !ground->primary || ground->epoch != r->value.epoch ||
+        message->frame.head.session == 0) {
         reply.answer.verdict = VERDICT_NOT_PRIMARY;
         snprintf(reply.answer.text, WIRE_TEXT, "node %s is not primary", r->config->nodes[r->self].name);
+    } else if (set_puts_out(r, message->node)) {
+        /* What is said of the set in this session would be over in a moment, and it may be cut off before it hears that. */
+        reply.answer.verdict = VERDICT_NOT_PRIMARY;
+        snprintf(reply.answer.text, WIRE_TEXT, "this store is being put out of the set; after that it is fed");
     } else if (spare_refused(r, message->node)) {
         reply.answer.verdict = VERDICT_REFUSED;
         snprintf(reply.answer.text, WIRE_TEXT, "it is the spare, and is fed when another node has been away for long");
     } else {
-        if (before == FEED_STREAMING && session != message->frame.head.session)
-            primary_end_session(r, message->node, "it logs in anew");
-        feed_login(&peer->feed, message->frame.head.session, login, &ground, clock_boot(), &reply.answer);
-        if (reply.answer.verdict == VERDICT_DIVERGED) {
-            reply.answer.fork = fork;
-            memcpy(reply.answer.fork_chain, fork_chain, CHAIN_SIZE);
-        }
-        peer->route = message->route;
-        peer->left = 0;
-        peer->blocked = false;
-        if (peer->feed.state == FEED_STREAMING && session != peer->feed.session) {
-            peer->took = MIN(peer->took, peer->feed.received); /* undone there, or another store */
-            peer->sessions_since++;
-            roles_count_ack(r, message->node);
-            slow_begin(r, message->node, average);
-            log_info("node %s is fed from LSN %" PRIu64, peer->node->name, peer->feed.next);
-        } else if (peer->feed.state == FEED_REFUSED && before != FEED_REFUSED) {
-            log_warning("node %s cannot be fed: %s", peer->node->name, peer->feed.why);
-        }
+        let_in(r, message, ground, &reply.answer);
     }
     reply.answer.position = r->position;
-    reply.answer.position.first = MIN(ground.own.first, reply.answer.position.lsn + 1);
+    reply.answer.position.first = MIN(ground->own.first, reply.answer.position.lsn + 1);
     link_send_frame(r->link, link_bound(r->link, LINK_CONTROL), &message->route, &reply);
     pthread_cond_broadcast(&r->news);
     keep_wake(r);
     primary_pump(r);
     repl_unlock(r);
+}
+
+void primary_login(struct replicator *r, struct link_message *message) {
+    struct login_ground ground;
+    primary_look_for_login(r, &message->frame.login, &ground);
+    primary_answer_login(r, message, &ground);
 }

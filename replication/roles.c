@@ -376,7 +376,7 @@ void roles_take_over_value(struct replicator *r) {
             r->trouble[0] = 0;
         r->behind = false;
         r->value = rc ? expected : next;
-        if (rc == 0 && word)
+        if (rc == 0 && word && r->heard_word) /* no record was refused meanwhile */
             r->set_heard = true;
     } else { /* until then nobody promotes this node by what it had before: may_promote */
         if (!r->behind)

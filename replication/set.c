@@ -216,6 +216,11 @@ void set_withdraw(struct replicator *r) {
     }
 }
 
+bool set_puts_out(const struct replicator *r, unsigned node) {
+    const char *name = r->config->nodes[node].name;
+    return r->acks.pending && member_named(&r->value, name) && !member_named(&r->proposal, name);
+}
+
 static int joining_node(const struct replicator *r) {
     for (unsigned i = 0; i < r->count; i++)
         if (r->peers[i].joining)

@@ -156,23 +156,26 @@ static bool follow_session(struct replicator *r, struct reception *reception) {
 
 #define ROOM_PATIENCE (30000 * MS)
 
-/* Says so: the primary is not to wait for the lease time, and its status is to tell. */
-static void say_why(struct replicator *r, uint64_t session, const char *what) {
-    struct frame bye = {.head = {.type = WIRE_BYE, .session = session, .epoch = r->value.epoch}};
-    snprintf(bye.bye.text, WIRE_TEXT, "a record was not taken: %s", what);
+/* Says so: the primary is not to wait for the lease time, and its status is to tell. Who hears that goes on without this node,
+ * at once: what was heard of who is in the set counts no more. lock held */
+static void leave_session(struct replicator *r, const char *what) {
+    struct frame bye = {.head = {.type = WIRE_BYE, .session = r->follow.session, .epoch = r->value.epoch}};
+    snprintf(bye.bye.text, WIRE_TEXT, "%s", what);
     talk_post(r, r->follow.primary, &bye);
+    r->set_heard = r->heard_word = false;
+    follow_end(&r->follow, clock_boot(), "%s", r->trouble);
+    /* Not at once again: what is wrong with it will be so in a moment, too. */
+    r->follow.state = FOLLOW_REFUSED;
 }
 
-/* Not at once again: what is wrong will be so in a moment, too. `what`: for the primary. Lock held. */
-static void end_session(struct replicator *r, uint64_t session, const char *trouble, const char *what) {
+/* `what`: for the primary. lock held */
+static void end_session(struct replicator *r, const char *trouble, const char *what) {
+    char said[WIRE_TEXT];
     if (strcmp(r->trouble, trouble) != 0)
         log_warning("%s", trouble);
     snprintf(r->trouble, sizeof r->trouble, "%s", trouble);
-    /* Who hears that goes on without this node, at once: its word of who is in the set counts no more. */
-    r->set_heard = false;
-    say_why(r, session, what);
-    follow_end(&r->follow, clock_boot(), "%s", r->trouble);
-    r->follow.state = FOLLOW_REFUSED;
+    snprintf(said, sizeof said, "a record was not taken: %.200s", what);
+    leave_session(r, said);
 }
 
 static void give_up_session(struct replicator *r, uint64_t session, uint64_t lsn, int error) {
@@ -187,7 +190,7 @@ static void give_up_session(struct replicator *r, uint64_t session, uint64_t lsn
         char trouble[WIRE_TEXT];
         snprintf(trouble, sizeof trouble, "record %" PRIu64 " of the primary was not taken: %s", lsn,
                  error == -ENOSPC ? "the disk of this store is full; it goes on when there is room" : what);
-        end_session(r, session, trouble, what);
+        end_session(r, trouble, what);
         r->lacks_room = error == -ENOSPC;
         r->lacks_until = clock_boot() + ROOM_PATIENCE;
     }
@@ -206,6 +209,32 @@ void standby_look_for_room(struct replicator *r) {
     repl_lock(r);
     r->lacks_room = false;
     repl_unlock(r);
+}
+
+/* Does the primary wait for what this disk does not take? */
+static bool holds_up(const struct replicator *r) {
+    const struct follow *follow = &r->follow;
+    return follow->state == FOLLOW_STREAMING && (r->peers[follow->primary].beat.position.lsn >= follow->next || follow->taking ||
+                                                 follow->want > atomic_load(&r->durable));
+}
+
+/* Where only silence is fenced, the primary could do nothing about a standby that lives and takes nothing. Anywhere else it puts
+ * that out of the set itself, and judges better, for it knows its own disk. */
+void standby_look_at_disk(struct replicator *r) {
+    static const char sentence[] = "the disk of this store does not answer: this node has left the primary, which goes on alone";
+    if (r->elects || !r->config->fence[0] || r->role != ROLE_STANDBY)
+        return;
+    bool stalled = store_stalled(r->store, MAX(r->lease, SICK_LEAST));
+    if (!stalled) {
+        if (r->lacks_disk && strcmp(r->trouble, sentence) == 0)
+            r->trouble[0] = 0;
+        r->lacks_disk = false;
+    } else if (!r->lacks_disk && !r->changing && holds_up(r)) {
+        r->lacks_disk = true;
+        snprintf(r->trouble, sizeof r->trouble, "%s", sentence);
+        log_error("%s", r->trouble);
+        leave_session(r, "the disk there does not answer");
+    }
 }
 
 /* Since the last acknowledgement, and what there is to be said in the next one. */
@@ -272,7 +301,7 @@ static void refuse_flood(struct replicator *r, const struct reception *reception
     if (r->follow.session == reception->session && r->follow.state != FOLLOW_IDLE) {
         snprintf(trouble, sizeof trouble, "node %.60s sent more than it may: %" PRIu64 " bytes wait here, where at most %" PRIu64
                  " may be on their way", r->config->nodes[reception->primary].name, reception->bytes, WAITING_BYTES);
-        end_session(r, reception->session, trouble, "more came than may be on its way");
+        end_session(r, trouble, "more came than may be on its way");
     }
     repl_unlock(r);
 }

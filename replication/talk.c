@@ -42,8 +42,8 @@ void talk_beat(struct replicator *r, struct frame *frame, uint64_t session) {
     frame->beat.sent = clock_boot();
     frame->beat.value = r->value;
     memcpy(frame->beat.incarnation, r->incarnation, 16);
-    frame->beat.flags = (r->stays ? BEAT_STAYS : 0) | (r->leaving ? BEAT_LEAVES : 0) | (r->unsure ? BEAT_UNSURE : 0) | (r->service_broken ? BEAT_BROKEN : 0) |
-                        (store_stalled(r->store, MAX(r->lease, SICK_LEAST)) ? BEAT_SICK : 0);
+    frame->beat.flags = (r->stays ? BEAT_STAYS : 0) | (r->leaving || r->lacks_disk ? BEAT_LEAVES : 0) | (r->unsure ? BEAT_UNSURE : 0) |
+                        (r->service_broken ? BEAT_BROKEN : 0) | (store_stalled(r->store, MAX(r->lease, SICK_LEAST)) ? BEAT_SICK : 0);
     snprintf(frame->beat.program, sizeof frame->beat.program, "%s", PACKAGE_VERSION);
 }
 
@@ -108,6 +108,8 @@ static void hear_beat(struct replicator *r, const struct link_message *message) 
     if (beat->flags != peer->beat.flags)
         keep_wake(r);
     peer->beat = *beat;
+    if (peer->feed.state == FEED_STREAMING && session != peer->feed.session) /* said before it logged in */
+        peer->beat.flags &= ~BEAT_LEAVES;
     peer->features = message->frame.head.features;
     peer->version = message->frame.head.version_max;
     peer->unfit[0] = '\0';
@@ -135,7 +137,8 @@ static void hear_beat(struct replicator *r, const struct link_message *message) 
     }
     /* First the session that is void now ends; the next one begins when the receiver has let go of it, at the primary's
      * next word (which the receiver asks for). */
-    if (r->role == ROLE_STANDBY && !r->changing && !r->leaving && !r->lacks_room && beat->role == ROLE_PRIMARY && beat->value.epoch >= r->value.epoch &&
+    if (r->role == ROLE_STANDBY && !r->changing && !r->leaving && !r->lacks_room && !r->lacks_disk &&
+        beat->role == ROLE_PRIMARY && beat->value.epoch >= r->value.epoch &&
         follow_primary(&r->follow, message->node, beat->value.epoch, now)) {
         if (receiver_idle(r))
             begin_session(r, message->node, beat->value.epoch);
@@ -322,6 +325,7 @@ static void tick(struct replicator *r) {
     int64_t now = clock_boot();
     repl_lock(r);
     link_discard(link_bound(r->link, LINK_RECORDS));
+    standby_look_at_disk(r);
     send_letters(r);
     if (r->role == ROLE_PRIMARY)
         check_feeds(r, now);

@@ -157,6 +157,12 @@ static void get_voters(struct cursor_in *in, const struct wire_head *head, struc
     }
 }
 
+/* All of it has been read. */
+static void look_at_value(struct cursor_in *in, const struct register_value *value) {
+    if (!in->bad && !register_no_name_twice(value))
+        in->bad = true;
+}
+
 /* Questions have all fields, whatever their kind. */
 static void put_ask_copy(struct cursor_out *out, const struct wire_ask_copy *ask) {
     PROMISE(ask->after.length <= KEY_MAX && ask->place_count <= COPY_PLACES_MAX);
@@ -377,6 +383,7 @@ static void get_body(struct cursor_in *in, struct frame *frame) {
             get_text(in, frame->beat.program, WIRE_PROGRAM);
         frame->beat.flags = WIRE_VERSION_MAX >= 3 && frame->head.version_max >= 3 ? get_u32(in) : 0;
         get_voters(in, &frame->head, &frame->beat.value);
+        look_at_value(in, &frame->beat.value);
         if (frame->beat.role > 1)
             in->bad = true;
         break;
@@ -401,6 +408,7 @@ static void get_body(struct cursor_in *in, struct frame *frame) {
         get(in, frame->change.chain, CHAIN_SIZE);
         get_value(in, &frame->change.value);
         get_voters(in, &frame->head, &frame->change.value);
+        look_at_value(in, &frame->change.value);
         break;
     case WIRE_ASK_COPY:
         get_ask_copy(in, &frame->ask);

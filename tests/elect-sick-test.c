@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define LONG 60
 
@@ -58,6 +59,36 @@ static void begins_on_disk(struct pair *pair) {
     ok(pair_wait_role(pair, 0, ROLE_PRIMARY, LONG), "it serves");
 }
 
+static bool kept_as_standby(struct pair *pair, unsigned node) {
+    char path[1100];
+    struct replicator *r = atomic_load(&pair->nodes[node].replicator);
+    snprintf(path, sizeof path, "%s.standby", pair->config.nodes[node].store);
+    repl_lock(r);
+    bool stays = r->stays;
+    repl_unlock(r);
+    return stays || access(path, F_OK) == 0;
+}
+
+/* a is primary, and to be kept as standby, but b's disk hangs: the command says that a goes on as primary, and that is so. */
+static void not_handed_over(struct pair *pair) {
+    char why[WIRE_TEXT] = "";
+    struct caller caller = {0};
+    struct attributes attributes;
+    uint64_t lsn;
+    bool handed_over;
+    ok(pair_wait_link(pair, 0, "working", LONG) && pair_wait_link(pair, 1, "working", LONG), "in sync");
+    snprintf(sick, sizeof sick, "%s", pair->config.nodes[1].store);
+    atomic_store(&hangs, true);
+    is_int(0, op_create(pair->nodes[0].store, &caller, ROOT_INO, "not drained", S_IFREG | 0644, 0, NULL, &attributes, &lsn),
+           "a change, and the standby's disk hangs");
+    is_int(-ETIMEDOUT, replicator_standby(pair->nodes[0].replicator, false, &handed_over, why, sizeof why),
+           "it is not handed over: %s", why);
+    ok(strstr(why, "goes on as primary") != NULL && !handed_over, "it says so");
+    ok(!kept_as_standby(pair, 0), "nor is it to be, later, by itself");
+    atomic_store(&hangs, false);
+    ok(pair_wait_link(pair, 0, "working", LONG), "in sync again");
+}
+
 int main(void) {
     plan_lazy();
     struct pair *pair = calloc(1, sizeof *pair);
@@ -101,6 +132,7 @@ int main(void) {
     ok(pair_wait_equal(pair, LONG), "with the same last record");
     ok(pair_wait_link(pair, 0, "working", LONG), "as it knows");
     begins_on_disk(pair);
+    not_handed_over(pair);
     pair_stop(pair, 0);
     pair_stop(pair, 1);
     played_free(pair->played);

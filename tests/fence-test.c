@@ -12,12 +12,14 @@
 
 static char program[1000];
 
-static atomic_bool hangs;
-static char sick[1100];
+static atomic_bool hangs[2]; /* the node's whole disk; of the primary's only what makes durable */
+static char sick[2][1100];
 
 static int fault(enum disk_call call, const char *path, size_t length) {
     (void)length;
-    while (call != DISK_READ && atomic_load(&hangs) && strncmp(path, sick, strlen(sick)) == 0)
+    while (call != DISK_READ && atomic_load(&hangs[0]) && strncmp(path, sick[0], strlen(sick[0])) == 0)
+        usleep(5000);
+    while (call == DISK_SYNC && atomic_load(&hangs[1]) && strncmp(path, sick[1], strlen(sick[1])) == 0)
         usleep(5000);
     return 0;
 }
@@ -137,8 +139,14 @@ static void stopped_by_a_person(struct pair *pair) {
     ok(pair_wait_link(pair, 1, "working", LONG), "it comes back");
 }
 
-/* b is primary; the standby's disk hangs, but it is heard. */
-static void standby_is_sick(struct pair *pair) {
+static bool has_run(void) {
+    char text[1200];
+    snprintf(text, sizeof text, "%s/ran", test_directory());
+    return access(text, F_OK) == 0;
+}
+
+/* b is primary; the standby's store hangs, but it is heard, and its disk is not what hangs. */
+static void standby_is_stuck(struct pair *pair) {
     char text[1200];
     struct caller caller = {0};
     struct attributes attributes;
@@ -146,16 +154,89 @@ static void standby_is_sick(struct pair *pair) {
     snprintf(text, sizeof text, "touch %s/ran", test_directory());
     write_program(text);
     ok(pair_wait_link(pair, 0, "working", LONG) && pair_wait_link(pair, 1, "working", LONG), "in sync");
-    snprintf(sick, sizeof sick, "%s/", pair->config.nodes[0].store);
-    disk_fault_set(fault);
-    atomic_store(&hangs, true);
-    is_int(0, op_create(pair->nodes[1].store, &caller, ROOT_INO, "held up", S_IFREG | 0644, 0, NULL, &attributes, &lsn), "a change, and the standby's disk hangs");
+    store_lock(pair->nodes[0].store);
+    is_int(0, op_create(pair->nodes[1].store, &caller, ROOT_INO, "held up", S_IFREG | 0644, 0, NULL, &attributes, &lsn),
+           "a change, and the standby's store is stuck");
     ok(wait_for_trouble(pair, 1, "node a acknowledges nothing: it lives"), "the primary says that it is held up, and what is to be done");
-    snprintf(text, sizeof text, "%s/ran", test_directory());
-    ok(access(text, F_OK) < 0, "who lives is not powered off");
-    atomic_store(&hangs, false);
-    is_int(0, pair_wait_for(pair, 1, WAIT_CHANGE, lsn, LONG), "the disk answers again: the change is acknowledged");
+    ok(!has_run(), "who lives is not powered off");
+    store_unlock(pair->nodes[0].store);
+    is_int(0, pair_wait_for(pair, 1, WAIT_CHANGE, lsn, LONG), "it goes on: the change is acknowledged");
     ok(wait_for_trouble(pair, 1, NULL), "and that is said no more");
+}
+
+static void hang(struct pair *pair, unsigned node, bool on) {
+    snprintf(sick[node], sizeof sick[node], "%s/", pair->config.nodes[node].store);
+    disk_fault_set(fault);
+    atomic_store(&hangs[node], on);
+}
+
+static bool believes(struct pair *pair, unsigned node) {
+    struct replicator *r = atomic_load(&pair->nodes[node].replicator);
+    repl_lock(r);
+    bool heard = r->set_heard;
+    repl_unlock(r);
+    return heard;
+}
+
+/* b is primary; all of the standby's disk hangs, but the standby is heard. */
+static void standby_is_sick(struct pair *pair) {
+    ok(pair_wait_link(pair, 0, "working", LONG) && pair_wait_link(pair, 1, "working", LONG), "in sync");
+    ok(believes(pair, 0), "the standby takes itself for a member");
+    hang(pair, 0, true);
+    is_int(0, pair_create_file(pair, 1, "without the sick one", NULL),
+           "the standby's disk hangs: it leaves, and the primary goes on alone");
+    ok(!believes(pair, 0), "it knows that it is none any more");
+    ok(wait_for_trouble(pair, 0, "the disk of this store does not answer"), "and says why");
+    is_int(0, pair_create_file(pair, 1, "and on", NULL), "on and on");
+    ok(!has_run(), "nobody is powered off");
+    hang(pair, 0, false);
+    ok(pair_wait_link(pair, 1, "working", LONG) && pair_wait_link(pair, 0, "working", LONG),
+       "the disk answers again: it comes back");
+    ok(pair_wait_equal(pair, LONG) && believes(pair, 0), "as a member");
+    ok(wait_for_trouble(pair, 0, NULL), "and says so no more");
+}
+
+/* What node 0 was told at its login, if that was this; or that it takes itself for a member again. */
+static bool is_told_to_wait(struct pair *pair) {
+    struct replicator *r = atomic_load(&pair->nodes[0].replicator);
+    int64_t deadline = clock_boot() + LONG * 1000000000ll;
+    for (;;) {
+        repl_lock(r);
+        bool told = strstr(r->follow.why, "is being put out of the set") != NULL, believes_again = r->set_heard;
+        repl_unlock(r);
+        if (told || believes_again || clock_boot() > deadline)
+            return told && !believes_again;
+        usleep(500);
+    }
+}
+
+/* The standby has left, and the primary is writing the set without it (which takes long: its own disk has to have everything
+ * first). It comes back: what it hears of the set now is over in a moment, and it is not to rest on that. */
+static void comes_back_too_soon(struct pair *pair) {
+    struct caller caller = {0};
+    struct attributes attributes;
+    uint64_t lsn;
+    ok(pair_wait_link(pair, 0, "working", LONG) && pair_wait_link(pair, 1, "working", LONG), "in sync");
+    hang(pair, 0, true);
+    hang(pair, 1, true);
+    is_int(0, op_create(pair->nodes[1].store, &caller, ROOT_INO, "soon", S_IFREG | 0644, 0, NULL, &attributes, &lsn),
+           "a change, and both disks hang");
+    struct replicator *r = atomic_load(&pair->nodes[1].replicator);
+    int64_t deadline = clock_boot() + LONG * 1000000000ll;
+    bool writing = false;
+    while (!writing && clock_boot() < deadline) {
+        repl_lock(r);
+        writing = r->writing;
+        repl_unlock(r);
+        usleep(500);
+    }
+    ok(writing && !believes(pair, 0), "the standby has left, and the primary is to write that down");
+    hang(pair, 0, false);
+    ok(is_told_to_wait(pair), "it comes back, and is told to wait: it does not take itself for a member");
+    hang(pair, 1, false);
+    is_int(0, pair_wait_for(pair, 1, WAIT_CHANGE, lsn, LONG), "the primary's disk answers again");
+    ok(pair_wait_link(pair, 1, "working", LONG) && pair_wait_link(pair, 0, "working", LONG) && believes(pair, 0),
+       "and it becomes a member anew");
 }
 
 /* a, the standby, refuses a record: the primary goes on without it, unfenced. Nothing of that reaches a any more, which still has
@@ -194,7 +275,9 @@ int main(void) {
     primary_is_silent(pair);
     standby_is_silent(pair);
     stopped_by_a_person(pair);
+    standby_is_stuck(pair);
     standby_is_sick(pair);
+    comes_back_too_soon(pair);
     refused_and_cut_off(pair);
     pair_stop(pair, 0);
     pair_stop(pair, 1);

@@ -150,6 +150,44 @@ static void asked_once(struct pair *pair) {
     is_int(0, atomic_load(&asked), "until then nobody is asked where the histories part");
 }
 
+/* ---- Another epoch while a login is looked at --------------------------------------------------------------------------- */
+
+static bool let_in(struct replicator *r, struct link_message *message, const struct login_ground *ground) {
+    message->frame.head.session++;
+    primary_answer_login(r, message, ground);
+    repl_lock(r);
+    bool in = r->peers[message->node].feed.session == message->frame.head.session;
+    repl_unlock(r);
+    return in;
+}
+
+/* What was read before this node became primary, or in an earlier epoch, is of a history that may have been taken back since. */
+static void looked_at_before(struct pair *pair) {
+    char why[WIRE_TEXT];
+    struct replicator *a = atomic_load(&pair->nodes[0].replicator), *b = atomic_load(&pair->nodes[1].replicator);
+    struct link_message *message = calloc(1, sizeof *message);
+    struct login_ground as_standby, as_primary, now;
+    PROMISE(message);
+    message->frame.head.session = 1000;
+    repl_lock(b);
+    message->node = 0;
+    message->frame.login = (struct wire_login){.position = b->position, .window = FEED_WINDOW_BYTES};
+    repl_unlock(b);
+    primary_look_for_login(b, &message->frame.login, &as_standby);
+    primary_look_for_login(a, &message->frame.login, &as_primary);
+    is_int(0, replicator_switchover(a, pair->config.nodes[1].name, why, sizeof why), "b becomes primary");
+    ok(pair_wait_link(pair, 1, "working", 60) && pair_wait_link(pair, 0, "working", 60), "and feeds a");
+    ok(!let_in(b, message, &as_standby), "a login that was looked at before is not accepted");
+    is_int(0, replicator_switchover(b, pair->config.nodes[0].name, why, sizeof why), "a becomes primary again");
+    ok(pair_wait_link(pair, 0, "working", 60) && pair_wait_link(pair, 1, "working", 60), "and feeds b");
+    message->node = 1;
+    ok(!let_in(a, message, &as_primary), "nor one of its epoch before");
+    primary_look_for_login(a, &message->frame.login, &now);
+    ok(let_in(a, message, &now), "one of this epoch is");
+    ok(pair_wait_link(pair, 0, "working", 60) && pair_wait_link(pair, 1, "working", 60), "b logs in anew");
+    free(message);
+}
+
 static void another_primary(void) {
     static struct pair pair;
     struct position before, after;
@@ -178,6 +216,7 @@ static void another_primary(void) {
     ok(pair_wait_link(&pair, 1, "working", 60), "and b is in sync");
     asked_once(&pair);
     given_up(&pair);
+    looked_at_before(&pair);
     pair_stop(&pair, 1);
     pair_stop(&pair, 0);
 }

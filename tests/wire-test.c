@@ -470,6 +470,28 @@ static void noise_is_refused(void) {
     ok(true, "300,000 damaged frames: none crashed it, %u were good", accepted);
 }
 
+/* As in a voter's answer. */
+static void names_stand_in_a_value_once(void) {
+    static const uint8_t types[] = {WIRE_BEAT, WIRE_SWITCH};
+    for (unsigned i = 0; i < sizeof types; i++)
+        for (unsigned which = 0; which < 4; which++) {
+            static const char *const what[] = {"none", "a member's name", "a voter's name", "a voter's id"};
+            static struct frame frame, back;
+            uint8_t buffer[WIRE_CONTROL_MAX];
+            fill(&frame, types[i]);
+            struct register_value *value = types[i] == WIRE_BEAT ? &frame.beat.value : &frame.change.value;
+            if (which == 1)
+                memcpy(value->members[1].node, value->members[0].node, sizeof value->members[0].node);
+            if (which == 2)
+                memcpy(value->voters[1].name, value->voters[0].name, sizeof value->voters[0].name);
+            if (which == 3)
+                memcpy(value->voters[1].id, value->voters[0].id, sizeof value->voters[0].id);
+            size_t length = wire_encode(&frame, buffer);
+            is_int(which ? -EBADMSG : 0, wire_decode(buffer, length, &back), "%s with a value in which there is twice: %s",
+                   wire_type_name(types[i]), what[which]);
+        }
+}
+
 int main(void) {
     plan_lazy();
     state = test_seed();
@@ -481,6 +503,7 @@ int main(void) {
     ranges_come_back();
     limits_of_ranges();
     hashes_come_back();
+    names_stand_in_a_value_once();
     other_protocols_are_refused();
     neighbours_are_understood();
     noise_is_refused();
