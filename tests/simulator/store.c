@@ -553,8 +553,8 @@ int undone_save(struct store *store, uint64_t lsn, char *path, size_t room) {
 }
 
 int undone_check(struct store *store, uint64_t lsn) {
-    (void)lsn;
-    return tail_unreadable(played(store)->disk) ? -EBADMSG : 0;
+    struct disk *disk = played(store)->disk;
+    return disk->lsn > lsn && tail_unreadable(disk) ? -EBADMSG : 0; /* what is not there is not read */
 }
 
 static void undo_last(struct store *store) { /* lock held */
