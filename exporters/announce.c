@@ -1,14 +1,17 @@
-// baton-announce: says on the network who has an address. Called by the exporter vip, as root; an address is IPv4 or IPv6.
+// baton-announce: says on the network who has an address. Called by the exporter vip, as root; an address is IPv4 or
+// IPv6.
 //
-//   baton-announce probe INTERFACE ADDRESS MILLISECONDS    does anybody else answer for it? 0: nobody, 1: prints whose MAC, 2: error
-//   baton-announce claim INTERFACE ADDRESS COUNT MILLISECONDS    gratuitous ARP or unsolicited neighbour advertisements
-//   baton-announce tickle <CONNECTIONS                     lines "SERVER PORT CLIENT PORT": what a client sends next is sent now
+//   baton-announce probe INTERFACE ADDRESS MILLISECONDS    does anybody else answer for it? 0: nobody, 1: prints whose
+//   MAC, 2: error baton-announce claim INTERFACE ADDRESS COUNT MILLISECONDS    gratuitous ARP or unsolicited neighbour
+//   advertisements baton-announce tickle <CONNECTIONS                     lines "SERVER PORT CLIENT PORT": what a
+//   client sends next is sent now
 //
 // Why a program of our own: arping waits whole seconds before it says that nobody answers, which would be part of every
-// failover; Debian has nothing small that sends neighbour advertisements; and nothing that tickles. A tickle (as CTDB has it)
-// is an ACK outside the client's window, from the server's address: the client answers with an ACK of its own, the new node's
-// kernel does not know that connection and answers RST, and the client connects again at once. Otherwise a client whose
-// request was acknowledged by the node that died has nothing to repeat, and waits for its own time limits: minutes.
+// failover; Debian has nothing small that sends neighbour advertisements; and nothing that tickles. A tickle (as CTDB
+// has it) is an ACK outside the client's window, from the server's address: the client answers with an ACK of its own,
+// the new node's kernel does not know that connection and answers RST, and the client connects again at once. Otherwise
+// a client whose request was acknowledged by the node that died has nothing to repeat, and waits for its own time
+// limits: minutes.
 #include <arpa/inet.h>
 #include <errno.h>
 #include <net/if.h>
@@ -95,7 +98,8 @@ static unsigned short sum_end(unsigned sum) {
 
 static int send_arp(const struct link_door *door, unsigned short operation, bool probe) {
     static const unsigned char everybody[MAC] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
-    struct ether_arp arp = {.ea_hdr = {.ar_hrd = htons(ARPHRD_ETHER), .ar_pro = htons(ETH_P_IP), .ar_hln = MAC, .ar_pln = 4}};
+    struct ether_arp arp = {
+        .ea_hdr = {.ar_hrd = htons(ARPHRD_ETHER), .ar_pro = htons(ETH_P_IP), .ar_hln = MAC, .ar_pln = 4}};
     arp.ea_hdr.ar_op = htons(operation);
     memcpy(arp.arp_sha, door->mac, MAC);
     if (!probe) // a probe leaves it 0.0.0.0, so that nobody learns anything from it (RFC 5227)
@@ -106,7 +110,8 @@ static int send_arp(const struct link_door *door, unsigned short operation, bool
     return door_send(door, everybody, &arp, sizeof(arp));
 }
 
-// A neighbour solicitation as duplicate address detection sends it (from ::), or an unsolicited advertisement (RFC 4861).
+// A neighbour solicitation as duplicate address detection sends it (from ::), or an unsolicited advertisement (RFC
+// 4861).
 static int send_nd(const struct link_door *door, bool probe) {
     struct {
         struct ip6_hdr ip;
@@ -202,7 +207,8 @@ static int claim(const struct link_door *door, long long count, long long millis
 }
 
 static int tickle_one(const int fds[2], const char *server, unsigned sport, const char *client, unsigned cport) {
-    struct tcphdr tcp = {.source = htons((unsigned short)sport), .dest = htons((unsigned short)cport), .doff = 5, .ack = 1};
+    struct tcphdr tcp = {
+        .source = htons((unsigned short)sport), .dest = htons((unsigned short)cport), .doff = 5, .ack = 1};
     unsigned char s[16], c[16];
     tcp.window = htons(1234);
     int family = strchr(server, ':') ? AF_INET6 : AF_INET;
@@ -237,7 +243,8 @@ static int tickle_one(const int fds[2], const char *server, unsigned sport, cons
 
 static int tickle(void) {
     // without IPv6 the second is not there, and its lines are not sent
-    int fds[2] = {socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW), socket(AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW)};
+    int fds[2] = {socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW),
+                  socket(AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW)};
     char line[256], server[64], client[64];
     unsigned sport, cport;
     int sent = 0;
