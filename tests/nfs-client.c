@@ -26,6 +26,7 @@
 
 #include <nfsc/libnfs-raw-mount.h>
 #include <nfsc/libnfs-raw-nfs.h>
+#include <nfsc/libnfs-raw-nlm.h>
 #include <nfsc/libnfs-raw.h>
 
 enum { LINE = 4096, PATIENCE_MS = 60000 };
@@ -250,6 +251,28 @@ static bool mount_export(struct answer *answer) {
     return right;
 }
 
+CALLBACK(decided) {
+    struct answer *answer = private;
+    (void)rpc;
+    answer->done = true, answer->status = status;
+    if (status == RPC_STATUS_SUCCESS)
+        answer->error = (int)((NLM4_LOCKres *)data)->status;
+}
+static bool lock_file(struct answer *answer, bool reclaim) {
+    int64_t deadline = now_ms() + 10000;
+    NLM4_LOCKargs args = {
+        .cookie = {{4, "1234"}},
+        .exclusive = 1,
+        .lock = {.caller_name = "client", .fh = {{client.file_length, client.file_handle}}, .oh = argument},
+        .reclaim = reclaim,
+        .state = 1};
+    args.lock.svid = (u_int)atoi(argument);
+    bool right = reach(NLM_PROGRAM, NLM_V4, deadline) && rpc_nlm4_lock_async(client.rpc, decided, &args, answer) == 0 &&
+                 serve_until(answer, deadline) && answer->error == 0;
+    leave();
+    return right;
+}
+
 static bool hex(struct answer *answer) {
     for (unsigned i = 0; i < client.file_length; i++)
         sprintf(answer->text + 2 * i, "%02x", (unsigned char)client.file_handle[i]);
@@ -275,6 +298,8 @@ int main(int argc, char **argv) {
             *argument++ = 0;
         if (strcmp(line, "mount") == 0)
             right = mount_export(&answer);
+        else if (strcmp(line, "lock") == 0 || strcmp(line, "reclaim") == 0)
+            right = lock_file(&answer, *line == 'r');
         else if (strcmp(line, "handle") == 0)
             right = hex(&answer);
         for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
