@@ -304,6 +304,8 @@ both_ways() { [ "$(status_of b replication link)" = working ]; }
 ok "in sync" wait_until 60 both_ways
 daemon=$(daemon_pid b)
 kill -STOP "$daemon"
+stands() { ! cat "/proc/$daemon/task/"*/status | grep '^State:' | grep -qv 'T (stopped)'; } # every thread of it
+ok "batond stands still" wait_until 10 stands
 echo "getattr" >&"${nfs_client[1]}"
 echo "create another" >&"${nfs_client[1]}"
 hangs() { grep -q fuse "/proc/$(cut -d ' ' -f 1 "$T/b.run/ganesha.pid")/task/"*/stack; }
