@@ -219,9 +219,14 @@ for node in a b; do
 done
 # servers and rpcbind outlive the exporter; they end with the test
 end_servers() {
-    local node pid
-    for node in a b; do
-        for pid in $(cat "$T/$node.run"/*.pid "$T/$node.vip"/*.pid "$T"/second/run.*/*.pid 2>/dev/null | awk 'NF == 2 { print $1 }') $(rpcbind_of $node) ${holder[$node]}; do
+    local node pid run file
+    for run in "$T"/*.run "$T"/*.vip "$T"/second/run.*; do
+        for file in "$run"/*.pid; do
+            [ ! -e "$file" ] || BATON_RUN=$run bash -c '. "$0"; server_kill "$1"' "$BATON_SRC/exporters/lib.sh" "$(basename "$file" .pid)"
+        done
+    done
+    for node in "${!holder[@]}"; do
+        for pid in $(rpcbind_of "$node") "${holder[$node]}"; do
             kill -KILL "$pid" 2>/dev/null
         done
     done
@@ -278,12 +283,14 @@ change() { # FROM TO
         wait_until 20 primary_is "$2" && took start "$2" nfs start && took start-vip "$2" vip start
 }
 primary_is() { [ "$(status_of "$1" role)" = primary ]; }
+begin=$(date +%s%N)
 ok "a change to b" change a b
 is "$(on a nfs status)" "no NFS server of the volume runs" "nothing is left on a"
 for node in a b; do # the numbers that kernels gave these mounts are the node's own
     diag "device of the mount on $node: $(stat -c %d "$(mount_of $node)")"
 done
 is "$(ask getattr)" "${attributes/ 4 / 8 }" "the file's handle works on b, size and number are the same"
+diag "$((($(date +%s%N) - begin) / 1000000)) ms from the beginning of the stop on a to the first answer of b"
 is "$(ask write three.)" again "... and the write verifier says that the server is another"
 is "$(ask commit)" ok "... commits"
 is "$(ask read)" "ok one.two.three." "... and reads what was written on both"
@@ -366,7 +373,7 @@ mkdir -p "$T/client-statd/sm" "$T/client-statd/sm.bak"
 : >"$T/client-statd/state"
 in_client() { nsenter -t "${holder[witness]}" -m -n -- "$@"; }
 in_client rpcbind
-in_client rpc.statd -F -d -L -P "$T/client-statd" >"$T/client-statd.out" 2>&1 &
+nsenter -t "${holder[witness]}" -m -n -- rpc.statd -F -d -L -P "$T/client-statd" >"$T/client-statd.out" 2>&1 &
 test_pids+=($!)
 ok "the client has an rpc.statd" wait_until 10 in_client timeout 1 rpcinfo -T tcp 127.0.0.1 100024 1
 start_b() { on b nfs start && on b vip start && on b nfs monitor; }
