@@ -7,7 +7,7 @@
 
 set -u
 export LC_ALL=C
-PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
+PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin${BATON_LIBEXEC:+:$BATON_LIBEXEC}
 umask 077
 
 exporter_name=${BATON_EXPORT:-${0##*/}}

@@ -110,6 +110,15 @@ sed -i 's/preferred_lft 0/dadfailed/' "$T/has"
 says a monitor "fd77::100 is used by another machine" "monitor sees a duplicate"
 sed -i '/fd77/d' "$T/has"
 says a monitor "fd77::100 is gone from this node" "monitor sees that one is missing"
+mv "$T/has" "$T/had"
+: >"$T/has"
+sleep 1000 & # as if the volume hung
+test_pids+=($!)
+echo "$! $(awk '{ print $22 }' "/proc/$!/stat")" >"$T/a.run/remember.pid"
+is "$(exit_of vip_on a status)" 0 "status waits for what may hang in the mount"
+kill -KILL $!
+is "$(exit_of vip_on a status)" 3 "... and no longer"
+mv "$T/had" "$T/has"
 : >"$T/log"
 ok "start puts it back" vip_on a start
 is "$(grep -c 'announce probe' "$T/log")" 1 "... only that one is looked for"
