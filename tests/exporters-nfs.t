@@ -40,7 +40,10 @@ for name in ganesha.nfsd rpc.statd; do
 #!/bin/bash
 echo "$name \$*" >>"$T/log"
 [ ! -e "$T/dies" ] || { echo "no luck today"; exit 1; }
-while [ \$# -gt 0 ]; do [ "\$1" = -L ] && [ -n "\${2:-}" ] && [ ! -e "$T/dumb" ] && echo "x :             NFS SERVER INITIALIZED" >>"\$2"; shift; done
+while [ \$# -gt 0 ]; do
+    [ "\$1" = -L ] && [ -n "\${2:-}" ] && echo "x :             NFS SERVER INITIALIZED" >>"\$2"
+    shift
+done
 exec sleep 1000
 EOF
 done
@@ -74,12 +77,12 @@ conf() { tr -s ' \n' ' ' <"$T/a.run/ganesha.conf"; }
 : >"$T/log"
 
 ok "check" nfs check
-options=(BATON_OPTION_PROTOCOLS="3 5" BATON_OPTION_ACCESS=all BATON_OPTION_PORT=99999 BATON_OPTION_GRACE=5 BATON_OPTION_LOCK=x
+options=(BATON_OPTION_PROTOCOLS="3 5" BATON_OPTION_ACCESS=all BATON_OPTION_PORT=99999 BATON_OPTION_GRACE=4 BATON_OPTION_LOCK=x
     BATON_OPTION_CLIENTS="10.0.0.0/24 ;}" BATON_OPTION_SQUASH=maybe BATON_OPTION_SEC=ntlm BATON_OPTION_NFS3_LOCKS=perhaps
     BATON_OPTION_ANONYMOUS=nobody BATON_OPTION_PATH=relative BATON_OPTION_SERVER=samba)
 fails "wrong options" nfs check
 for text in "protocols in .* is made of 3, 4, 4.0, 4.1 and 4.2, not '5'" "access in .* is rw or ro, not 'all'" \
-    "port in .* must be a number from 1 to 65535, not '99999'" "grace in .* from 10 to 180, not '5'" "there is no key 'lock'" \
+    "port in .* must be a number from 1 to 65535, not '99999'" "grace in .* from 5 to 180, not '4'" "there is no key 'lock'" \
     "';}' in .* is no client" "squash in .* not 'maybe'" "sec in .* not 'ntlm'" "nfs3-locks in .* must be yes or no" \
     "anonymous in .* is UID:GID" "'relative' cannot be exported" "server in .* is ganesha or kernel, not 'samba'"; do
     like "$(cat "$T/.out")" "$text" "... are all named: ${text%% *}"
@@ -222,7 +225,8 @@ end_servers() {
     local node pid run file
     for run in "$T"/*.run "$T"/*.vip "$T"/second/run.*; do
         for file in "$run"/*.pid; do
-            [ ! -e "$file" ] || BATON_RUN=$run bash -c '. "$0"; server_kill "$1"' "$BATON_SRC/exporters/lib.sh" "$(basename "$file" .pid)"
+            [ -e "$file" ] || continue
+            BATON_RUN=$run bash -c '. "$0"; server_kill "$1"' "$BATON_SRC/exporters/lib.sh" "$(basename "$file" .pid)"
         done
     done
     for node in "${!holder[@]}"; do
@@ -363,7 +367,7 @@ for i in 1 2 3 4 5; do
 done
 
 # locks of version 3: noted on the volume, claimed again on the other node
-options=(BATON_OPTION_SQUASH=none BATON_OPTION_NFS3_LOCKS=yes BATON_OPTION_GRACE=10)
+options=(BATON_OPTION_SQUASH=none BATON_OPTION_NFS3_LOCKS=yes BATON_OPTION_PROTOCOLS=3 BATON_OPTION_GRACE=5)
 change_back() { on b vip stop && on b nfs stop && "$BATON" switchover --config "$CONFIG" --node b && wait_until 20 primary_is a; }
 start_a() { on a nfs start && on a vip start; }
 hold witness &
@@ -400,5 +404,16 @@ median() { awk -v name="$1" '$1 == name { print $2 }' "$T/took" | sort -n | awk 
 for name in start stop-nfs start-vip stop; do
     diag "median of $name: $(median $name) (ms)"
 done
-stop_node a
+
+# the mount is dead
+ok "start on a once more" start_a
+kill_node a
+begin=$(date +%s%N)
+BATON_HURRY=1 ok "vip stops, though the mount is dead" on a vip stop
+BATON_HURRY=1 ok "nfs too" on a nfs stop
+spent=$((($(date +%s%N) - begin) / 1000000))
+ok "... at once ($spent ms)" [ $spent -lt 1500 ]
+nothing_left() { [ "$(exit_of on a nfs status)$(exit_of on a vip status)" = 33 ]; }
+ok "... and nothing is left" wait_until 10 nothing_left
+umount -l "$(mount_of a)"
 stop_node b
