@@ -121,6 +121,7 @@ inside_address() {
     local number
     number_of "$BATON_VOLUME_ID $exporter_name"
     # not 127.0.0.x, which others use
+    # shellcheck disable=SC2034 # for the caller
     inside=127.$((number >> 16 & 127 | 128)).$((number >> 8 & 255)).$(((number & 255) % 254 + 1))
 }
 # allow_absent_addresses: servers start before the addresses are up, and listen on them all the same. A switch of the
