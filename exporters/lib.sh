@@ -135,6 +135,8 @@ allow_absent_addresses() {
             die "servers cannot listen on addresses that are not up yet: $file could not be set to 1; set sysctl net.$family.ip_nonlocal_bind = 1"
     done
 }
+# port_is_taken PORT: some program listens there on every address; servers of ours cannot then.
+port_is_taken() { ss -Hltn "sport = :$1" 2>/dev/null | grep -qE '[[:space:]](0\.0\.0\.0|\*|\[::\]):[0-9]+[[:space:]]'; }
 
 # ---- time ----
 now_ms() { # sets $now; no process

@@ -82,6 +82,7 @@ ok "a secret on the volume is not looked for before there is a mount" verb check
 luns "/images/disk1.img,2M /work/old.img,lun=5,read-only" BATON_OPTION_INITIATORS="10.77.0.0/24 iqn.2026-01.invalid.test:client" \
     BATON_OPTION_CHAP_USER=u BATON_OPTION_CHAP_SECRET_FILE=chap.secret "BATON_ADDRESSES=10.77.0.100/24 fd00::64/64@eth0"
 fails "without the secret it does not start" verb start && like "$(cat "$T/.out")" "the secret of u: .* cannot be read" "and says why"
+fails "and does not serve, half set up" verb monitor
 verb stop
 cp "$T/good" "$(mount_of a)/.baton/iscsi/chap.secret"
 rm -f "$T/calls" "$T/told" "$T/listens"
@@ -152,6 +153,10 @@ wait_until 10 status_is a iscsi 3
 rm "$T/listens"
 touch "$T/die"
 fails "tgtd that ends at once does not start" verb start && like "$(cat "$T/.out")" "ended at once; it said:.*no portal" "it is told what it said"
+
+rm "$T/die"
+everywhere 32600
+fails "another program on all addresses" verb start && like "$(cat "$T/.out")" "another program listens on port 32600.*disable --now tgt" "is told"
 
 # ---- stop, whatever the state ----
 ok "stop of nothing" verb stop

@@ -104,6 +104,7 @@ ok "in sync before the cut" wait_until 60 in_sync
 network_cut a # so that b, the primary, waits with answers that its daemon has taken already
 steps write:9:0:8 >/dev/null 2>&1 &
 test_pids+=($!)
+disown $! # its end is nobody's news
 hanging() {
     local pid born
     read -r pid born <"$T/b/run/iscsi/tgtd.pid"
@@ -121,8 +122,28 @@ network_mend a
 ok "gone as soon as the daemon answers" wait_until 60 status_is b iscsi 3
 ok "it can be started again" serve_at b iscsi
 ok "and serves" steps verify:10:120000:8
-ok "stop" unserve_at b iscsi
-ok "nothing is left" wait_until 10 status_is b iscsi 3
-is "$(listening b)" "" "nothing listens"
-stop_node b
+
+# ---- another volume on the same node ----
+other_volume b iscsi
+cp -p "$(mount_of b)/.baton/"{iscsi,other}/secret
+ok "another volume's starts beside it" exporter b iscsi start "${other[@]}"
+ok "and serves" exporter b iscsi monitor "${other[@]}"
+like "$(listening b | tr '\n' ' ')" '10\.77\.0\.100:3260 10\.77\.0\.101:3260 127\..* 127\..* \[fd00:77::101\]:3260 ' "each listens on its own addresses"
+ok "it is stopped" exporter b iscsi stop "${other[@]}"
+other_gone() { ! exporter b iscsi status "${other[@]}"; }
+ok "it is gone" wait_until 10 other_gone
+ok "this one serves" exporter b iscsi monitor
+like "$(listening b | tr '\n' ' ')" '^10\.77\.0\.100:3260 127\.[0-9.]*:3260 $' "alone"
+
+# ---- the daemon dies ----
+ok "in sync again" wait_until 60 in_sync
+ok "written" steps write:11:0:65536 sync
+ok "b's daemon is killed, a serves" crash_over b a iscsi
+diag "stop with a dead mount took $stop_ms ms, start $serve_ms ms"
+ok "at once" test "$stop_ms" -lt 1500
+ok "what was synchronized is there" steps verify:11:0:65536
+is "$(steps identity)" "$identity" "the same disk"
+ok "stop" unserve_at a iscsi
+ok "nothing is left" wait_until 10 status_is a iscsi 3
+is "$(listening a)" "" "nothing listens"
 stop_node a

@@ -129,12 +129,15 @@ ok "also not of its children" process_gone "$child"
 touch "$T/die"
 fails "smbd that ends at once does not start" verb start && like "$(cat "$T/.out")" "ended at once; it said:.*no memory for shares" "it is told what it said"
 rm "$T/die"
+everywhere 4450
+fails "another program on all addresses" verb start && like "$(cat "$T/.out")" "another program listens on port 4450.*disable --now smbd" "is told"
 
 # ---- stop, whatever the state ----
 ok "stop of nothing" verb stop
 ok "again" verb stop
 sleep 60 &
 test_pids+=($!)
+disown $!
 printf '%s 12345\n' $! >"$run/smbd.pid"
 ok "stop with the number of a stranger" verb stop
 ok "the stranger lives" kill -0 $!

@@ -92,6 +92,7 @@ ok "in sync before the cut" wait_until 60 in_sync
 network_cut a # so that b, the primary, waits with answers that its daemon has taken already
 smbclient "//$service/projects" -c "put $T/content hangs" >/dev/null 2>&1 &
 test_pids+=($!)
+disown $! # its end is nobody's news
 hanging() {
     local pid born process
     read -r pid born <"$T/b/run/smb/smbd.pid"
@@ -112,8 +113,28 @@ network_mend a
 ok "gone as soon as the daemon answers" wait_until 60 status_is b smb 3
 ok "it can be started again" serve_at b smb
 ok "and serves" smbclient "//$service/projects" -c "get new $T/back"
-ok "stop" unserve_at b smb
-ok "nothing is left" wait_until 10 status_is b smb 3
-is "$(listening b)" "" "nothing listens"
-stop_node b
+
+# ---- another volume on the same node ----
+other_volume b smb
+ok "another volume's starts beside it" exporter b smb start "${other[@]}"
+ok "and serves" exporter b smb monitor "${other[@]}"
+like "$(listening b | tr '\n' ' ')" '10\.77\.0\.100:445 10\.77\.0\.101:445 127\..* 127\..* \[fd00:77::101\]:445 ' "each listens on its own addresses"
+ok "it is stopped" exporter b smb stop "${other[@]}"
+other_gone() { ! exporter b smb status "${other[@]}"; }
+ok "it is gone" wait_until 10 other_gone
+ok "this one serves" exporter b smb monitor
+like "$(listening b | tr '\n' ' ')" '^10\.77\.0\.100:445 127\.[0-9.]*:445 $' "alone"
+
+# ---- the daemon dies ----
+ok "in sync again" wait_until 60 in_sync
+ok "written" smbclient "//$service/projects" -c "put $T/content synced"
+ok "b's daemon is killed, a serves" crash_over b a smb
+diag "stop with a dead mount took $stop_ms ms, start $serve_ms ms"
+ok "at once" test "$stop_ms" -lt 1500
+ok "what was put is there" smbclient "//$service/projects" -c "get synced $T/back"
+ok "the same content" cmp "$T/content" "$T/back"
+is "$(sid a)" "$before" "the same SID"
+ok "stop" unserve_at a smb
+ok "nothing is left" wait_until 10 status_is a smb 3
+is "$(listening a)" "" "nothing listens"
 stop_node a

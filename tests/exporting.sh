@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # Exporters called as the runner will: for tests of theirs, after lib.sh. A client is in the hub's namespace.
 service=10.77.0.100 # the volume's address
 VOLUME_ID=${VOLUME_ID:-0123456789abcdef0123456789abcdef}
@@ -8,7 +8,7 @@ options=()
 exporter() {
     local node=$1 name=$2 verb=$3 run=$T/$1/run/$2
     shift 3
-    mkdir -p -m 700 "$run"
+    mkdir -p "$run" && chmod 700 "$run"
     in_node "$node" env BATON_VOLUME="$ID" BATON_VOLUME_ID="$VOLUME_ID" BATON_NODE="$node" BATON_NODES="a b" \
         BATON_MOUNT="$(mount_of "$node")" BATON_CONFIG="$CONFIG" BATON_EXPORT="$name" BATON_EXPORT_TYPE="$name" BATON_EPOCH=1 \
         BATON_LEASE_MS=2000 BATON_ADDRESSES="$service/24" BATON_RUN="$run" BATON_STATE="$(mount_of "$node")/.baton/$name" \
@@ -37,7 +37,7 @@ address_on() {
 address_off() { ip -n "$ID-$1" address del "$service/24" dev eth0 2>/dev/null; }
 
 state_make() { # NODE NAME: what the runner makes
-    mkdir -p -m 700 "$(mount_of "$1")/.baton/$2" && chmod 700 "$(mount_of "$1")/.baton"
+    mkdir -p "$(mount_of "$1")/.baton/$2" && chmod 700 "$(mount_of "$1")/.baton" "$(mount_of "$1")/.baton/$2"
 }
 in_sync() { [ "$(status_of a replication link)$(status_of b replication link)" = workingworking ]; }
 is_primary() { [ "$(status_of "$1" role)" = primary ]; }
@@ -59,12 +59,28 @@ hand_over() { # FROM TO NAME
     serve_at "$2" "$3" || return 1
     serve_ms=$took
 }
+# The daemon of FROM is killed, its mount is dead; TO is promoted and serves. stop_ms and serve_ms as above.
+crash_over() { # FROM TO NAME
+    kill_node "$1" && address_off "$1"
+    timed exporter "$1" "$3" stop BATON_HURRY=1 || return 1
+    stop_ms=$took
+    wait_until 20 status_is "$1" "$3" 3 || return 1
+    wait_until 60 "$BATON" promote --config "$CONFIG" --node "$2" && serve_at "$2" "$3" || return 1
+    serve_ms=$took
+}
+# Another volume beside it on the same node, with IPv6 too: what `exporter` takes after the verb.
+other_volume() { # NODE NAME
+    mkdir -p "$T/$1/run/other" "$(mount_of "$1")/.baton/other"
+    other=(BATON_VOLUME=other BATON_VOLUME_ID=fedcba9876543210fedcba9876543210 BATON_RUN="$T/$1/run/other"
+        BATON_STATE="$(mount_of "$1")/.baton/other" "BATON_ADDRESSES=10.77.0.101/24 fd00:77::101/64")
+}
 # For cleanup_hooks: nothing is left running, whatever the test had come to.
 exporters_end() {
     local node name
     for node in a b; do
         for name in "$@"; do
             exporter "$node" "$name" stop >/dev/null 2>&1
+            ! [ -d "$T/$node/run/other" ] || exporter "$node" "$name" stop BATON_RUN="$T/$node/run/other" >/dev/null 2>&1
         done
     done
 }
@@ -81,4 +97,15 @@ stubs_up() {
     : >"$CONFIG"
     PATH=$T/bin:$PATH
     export STUB=$T
+}
+# everywhere PORT: a program that listens there on all addresses.
+everywhere() {
+    python3 -c '
+import socket, sys
+with socket.create_server(("", int(sys.argv[1]))) as listener:
+    while True:
+        listener.accept()' "$1" &
+    test_pids+=($!)
+    disown $!
+    wait_until 10 bash -c ">/dev/tcp/127.0.0.1/$1"
 }
