@@ -84,14 +84,14 @@ ok "the one who is named is let in" env INITIATOR=iqn.2026-01.invalid.test:other
 
 # ---- the handover ----
 ok "start as in the beginning, with the secret" restart BATON_OPTION_CHAP_USER=fox BATON_OPTION_CHAP_SECRET_FILE=secret
-ok "write and synchronize" steps write:5:0:65536 write:5:120000:8 sync
+ok "write and synchronize" steps write:5:0:8192 write:5:120000:8 sync
 starts=() stops=()
 from=a to=b
 for round in 1 2 3 4 5; do
     ok "handed over to $to" hand_over $from $to iscsi
     starts+=("$serve_ms") stops+=("$stop_ms")
     is "$(steps identity)" "$identity" "the same disk"
-    ok "the same content, same secret" steps verify:5:0:65536
+    ok "the same content, same secret" steps verify:5:0:8192
     ok "what was written at the node before" steps "verify:$((round + 4)):120000:8" "write:$((round + 5)):120000:8" sync
     was=$from from=$to to=$was
 done
@@ -137,13 +137,12 @@ like "$(listening b | tr '\n' ' ')" '^10\.77\.0\.100:3260 127\.[0-9.]*:3260 $' "
 
 # ---- the daemon dies ----
 ok "in sync again" wait_until 60 in_sync
-ok "written" steps write:11:0:65536 sync
+ok "written" steps write:11:0:8192 sync
 ok "b's daemon is killed, a serves" crash_over b a iscsi
 diag "stop with a dead mount took $stop_ms ms, start $serve_ms ms"
 ok "at once" test "$stop_ms" -lt 1500
-ok "what was synchronized is there" steps verify:11:0:65536
+ok "what was synchronized is there" steps verify:11:0:8192
 is "$(steps identity)" "$identity" "the same disk"
 ok "stop" unserve_at a iscsi
 ok "nothing is left" wait_until 10 status_is a iscsi 3
 is "$(listening a)" "" "nothing listens"
-stop_node a

@@ -137,4 +137,3 @@ is "$(sid a)" "$before" "the same SID"
 ok "stop" unserve_at a smb
 ok "nothing is left" wait_until 10 status_is a smb 3
 is "$(listening a)" "" "nothing listens"
-stop_node a
