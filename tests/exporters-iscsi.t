@@ -112,6 +112,8 @@ hanging() {
 }
 ok "tgtd hangs in the mount" wait_until 20 hanging
 kill -STOP "${node_pid[b]}"
+timed exporter b iscsi monitor 2>"$T/.out"
+ok "monitor does not hang" test "$took" -lt 5000
 ok "stop returns" timed unserve_at b iscsi
 diag "stop with a server that hangs: $took ms"
 ok "at once" test "$took" -lt 1500

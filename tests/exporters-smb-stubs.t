@@ -54,6 +54,7 @@ wrong "no share" "shares = NAME:/PATH" ""
 wrong "a share without a path" "does not look like NAME:/PATH" "projects"
 wrong "a path that leaves the volume" "no path from the volume's root" "x:/work/../../etc"
 wrong "a path with a variable of Samba's" "no path from the volume's root" "x:/%u"
+wrong "a path that goes on in the next line of smb.conf" "no path from the volume's root" 'x:/work\'
 wrong "an unknown option" "'posix-locks=no' is no option of a share" "x:/work:posix-locks=no"
 wrong "a name that Samba keeps" "cannot be called global" "global:/work"
 wrong "the same name twice" "two shares called X" "x:/work X:/old"
@@ -68,7 +69,7 @@ shares "projects:/work old:/old:posix-locking=no,users=anna+@staff,encrypt=requi
     "BATON_ADDRESSES=10.77.0.100/24 fd00::64/64@eth0" BATON_OPTION_ENCRYPT=desired
 ok "it starts" verb start
 like "$(cat "$T/.out")" "share old cannot be used: there is no directory /old" "a share without a directory is told, and is no failure"
-is "$(cat "$T/calls")" "-F --no-process-group -s $conf" "smbd was called"
+is "$(cat "$T/calls")" "-F --no-process-group -s $conf -l $run" "smbd was called"
 like "$(cat "$T/dcerpcd-calls")" "--option=interfaces=127\.[0-9.]+/8" "and its helper, for nobody outside"
 is "$(stat -c %a "$conf")" 600 "smb.conf is root's"
 value() { # SHARE KEY

@@ -9,7 +9,7 @@ run_packages=(fuse3 iproute2 util-linux)
 # off, or they serve on every address: systemctl disable --now smbd nmbd samba-ad-dc tgt
 export_packages=(samba samba-vfs-modules tgt)
 test_packages=("${export_packages[@]}" libiscsi-bin libiscsi-dev smbclient
-    acl attr etcd-server git iputils-ping libacl1-dev openssl perl python3 rsync spin sqlite3 xz-utils zstd)
+    acl attr etcd-server git iputils-ping libacl1-dev openssl perl procps python3 rsync spin sqlite3 xz-utils zstd)
 
 # install_packages NAME…: those that are missing.
 install_packages() {
