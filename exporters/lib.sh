@@ -80,30 +80,51 @@ need_program() {
 # given). A fault for each that is none.
 addresses_read() {
     local one rest
+    # shellcheck disable=SC2034 # for the caller
     address_ip=() address_prefix=() address_if=()
     for one in $1; do
         rest=${one%%@*}
-        if ! [[ $one =~ ^[0-9a-fA-F.:]+/[0-9]+(@[^/@[:space:]]{1,15})?$ ]] || ! address_right "${rest%/*}" "${rest#*/}"; then
+        if ! [[ $one =~ ^[^/@]+/[^/@]+(@[^/@]{1,15})?$ ]] || ! address_right "${rest%/*}" "${rest#*/}"; then
             fault "'$one' is not an address with a prefix length, such as 10.0.0.100/24 or fd00::64/64@eth0"
             continue
         fi
-        address_ip+=("${rest%/*}") address_prefix+=("$((10#${rest#*/}))")
+        address_ip+=("${rest%/*}") address_prefix+=("${rest#*/}")
         if [[ $one == *@* ]]; then address_if+=("${one#*@}"); else address_if+=(""); fi
     done
 }
 address_right() { # IP PREFIX
-    local part parts
-    [ ${#2} -le 3 ] || return 1
+    local number='(0|[1-9][0-9]{0,2})' part parts expanded
+    [[ $2 =~ ^[1-9][0-9]{0,2}$ ]] || return 1
     if [[ $1 == *:* ]]; then
-        [[ $1 != *:::* && $1 != *::*::* && $1 == *:*:* ]] && [ "$((10#$2))" -ge 1 ] && [ "$((10#$2))" -le 128 ]
+        address_expand "$1" && [ "$2" -le 128 ]
         return
     fi
-    [[ $1 =~ ^[0-9]{1,3}(\.[0-9]{1,3}){3}$ ]] || return 1
+    [[ $1 =~ ^$number\.$number\.$number\.$number$ ]] && [ "$2" -le 32 ] || return 1
     IFS=. read -ra parts <<<"$1"
     for part in "${parts[@]}"; do
-        [ "$((10#$part))" -le 255 ] || return 1
+        [ "$part" -le 255 ] || return 1
     done
-    [ "$((10#$2))" -ge 1 ] && [ "$((10#$2))" -le 32 ]
+}
+# address_expand IP: sets $expanded, which is equal for equal addresses, however they are written. False: it is none.
+address_expand() {
+    local head tail groups group zeros colons=0:0:0:0:0:0:0:0:
+    expanded=$1
+    [[ $1 == *:* ]] || return 0
+    head=$1 tail=''
+    [[ $1 != *::*::* && $1 != *:::* ]] || return 1
+    if [[ $1 == *::* ]]; then head=${1%%::*} tail=${1#*::}; fi
+    IFS=: read -ra groups <<<"$head${head:+${tail:+:}}$tail"
+    if [[ $1 == *::* ]]; then
+        zeros=$((8 - ${#groups[@]}))
+        [ $zeros -ge 1 ] || return 1
+        IFS=: read -ra groups <<<"$head${head:+:}${colons:0:2*zeros}$tail"
+    fi
+    [ ${#groups[@]} = 8 ] || return 1
+    expanded=
+    for group in "${groups[@]}"; do
+        [[ $group =~ ^[0-9a-fA-F]{1,4}$ ]] || return 1
+        printf -v expanded '%s%x:' "$expanded" "0x$group"
+    done
 }
 
 # number_of TEXT: sets $number, 32 bits that are the same on every node (FNV-1a).
