@@ -127,6 +127,38 @@ address_expand() {
     done
 }
 
+# number_of TEXT: sets $number, 32 bits that are the same on every node (FNV-1a).
+number_of() {
+    local i code
+    number=2166136261
+    for ((i = 0; i < ${#1}; i++)); do
+        printf -v code %d "'${1:i:1}"
+        number=$((((number ^ code) * 16777619) & 0xffffffff))
+    done
+}
+# inside_address: sets $inside, a loopback address that is this export's own. Servers listen on it too: start and monitor ask
+# there, also while the volume's addresses are not up (they come last and go first), and nobody outside can.
+inside_address() {
+    local number
+    number_of "$BATON_VOLUME_ID $exporter_name"
+    # not 127.0.0.x, which others use
+    # shellcheck disable=SC2034 # for the caller
+    inside=127.$((number >> 16 & 127 | 128)).$((number >> 8 & 255)).$(((number & 255) % 254 + 1))
+}
+# allow_absent_addresses: servers start before the addresses are up, and listen on them all the same. A switch of the
+# kernel for the whole network namespace; it stays on.
+allow_absent_addresses() {
+    local family file value
+    for family in ipv4 ipv6; do
+        file=/proc/sys/net/$family/ip_nonlocal_bind
+        { read -r value <"$file"; } 2>/dev/null || continue # no IPv6 here
+        [ "$value" = 1 ] || echo 1 2>/dev/null >"$file" ||
+            die "servers cannot listen on addresses that are not up yet: $file could not be set to 1; set sysctl net.$family.ip_nonlocal_bind = 1"
+    done
+}
+# port_is_taken PORT: some program listens there on every address; servers of ours cannot then.
+port_is_taken() { ss -Hltn "sport = :$1" 2>/dev/null | grep -qE '[[:space:]](0\.0\.0\.0|\*|\[::\]):[0-9]+[[:space:]]'; }
+
 # ---- time ----
 now_ms() { # sets $now; no process
     local text=$EPOCHREALTIME
