@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <sys/random.h>
 
-#define TAKE_MORE (500 * MS) /* beyond two lease times: a majority has to grant */
+#define TAKE_MORE (1500 * MS) /* beyond two lease times a majority has to grant; a connection that a cut has spoiled is given up after a second */
 #define GO_LEAST (30000 * MS) /* after-power-cut = go: the others have so long to come back */
 
 /* ---- The lease ------------------------------------------------------------------------------------------------------- */
