@@ -188,7 +188,7 @@ tcp_answers() {
 }
 
 # ---- servers ----
-# A server is known by its pid and its start time in $BATON_RUN/NAME.pid, so that no stranger is ever killed for it. It leads
+# A server is known by its pid and its start time in $BATON_LOCAL/NAME.pid, so that no stranger is ever killed for it. It leads
 # a session and process group of its own; what it forks and leaves in that group ends with it.
 
 process_read() { # PID; sets $state, $start, $threads; false: there is none
@@ -199,24 +199,24 @@ process_read() { # PID; sets $state, $start, $threads; false: there is none
 }
 server_read() { # NAME; sets $pid and $born; false: none was started here, or since the boot
     pid='' born=''
-    { read -r pid born <"$BATON_RUN/$1.pid"; } 2>/dev/null
+    { read -r pid born <"$BATON_LOCAL/$1.pid"; } 2>/dev/null
     [[ $pid =~ ^[0-9]+$ && $born =~ ^[0-9]+$ ]]
 }
 
-# server_start NAME COMMAND…: in the background, detached, its output to $BATON_RUN/NAME.log. The process writes its own pid
+# server_start NAME COMMAND…: in the background, detached, its output to $BATON_LOCAL/NAME.log. The process writes its own pid
 # file before it becomes the server: a caller killed at any moment leaves no server that nobody knows.
 server_start() {
     local name=$1
     shift
     (
         local state threads start fd
-        process_read "$BASHPID" && printf '%s %s\n' "$BASHPID" "$start" >"$BATON_RUN/$name.pid" || exit 1
+        process_read "$BASHPID" && printf '%s %s\n' "$BASHPID" "$start" >"$BATON_LOCAL/$name.pid" || exit 1
         for fd in /proc/"$BASHPID"/fd/*; do
             fd=${fd##*/}
             [ "$fd" -le 2 ] || exec {fd}>&-
         done
         exec setsid "$@"
-    ) </dev/null >>"$BATON_RUN/$name.log" 2>&1 &
+    ) </dev/null >>"$BATON_LOCAL/$name.log" 2>&1 &
     disown $!
     # until the file names this process: server_alive right afterwards must not see the one before it
     wait_for 2000 server_is "$name" $!
@@ -265,13 +265,13 @@ server_gone() {
 # server_said NAME: the end of its log, in a line.
 server_said() {
     local text
-    text=$(tail -n 3 "$BATON_RUN/$1.log" 2>/dev/null | tr '\n' ' ')
+    text=$(tail -n 3 "$BATON_LOCAL/$1.log" 2>/dev/null | tr '\n' ' ')
     printf '%s' "${text:-nothing}"
 }
 # Logs are opened for appending, so they can be cut while a server writes: at each monitor, when one is over 1 MiB.
 logs_bound() {
     local log
-    for log in "$BATON_RUN"/*.log; do
+    for log in "$BATON_LOCAL"/*.log; do
         [ -f "$log" ] || continue
         [ "$(stat -c %s "$log" 2>/dev/null || echo 0)" -gt 1048576 ] || continue
         tail -c 131072 "$log" >"$log.old"
@@ -292,7 +292,7 @@ exporter_run() {
     esac
     # A person's current directory, or the mount: neither is to be held or waited for.
     cd / || exit 1
-    need_environment BATON_VOLUME BATON_RUN
+    need_environment BATON_VOLUME BATON_LOCAL
     no_faults
     if [ "$1" = monitor ]; then logs_bound; fi
     "verb_$1"

@@ -22,7 +22,7 @@ exporter_on() {
     elif [ "$(id -u)" = 0 ]; then
         at=(unshare -n --) # a sysctl that it sets is not to be the machine's
     fi
-    ${at[@]+"${at[@]}"} env BATON_VOLUME="$volume" BATON_VOLUME_ID="$id" BATON_NODE="$node" BATON_RUN="$run" BATON_STATE="$state" \
+    ${at[@]+"${at[@]}"} env BATON_VOLUME="$volume" BATON_VOLUME_ID="$id" BATON_NODE="$node" BATON_LOCAL="$run" BATON_STATE="$state" \
         BATON_EXPORT="$name" BATON_ADDRESSES="${addresses-10.77.0.100/24}" BATON_MOUNT="$mount" BATON_LEASE_MS=0 \
         BATON_LIBEXEC="$BATON_SRC/exporters" ${stubs:+BATON_FSAL=/dev/null BATON_NFSD="$T/nfsd" BATON_ETAB="$T/etab"} \
         PATH="${stubs:+$stubs:}$BATON_BUILD/exporters:$PATH" ${set[@]+"${set[@]}"} \
@@ -226,7 +226,7 @@ end_servers() {
     for run in "$T"/*.run "$T"/*.vip "$T"/second/run.*; do
         for file in "$run"/*.pid; do
             [ -e "$file" ] || continue
-            BATON_RUN=$run bash -c '. "$0"; server_kill "$1"' "$BATON_SRC/exporters/lib.sh" "$(basename "$file" .pid)"
+            BATON_LOCAL=$run bash -c '. "$0"; server_kill "$1"' "$BATON_SRC/exporters/lib.sh" "$(basename "$file" .pid)"
         done
     done
     for node in "${!holder[@]}"; do

@@ -20,7 +20,7 @@ case $1 in
 check) ;;
 start)
     [ -d "$BATON_STATE" ] || [ "$BATON_EXPORT" = vip ] || { echo "no $BATON_STATE"; exit 1; }
-    [ -d "$BATON_RUN" ] || { echo "no $BATON_RUN"; exit 1; }
+    [ -d "$BATON_LOCAL" ] || { echo "no $BATON_LOCAL"; exit 1; }
     touch "$F.on"
     env | grep ^BATON_ | sort >"$F.environment"
     echo "$BATON_EXPORT serves"

@@ -16,7 +16,7 @@ lease=0
 vip_on() {
     local node=$1
     shift
-    $on_node env BATON_VOLUME="$ID" BATON_NODE="$node" BATON_RUN="$T/$node.run" BATON_STATE="$T/state" BATON_EXPORT=vip \
+    $on_node env BATON_VOLUME="$ID" BATON_NODE="$node" BATON_LOCAL="$T/$node.run" BATON_STATE="$T/state" BATON_EXPORT=vip \
         BATON_ADDRESSES="$addresses" BATON_LEASE_MS="$lease" BATON_LIBEXEC="$BATON_SRC/exporters" \
         PATH="${stubs:+$stubs:}$BATON_BUILD/exporters:$PATH" bash "$vip" "$@"
 }

@@ -11,7 +11,7 @@ exporter() {
     mkdir -p "$run" && chmod 700 "$run"
     in_node "$node" env BATON_VOLUME="$ID" BATON_VOLUME_ID="$VOLUME_ID" BATON_NODE="$node" BATON_NODES="a b" \
         BATON_MOUNT="$(mount_of "$node")" BATON_CONFIG="$CONFIG" BATON_EXPORT="$name" BATON_EXPORT_TYPE="$name" BATON_EPOCH=1 \
-        BATON_LEASE_MS=2000 BATON_ADDRESSES="$service/24" BATON_RUN="$run" BATON_STATE="$(mount_of "$node")/.baton/$name" \
+        BATON_LEASE_MS=2000 BATON_ADDRESSES="$service/24" BATON_LOCAL="$run" BATON_STATE="$(mount_of "$node")/.baton/$name" \
         BATON_LIBEXEC="$BATON_SRC/exporters" ${options[@]+"${options[@]}"} "$@" "$BATON_SRC/exporters/$name" "$verb"
 }
 # How long a verb takes, in ms, in $took; its exit status.
@@ -71,7 +71,7 @@ crash_over() { # FROM TO NAME
 # Another volume beside it on the same node, with IPv6 too: what `exporter` takes after the verb.
 other_volume() { # NODE NAME
     mkdir -p "$T/$1/run/other" "$(mount_of "$1")/.baton/other"
-    other=(BATON_VOLUME=other BATON_VOLUME_ID=fedcba9876543210fedcba9876543210 BATON_RUN="$T/$1/run/other"
+    other=(BATON_VOLUME=other BATON_VOLUME_ID=fedcba9876543210fedcba9876543210 BATON_LOCAL="$T/$1/run/other"
         BATON_STATE="$(mount_of "$1")/.baton/other" "BATON_ADDRESSES=10.77.0.101/24 fd00:77::101/64")
 }
 # For cleanup_hooks: nothing is left running, whatever the test had come to.
@@ -80,7 +80,7 @@ exporters_end() {
     for node in a b; do
         for name in "$@"; do
             exporter "$node" "$name" stop >/dev/null 2>&1
-            ! [ -d "$T/$node/run/other" ] || exporter "$node" "$name" stop BATON_RUN="$T/$node/run/other" >/dev/null 2>&1
+            ! [ -d "$T/$node/run/other" ] || exporter "$node" "$name" stop BATON_LOCAL="$T/$node/run/other" >/dev/null 2>&1
         done
     done
 }

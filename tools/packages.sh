@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034
 # The Debian packages that Baton needs; sourced by quickstart and run-tests.
 build_packages=(gcc libc6-dev make autoconf automake pkg-config libfuse3-dev libzmq3-dev liblmdb-dev libxxhash-dev
-    libinih-dev libjansson-dev libsystemd-dev liburing-dev libcurl4-openssl-dev)
+    libinih-dev libjansson-dev libsystemd-dev liburing-dev libnl-route-3-dev libcurl4-openssl-dev)
 # For configure --enable-fuzzing CC=clang, or CC=afl-clang-fast; nothing here installs them by itself.
 fuzz_packages=(clang libclang-rt-14-dev afl++)
 run_packages=(fuse3 iproute2 util-linux)
