@@ -71,7 +71,7 @@ static void set_options(struct variables *variables, const struct config *config
 static void folder_of(const struct action *action, const char *program, struct variables *variables) {
     const char *slash = strrchr(program, '/');
     set(variables, "BATON_LIBEXEC=%.*s", slash ? (int)(slash - program) : 1, slash ? program : ".");
-    set(variables, "BATON_RUN=/run/baton/%s/%s/%s", action->config->volume, action->self->name, action_name(action));
+    set(variables, "BATON_LOCAL=/run/baton/%s/%s/%s", action->config->volume, action->self->name, action_name(action));
     set(variables, "BATON_STATE=%s/.baton/%s", action->self->mount, action_name(action));
 }
 
@@ -142,8 +142,8 @@ static void become(const struct action *action, const char *program, struct vari
     close_range(STDERR_FILENO + 1, ~0u, 0);
     if (chdir("/") < 0)
         _exit(126);
-    make_folder(value_of(variables, "BATON_RUN"));
-    if (strcmp(action->verb, "start") == 0 && action->export) {
+    make_folder(value_of(variables, "BATON_LOCAL"));
+    if (strcmp(action->verb, "start") == 0 && !action->program) {
         const char *state = value_of(variables, "BATON_STATE");
         char parent[1100];
         snprintf(parent, sizeof parent, "%s/.baton", action->self->mount);

@@ -1,10 +1,9 @@
 #include "exporters/runner.h"
 
 #include "exporters/action.h"
+#include "exporters/address.h"
 
-#include <arpa/inet.h>
 #include <dirent.h>
-#include <ifaddrs.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
@@ -17,6 +16,8 @@
 #define VIP_START (15000 * MS) /* another one's address is waited for: it may be about to let go */
 #define VIP_STOP (2000 * MS)
 #define VIP_MONITOR (2000 * MS)
+#define VIP_MONITOR_EVERY (10000 * MS)
+#define ADDRESS_SECONDS_LEAST 2u
 #define CHECK_PATIENCE (15000 * MS)
 #define HOOK_PATIENCE (10000 * MS)
 #define GONE_PATIENCE (5000 * MS)  /* servers that were killed; one that hangs in the mount dies when that is answered */
@@ -46,6 +47,8 @@ struct runner {
     uint64_t over;      /* the epoch whose lease has ended: nothing is started in it again */
     int64_t gone_until; /* servers may be there still: looked at until then; 0: they are gone */
     int64_t gone_due;
+    int64_t address_due;
+    bool address_missing;
     const char *told;   /* the role that hooks have been told */
 };
 
@@ -65,8 +68,11 @@ static uint64_t wanted(struct runner *r) {
     return epoch == r->over ? 0 : epoch;
 }
 
+static void keep_address(struct runner *r);
+
 static bool no_more(void *context) {
     struct runner *r = context;
+    keep_address(r);
     struct signalfd_siginfo info;
     struct pollfd signals = {.fd = r->signals, .events = POLLIN};
     while (poll(&signals, 1, 0) > 0 && read(r->signals, &info, sizeof info) == (ssize_t)sizeof info)
@@ -117,44 +123,35 @@ static int start_one(struct runner *r, struct item *item) {
     return rc;
 }
 
-/* ---- The address, if its exporter should fail ------------------------------------------------------------------------ */
+/* ---- The address ----------------------------------------------------------------------------------------------------- */
 
-static bool same_address(const struct sockaddr *have, const char *text) {
-    uint8_t binary[16];
-    char copy[64];
-    size_t length = strcspn(text, "/");
-    snprintf(copy, sizeof copy, "%.*s", (int)MIN(length, sizeof copy - 1), text);
-    if (!have)
-        return false;
-    if (have->sa_family == AF_INET)
-        return inet_pton(AF_INET, copy, binary) == 1 && memcmp(binary, &((const struct sockaddr_in *)have)->sin_addr, 4) == 0;
-    return have->sa_family == AF_INET6 && inet_pton(AF_INET6, copy, binary) == 1 &&
-           memcmp(binary, &((const struct sockaddr_in6 *)have)->sin6_addr, 16) == 0;
-}
-
-static void delete_address(const char *address, const char *interface) {
-    char copy[128];
-    snprintf(copy, sizeof copy, "%.*s", (int)strcspn(address, "@ "), address);
-    log_warning("address %s is on %s still: it is taken off", copy, interface);
-    pid_t pid = fork();
-    if (pid == 0) {
-        execlp("ip", "ip", "address", "del", copy, "dev", interface, (char *)NULL);
-        _exit(127);
-    }
-    for (unsigned i = 0; pid > 0 && i < 1000 && waitpid(pid, NULL, WNOHANG) == 0; i++)
-        usleep(1000);
+/* Also while an action runs. It lives as long as the lease, rounded up to the kernel's seconds, from each look on. */
+static void keep_address(struct runner *r) {
+    int64_t now = clock_boot();
+    struct item *item = r->count ? &r->items[r->count - 1] : NULL;
+    if (!item || item->export || now < r->address_due || atomic_load(&item->shared->state) != EXPORT_ON)
+        return;
+    r->address_due = now + RUNNER_ADDRESS_EVERY;
+    if (wanted(r) == 0 || wanted(r) != atomic_load(&r->shared->on))
+        return;
+    int missing = address_renew(r->config->addresses, MAX((r->config->lease_ms + 999) / 1000, ADDRESS_SECONDS_LEAST));
+    if (missing < 0)
+        log_warning("the addresses of volume %s cannot be looked at: %s", r->config->volume, strerror(-missing));
+    r->address_missing = missing > 0;
 }
 
 /* None of the volume's addresses is on this host, whatever became of the script. */
 static void sweep_addresses(const struct runner *r) {
-    struct ifaddrs *all = NULL;
-    if (!r->config->addresses[0] || getifaddrs(&all) < 0)
-        return;
-    for (const char *at = r->config->addresses; *at; at += strcspn(at, " "), at += strspn(at, " "))
-        for (const struct ifaddrs *one = all; one; one = one->ifa_next)
-            if (same_address(one->ifa_addr, at))
-                delete_address(at, one->ifa_name);
-    freeifaddrs(all);
+    int found = address_remove(r->config->addresses);
+    if (found > 0)
+        log_warning("%d of the addresses of volume %s were here still: they are taken off", found, r->config->volume);
+    else if (found < 0)
+        log_error("whether an address of volume %s is here still cannot be seen: %s", r->config->volume, strerror(-found));
+}
+
+static bool never(void *context) {
+    keep_address(context);
+    return false;
 }
 
 /* ---- Starting and stopping all --------------------------------------------------------------------------------------- */
@@ -163,6 +160,8 @@ static void stop_one(struct runner *r, struct item *item, bool hurry) {
     char words[ACTION_WORDS];
     struct action action = action_of(r, item, "stop", item->stop);
     action.hurry = hurry;
+    action.cancelled = never;
+    action.context = r;
     set_state(item, EXPORT_STOPPING);
     int rc = action_run(&action, words);
     if (rc)
@@ -230,6 +229,8 @@ static void restart(struct runner *r, struct item *item, const char *words) {
     atomic_fetch_add(&item->shared->restarts, 1);
     item->restarted = clock_boot();
     struct action stop = action_of(r, item, "stop", item->stop);
+    stop.cancelled = never;
+    stop.context = r;
     action_run(&stop, stopped);
     int rc = start_one(r, item);
     if (rc && rc != -ECANCELED) {
@@ -260,6 +261,11 @@ static void look_at(struct runner *r, struct item *item) {
     char words[ACTION_WORDS];
     int64_t now = clock_boot();
     enum export_state state = atomic_load(&item->shared->state);
+    if (!item->export && r->address_missing && state == EXPORT_ON) {
+        r->address_missing = false;
+        restart(r, item, "an address of the volume is not here any more");
+        return;
+    }
     if (now < item->due || !item->every)
         return;
     item->due = now + item->every;
@@ -316,6 +322,8 @@ static int64_t next_look(const struct runner *r) {
         return next;
     int64_t until = lease_until(r);
     next = MIN(next, until);
+    if (r->config->addresses[0])
+        next = MIN(next, r->address_due);
     for (unsigned i = 0; i < r->count; i++)
         if (r->items[i].every)
             next = MIN(next, r->items[i].due);
@@ -354,6 +362,7 @@ static void step(struct runner *r) {
     if (!want && !on && atomic_load(&r->supervision->serving))
         run_hooks(r, "standby");
     look_whether_gone(r);
+    keep_address(r);
     for (unsigned i = 0; on && i < r->count && !no_more(r); i++)
         look_at(r, &r->items[i]);
 }
@@ -362,7 +371,7 @@ static void add(struct runner *r, const struct export_config *export) {
     struct item *item = &r->items[r->count];
     *item = export ? (struct item){.export = export, .start = (int64_t)export->start_ms * MS, .stop = (int64_t)export->stop_ms * MS,
                                    .monitor = (int64_t)export->monitor_ms * MS, .every = (int64_t)export->every_ms * MS}
-                   : (struct item){.start = VIP_START, .stop = VIP_STOP, .monitor = VIP_MONITOR, .every = RUNNER_ADDRESS_EVERY};
+                   : (struct item){.start = VIP_START, .stop = VIP_STOP, .monitor = VIP_MONITOR, .every = VIP_MONITOR_EVERY};
     item->shared = &r->shared->all[r->count++];
     item->restarted = INT64_MIN;
 }

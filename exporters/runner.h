@@ -9,6 +9,9 @@
  *                     FAILED and `broken` says so (the serving process hands over, if another node can), and is tried again
  *                     after RUNNER_AGAIN, for as long as this node stays primary
  *
+ * The addresses live in the kernel as long as the lease, from each look at them: one that a person has removed is put back, and when
+ * nobody looks any more, they go by themselves. That goes on while an exporter's action runs.
+ *
  * What an earlier runner, or an earlier boot, has left behind is stopped first. The runner ends when its parent does, after
  * having stopped everything.
  */
@@ -19,7 +22,7 @@
 #include "membership/supervisor.h"
 
 #define RUNNER_AGAIN (INT64_C(10) * 1000000000)
-#define RUNNER_ADDRESS_EVERY (INT64_C(1) * 1000000000) /* the address is looked at so often */
+#define RUNNER_ADDRESS_EVERY (INT64_C(500) * 1000000) /* the addresses are looked at, and their lifetime renewed */
 
 /* Each exporter's `check`, before anything is served. 0, or -EINVAL with the first sentence. */
 int runner_check(const struct config *config, const struct node_config *self, char *why, size_t why_room);

@@ -69,7 +69,7 @@ TEXT
 # The man page's example.
 mkdir "$T/pages" "$T/site"
 echo hello >"$T/site/index.html"
-sed -n '/^#!\/bin\/bash/,/^\.EE/p' "$BATON_SRC/tools/man/baton-exporter.7" | sed '/^\.EE/d; s/\\-/-/g' >"$BATON_EXPORTERS/none"
+sed -n '/^#!\/bin\/bash/,/^\.EE/p' "$BATON_SRC/tools/man/baton-exporter.7" | sed '/^\.EE/d; s/\\-/-/g; s/\\e/\\/g' >"$BATON_EXPORTERS/none"
 chmod +x "$BATON_EXPORTERS/none"
 if command -v busybox >/dev/null; then
     sed -i 's/^type = none/type = none\nport = 8123/' "$CONFIG"

@@ -19,13 +19,17 @@ read -r now _ </proc/uptime
 case $1 in
 check) ;;
 start)
-    [ -d "$BATON_STATE" ] || [ "$BATON_EXPORT" = vip ] || { echo "no $BATON_STATE"; exit 1; }
-    [ -d "$BATON_RUN" ] || { echo "no $BATON_RUN"; exit 1; }
+    [ "$BATON_EXPORT" != vip ] || ip address replace "$BATON_ADDRESSES" dev lo valid_lft 2 preferred_lft 2
+    [ -d "$BATON_STATE" ] || { echo "no $BATON_STATE"; exit 1; }
+    [ -d "$BATON_LOCAL" ] || { echo "no $BATON_LOCAL"; exit 1; }
     touch "$F.on"
     env | grep ^BATON_ | sort >"$F.environment"
     echo "$BATON_EXPORT serves"
     ;;
-stop) rm -f "$F.on" ;;
+stop)
+    [ "$BATON_EXPORT" != vip ] || ip address del "$BATON_ADDRESSES" dev lo
+    rm -f "$F.on"
+    ;;
 monitor) [ -e "$F.on" ] || { echo "it is not on"; exit 1; } ;;
 status) [ -e "$F.on" ] || exit 3 ;;
 *) exit 2 ;;
@@ -93,6 +97,15 @@ is "$(grep -c '^BATON_OPTION_SOME_OPTION=with words$' "$BATON_TEST_FOLDER/a.one.
 is "$(grep '^BATON_ADDRESSES=' "$BATON_TEST_FOLDER/a.vip.environment")" "BATON_ADDRESSES=10.77.9.1/24" "and of the address"
 is "$(stat -c '%a %U' "$(mount_of a)/.baton/one")" "700 root" "they have a folder on the volume"
 is "$(state_of a 0) $(state_of a 1) $(state_of a 2)" "on on on" "status shows them"
+
+in_netns() { nsenter --net="/run/netns/$ID-$1" -- "${@:2}"; }
+has_address() { in_netns "$1" ip -o address show to 10.77.9.1 | grep -q 10.77.9.1; }
+four_seconds_on() { [ $((SECONDS - begin)) -ge 4 ]; }
+begin=$SECONDS
+wait_until 10 four_seconds_on
+ok "the address outlives its lifetime in the kernel: that is renewed" has_address a
+in_netns a ip address del 10.77.9.1/24 dev lo
+ok "an address that a person has removed is put back" wait_until 10 has_address a
 
 forget
 wait_until 30 in_sync a

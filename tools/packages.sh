@@ -1,11 +1,16 @@
 # shellcheck shell=bash disable=SC2034
 # The Debian packages that Baton needs; sourced by quickstart and run-tests.
 build_packages=(gcc libc6-dev make autoconf automake pkg-config libfuse3-dev libzmq3-dev liblmdb-dev libxxhash-dev
-    libinih-dev libjansson-dev libsystemd-dev liburing-dev libcurl4-openssl-dev)
+    libinih-dev libjansson-dev libsystemd-dev liburing-dev libnl-route-3-dev libcurl4-openssl-dev)
 # For configure --enable-fuzzing CC=clang, or CC=afl-clang-fast; nothing here installs them by itself.
 fuzz_packages=(clang libclang-rt-14-dev afl++)
 run_packages=(fuse3 iproute2 util-linux)
-test_packages=(acl attr etcd-server git iputils-ping libacl1-dev openssl perl python3 rsync spin sqlite3 xz-utils zstd)
+# What the exporters drive, each needed only where its section stands in a volume's config. Their own services are to be off on
+# a node, or they serve on every address (rpcbind may run): systemctl disable --now nfs-ganesha rpc-statd nfs-server smbd nmbd
+# samba-ad-dc tgt
+export_packages=(nfs-ganesha nfs-ganesha-vfs nfs-common rpcbind samba samba-vfs-modules tgt)
+test_packages=(acl attr busybox etcd-server git iputils-ping libacl1-dev libiscsi-bin libiscsi-dev libnfs-dev openssl perl procps python3 rsync
+    smbclient spin sqlite3 xz-utils zstd)
 
 # install_packages NAME…: those that are missing.
 install_packages() {

@@ -1,0 +1,110 @@
+#include "exporters/address.h"
+
+#include <arpa/inet.h>
+#include <netlink/cache.h>
+#include <netlink/netlink.h>
+#include <netlink/route/addr.h>
+#include <linux/if_addr.h>
+#include <stdio.h>
+
+/* libnl has error numbers of its own. */
+static int error_of(int rc) {
+    switch (-rc) {
+    case NLE_SUCCESS:
+        return 0;
+    case NLE_NOMEM:
+        return -ENOMEM;
+    case NLE_PERM:
+        return -EPERM;
+    case NLE_NOADDR:
+    case NLE_OBJ_NOTFOUND:
+        return -EADDRNOTAVAIL;
+    default:
+        return -EIO;
+    }
+}
+
+/* The next address of the list, without prefix and interface; false: there is none. */
+static bool next_of(const char **list, struct nl_addr **address) {
+    char one[INET6_ADDRSTRLEN];
+    while (**list == ' ')
+        (*list)++;
+    size_t length = strcspn(*list, " "), host = strcspn(*list, "/@ ");
+    if (length == 0)
+        return false;
+    snprintf(one, sizeof one, "%.*s", (int)MIN(host, sizeof one - 1), *list);
+    *list += length;
+    *address = NULL;
+    return nl_addr_parse(one, strchr(one, ':') ? AF_INET6 : AF_INET, address) == 0;
+}
+
+static struct rtnl_addr *find(struct nl_cache *cache, const struct nl_addr *address) {
+    for (struct nl_object *object = nl_cache_get_first(cache); object; object = nl_cache_get_next(object)) {
+        struct rtnl_addr *here = (struct rtnl_addr *)object;
+        const struct nl_addr *local = rtnl_addr_get_local(here);
+        if (local && nl_addr_get_family(local) == nl_addr_get_family(address) && nl_addr_get_len(local) == nl_addr_get_len(address) &&
+            memcmp(nl_addr_get_binary_addr(local), nl_addr_get_binary_addr(address), nl_addr_get_len(address)) == 0)
+            return here;
+    }
+    return NULL;
+}
+
+/* The lifetime alone: flags and all else as they are. */
+static int renew(struct nl_sock *socket, struct rtnl_addr *here, uint32_t seconds) {
+    if (rtnl_addr_get_flags(here) & IFA_F_PERMANENT)
+        return 0; /* somebody has put it there for ever, or the volume has no lease */
+    bool deprecated = rtnl_addr_get_preferred_lifetime(here) == 0;
+    rtnl_addr_set_valid_lifetime(here, seconds);
+    rtnl_addr_set_preferred_lifetime(here, deprecated ? 0 : seconds);
+    return error_of(rtnl_addr_add(socket, here, NLM_F_REPLACE));
+}
+
+static int open_socket(struct nl_sock **socket, struct nl_cache **cache) {
+    *cache = NULL;
+    *socket = nl_socket_alloc();
+    if (!*socket)
+        return -ENOMEM;
+    int rc = nl_connect(*socket, NETLINK_ROUTE);
+    if (rc == 0)
+        rc = rtnl_addr_alloc_cache(*socket, cache);
+    if (rc < 0)
+        nl_socket_free(*socket);
+    return error_of(rc);
+}
+
+static int each(const char *addresses, int (*act)(struct nl_sock *, struct rtnl_addr *, uint32_t), uint32_t seconds, int *here) {
+    struct nl_sock *socket;
+    struct nl_cache *cache;
+    struct nl_addr *address;
+    int all = 0, failed = 0, rc = open_socket(&socket, &cache);
+    if (rc)
+        return rc;
+    *here = 0;
+    while (next_of(&addresses, &address)) {
+        struct rtnl_addr *found = find(cache, address);
+        all++;
+        *here += found != NULL;
+        if (found && (rc = act(socket, found, seconds)) != 0)
+            failed = rc;
+        nl_addr_put(address);
+    }
+    nl_cache_free(cache);
+    nl_socket_free(socket);
+    return failed ? failed : all;
+}
+
+int address_renew(const char *addresses, uint32_t seconds) {
+    int here, all = each(addresses, renew, seconds, &here);
+    return all < 0 ? all : all - here;
+}
+
+static int take_off(struct nl_sock *socket, struct rtnl_addr *here, uint32_t seconds) {
+    (void)seconds;
+    int rc = error_of(rtnl_addr_delete(socket, here, 0));
+    return rc == -EADDRNOTAVAIL ? 0 : rc; /* it has gone by itself */
+}
+
+int address_remove(const char *addresses) {
+    int here, all = each(addresses, take_off, 0, &here);
+    return all < 0 ? all : here;
+}

@@ -1,0 +1,17 @@
+/* The volume's addresses on this host, by netlink: looked at, renewed, taken off. Which interface they are on, and how they came
+ * there, is the exporter vip's. No process is started, and nothing waits for the network. One thread.
+ */
+#ifndef BATON_EXPORTERS_ADDRESS_H
+#define BATON_EXPORTERS_ADDRESS_H
+
+#include "fs/base.h"
+
+/* `addresses` is a config's: ADDRESS/BITS[@INTERFACE], separated by spaces. */
+
+/* Those that are on this host with a lifetime have it for so many seconds from now on: whoever dies, the kernel takes them off then.
+ * Returns how many of them are not here, or a negative errno. */
+int address_renew(const char *addresses, uint32_t seconds);
+/* Takes off those that are here, wherever. Returns how many there were, or a negative errno (some may be here still). */
+int address_remove(const char *addresses);
+
+#endif
