@@ -276,6 +276,7 @@ void sim_point(void) {
 
 void sim_pause(unsigned place, int64_t until) {
     s->paused[place] = until;
+    world->awake = MAX(world->awake, until);
 }
 
 void sim_suspend(unsigned place, int64_t until) {

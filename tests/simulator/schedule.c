@@ -722,6 +722,8 @@ void *schedule_run(void *nothing) {
     trouble();
     mend_all();
     sim_trace("from now on all is well");
+    if (world->awake > sim_now())
+        sim_sleep(world->awake - sim_now());
     come_to_rest();
     if (world->voting) { /* a lease that runs out just then, of what was wrong before */
         sim_sleep(3 * (int64_t)world->config.lease_ms * SIM_MS);

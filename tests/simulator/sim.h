@@ -381,6 +381,7 @@ struct world {
     bool idle;      /* … and no users */
     int64_t takes[SIM_NODES]; /* so long does a standby need for each record */
     uint64_t join_records, join_bytes; /* 0: as they are */
+    int64_t awake;  /* from then on no process stands still, and no machine sleeps */
     int64_t quiet;  /* nothing has been wrong with lines or processors since */
     int64_t think_low, think_high; /* of the users, between two operations */
     unsigned users;
