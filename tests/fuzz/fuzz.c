@@ -253,8 +253,19 @@ static void died(int signal, siginfo_t *info, void *context) {
 }
 
 void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak));
+/* LMDB calls nothing of ours: what lies above one of its frames is its fault, or of a memcmp that it calls with a damaged length. */
 static void sanitizer_found(void) {
-    verdict_set(VERDICT_FOUND);
+    void *frames[64];
+    int count = backtrace(frames, 64);
+    bool lmdb = false;
+    for (int i = 0; i < count && !lmdb; i++)
+        lmdb = is_lmdb(frames[i]);
+    verdict_set(lmdb ? VERDICT_LMDB : VERDICT_FOUND);
+    if (!lmdb)
+        return;
+    atomic_store(&shared->lmdb_died, true);
+    coverage_give();
+    __real__exit(3);
 }
 
 static void child_begin(void) {
