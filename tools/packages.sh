@@ -5,7 +5,8 @@ build_packages=(gcc libc6-dev make autoconf automake pkg-config libfuse3-dev lib
 # For configure --enable-fuzzing CC=clang, or CC=afl-clang-fast; nothing here installs them by itself.
 fuzz_packages=(clang libclang-rt-14-dev afl++)
 run_packages=(fuse3 iproute2 util-linux)
-test_packages=(acl attr etcd-server git iputils-ping libacl1-dev openssl perl python3 rsync spin sqlite3 xz-utils zstd)
+test_packages=(acl attr etcd-server git iputils-ping libacl1-dev libxml2-utils openssl perl python3 resource-agents rsync spin sqlite3 xz-utils
+    zstd)
 
 # install_packages NAME…: those that are missing.
 install_packages() {
