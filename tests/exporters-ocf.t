@@ -129,6 +129,16 @@ is "$(score a)" -D "one out of sync has none"
 says standby true streaming; : >"$stub/cluster"; run a monitor OCF_RESKEY_CRM_meta_interval=0 >/dev/null
 is "$(cat "$stub/cluster")" "" "a probe tells Pacemaker nothing"
 
+# primary before the cluster has promoted it
+fresh; says primary true none
+early() { run a monitor OCF_RESKEY_CRM_meta_role="$1"; }
+is "$(early Promoted) $(early Unpromoted) $(early Slave) $(run a monitor OCF_RESKEY_CRM_meta_role=Unpromoted OCF_RESKEY_CRM_meta_interval=0)" "8 0 0 8" \
+    "handed over to, and not promoted yet: the monitor of that role is content, a probe says what it is"
+for note in "$T"/rsc/*.early; do echo $(($(cut -d. -f1 /proc/uptime) - 61)) >"$note"; done
+is "$(early Unpromoted)" 8 "for a minute"
+is "$(run a promote) $(early Unpromoted)" "0 0" "promote ends that"
+is "$(promotable='OCF_RESKEY_CRM_meta_master_max=1 OCF_RESKEY_CRM_meta_promoted_max=1 OCF_RESKEY_CRM_meta_notify=true' run a monitor)" 8 "promotable, as Pacemaker 2.1 says it"
+
 # start
 fresh; stopped
 is "$(run a start OCF_RESKEY_options='--verbose --orphan-grace 5s')" 0 "start"
@@ -144,6 +154,9 @@ is "$(run a notify OCF_RESKEY_CRM_meta_notify_type=post OCF_RESKEY_CRM_meta_noti
 $(grep -c ^batond "$stub/log") $(run a monitor)" "0 1 0" "another node is promoted: batond follows it"
 fresh; stopped
 is "$(run a start OCF_RESKEY_CRM_meta_notify_promoted_uname=b) $(grep -c ^batond "$stub/log")" "0 1" "where another one is promoted it is started at once"
+fresh; stopped
+is "$(run a start OCF_RESKEY_CRM_meta_notify_promoted_uname='a b' OCF_RESKEY_CRM_meta_notify_demote_uname='b ') $(grep -c ^batond "$stub/log")" "0 0" \
+    "but not where that one is demoted, nor for itself"
 fresh; stopped; run a start >/dev/null
 json primary true none >"$stub/started"
 is "$(run a promote) $(run a monitor) $(grep -c ^batond "$stub/log")" "0 8 1" "promote starts it"
@@ -271,8 +284,8 @@ ok "b follows, and may be promoted" wait_until 20 reports b "0 -v 50"
 ok "a takes changes" sh -c "echo one >$a/file"
 in_sync() { [ "$(status_of a replication link)" = working ]; }
 wait_until 20 in_sync
-is "$(on a demote OCF_RESKEY_CRM_meta_notify_promote_uname=b) $(on b promote) $(on a monitor) $(on b monitor)" "0 0 0 8" \
-    "the cluster moves it: a is demoted, b promoted"
+is "$(on a demote OCF_RESKEY_CRM_meta_notify_promote_uname=b) $(on b monitor OCF_RESKEY_CRM_meta_role=Unpromoted) $(on b promote) \
+$(on a monitor OCF_RESKEY_CRM_meta_role=Unpromoted) $(on b monitor OCF_RESKEY_CRM_meta_role=Promoted)" "0 0 0 0 8" "the cluster moves it: a is demoted, b promoted"
 is "$(cat "$b/file" 2>&1)" one "b has what a had"
 ok "and takes changes" sh -c "echo two >$b/file"
 is "$(limit=2000 on a promote) $(grep -c 'ocf-exit-reason:.*switchover' "$T/said")" "1 1" "a is not promoted beside it, and says why"
