@@ -202,8 +202,10 @@ int front_locks_start(struct front *front) {
     PROMISE(pthread_cond_init(&desk->changed, &attributes) == 0);
     pthread_condattr_destroy(&attributes);
     front->locks = desk;
+    pthread_mutex_lock(&desk->mutex);
     int error = pthread_create(&desk->thread, NULL, desk_main, desk);
     desk->started = error == 0;
+    pthread_mutex_unlock(&desk->mutex);
     return -error;
 }
 
