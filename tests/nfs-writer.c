@@ -42,7 +42,8 @@ struct answer {
 };
 
 static struct {
-    const char *server, *path;
+    const char *server;
+    char *path;
     struct rpc_context *rpc;
     char export_handle[FHSIZE3], file_handle[NFS3_FHSIZE];
     unsigned export_length, file_length;
