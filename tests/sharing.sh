@@ -6,7 +6,6 @@
 service=10.77.0.100
 client_address=10.77.0.50
 declare -A holder=() # a process that keeps the node's mount namespace
-watchers=()
 
 other() { [ "$1" = a ] && echo b || echo a; }
 in_sync() { [ "$(status_of "$(primary_now)" replication link 2>/dev/null)" = working ]; }
@@ -87,6 +86,7 @@ protocols = 3
 path = /share
 squash = none
 END
+    [ -z "${VOLUME_LEASE:-}" ] || volume_set lease duration "$VOLUME_LEASE"
     volume_format
     start_witness || bail "the witness does not start"
     start_node a && start_node b || bail "a node does not start"
