@@ -36,6 +36,7 @@ shared_exporters() {
                 exec sleep 100000' "$T/held.$node" &
         wait_until 10 [ -e "$T/held.$node" ] || bail "no mount namespace for $node"
         holder[$node]=$(cat "$T/held.$node")
+        disown "${holder[$node]}" 2>/dev/null
     done
     for name in nfs vip; do
         cat >"$T/exporters/$name" <<END
@@ -100,6 +101,7 @@ addresses_watch() {
     for node in "${nodes[@]}"; do
         in_node "$node" ip -o -ts monitor address >"$T/$node.addresses" &
         test_pids+=($!)
+        disown $!
     done
 }
 # When the address was on more than one node; nothing: never. Ends with 0 if it was seen to come at all so many times.

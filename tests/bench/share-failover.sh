@@ -49,6 +49,7 @@ with open(sys.argv[1]) as log:
         else:
             time.sleep(0.002)' "$T/$node.log" >"$T/$node.times" &
         test_pids+=($!)
+        disown $!
     done
 }
 
