@@ -1,4 +1,4 @@
-/* The volume's addresses on this host, by netlink: looked at, renewed, taken off. Which interface they are on, and how they came
+/* The volume's addresses on this host, by netlink: looked at, renewed, taken off, and who is connected to them. Which interface they are on, and how they came
  * there, is the exporter vip's. No process is started, and nothing waits for the network. One thread.
  */
 #ifndef BATON_EXPORTERS_ADDRESS_H
@@ -13,5 +13,9 @@
 int address_renew(const char *addresses, uint32_t seconds);
 /* Takes off those that are here, wherever. Returns how many there were, or a negative errno (some may be here still). */
 int address_remove(const char *addresses);
+
+/* Who is connected to them on this host (TCP, established): a number that stays the same while these stay the same. 0, or a
+ * negative errno. */
+int address_connections(const char *addresses, uint64_t *digest);
 
 #endif

@@ -191,11 +191,12 @@ tcp_answers() {
 # A server is known by its pid and its start time in $BATON_LOCAL/NAME.pid, so that no stranger is ever killed for it. It leads
 # a session and process group of its own; what it forks and leaves in that group ends with it.
 
-process_read() { # PID; sets $state, $start, $threads; false: there is none
+process_read() { # PID; sets $state, $parent, $start, $threads; false: there is none
     local line fields
     { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
     read -ra fields <<<"${line##*) }"
-    state=${fields[0]} threads=${fields[17]} start=${fields[19]}
+    # shellcheck disable=SC2034 # for the caller
+    state=${fields[0]} parent=${fields[1]} threads=${fields[17]} start=${fields[19]}
 }
 server_read() { # NAME; sets $pid and $born; false: none was started here, or since the boot
     pid='' born=''
@@ -205,29 +206,39 @@ server_read() { # NAME; sets $pid and $born; false: none was started here, or si
 
 # server_start NAME COMMAND…: in the background, detached, its output to $BATON_LOCAL/NAME.log. The process writes its own pid
 # file before it becomes the server: a caller killed at any moment leaves no server that nobody knows.
+#
+# It becomes the runner's child, which takes processes whose parent has ended, and asks the kernel for SIGKILL when that one dies
+# too: with all of batond's processes killed, nobody is left to stop a server, which would tell clients of its dead mount.
 server_start() {
-    local name=$1
+    local name=$1 launched
     shift
-    (
-        local state threads start fd
-        process_read "$BASHPID" && printf '%s %s\n' "$BASHPID" "$start" >"$BATON_LOCAL/$name.pid" || exit 1
-        for fd in /proc/"$BASHPID"/fd/*; do
-            fd=${fd##*/}
-            [ "$fd" -le 2 ] || exec {fd}>&-
-        done
-        exec setsid "$@"
-    ) </dev/null >>"$BATON_LOCAL/$name.log" 2>&1 &
-    disown $!
+    launched=$(
+        launcher=$BASHPID
+        server_become "$@" </dev/null >>"$BATON_LOCAL/$name.log" 2>&1 &
+        echo $!
+    )
     # until the file names this process: server_alive right afterwards must not see the one before it
-    wait_for 2000 server_is "$name" $!
+    wait_for 2000 server_is "$name" "$launched"
 }
+# In the process to be; its signal at a parent's death must not be for the launcher's.
+server_become() {
+    local state threads start parent fd
+    process_read "$BASHPID" && printf '%s %s\n' "$BASHPID" "$start" >"$BATON_LOCAL/$name.pid" || exit 1
+    wait_for 2000 launcher_gone
+    for fd in /proc/"$BASHPID"/fd/*; do
+        fd=${fd##*/}
+        [ "$fd" -le 2 ] || exec {fd}>&-
+    done
+    exec setsid setpriv --pdeathsig KILL "$@"
+}
+launcher_gone() { process_read "$BASHPID" && [ "$parent" != "$launcher" ]; }
 server_is() { # NAME PID
     local pid born
     server_read "$1" && [ "$pid" = "$2" ]
 }
 # server_alive NAME: the process that was started is there. A zombie is dead, unless threads of it still hang in the kernel.
 server_alive() {
-    local pid born state threads start
+    local pid born state threads start parent
     server_read "$1" && process_read "$pid" && [ "$start" = "$born" ] || return 1
     [[ $state != [ZX] ]] || [ "$threads" -gt 1 ]
 }
@@ -239,7 +250,7 @@ server_signal() {
 # server_kill NAME: SIGKILL to it and to its process group. Never waits: a process that hangs in the mount dies only when
 # batond has answered it.
 server_kill() {
-    local pid born state threads start
+    local pid born state threads start parent
     server_read "$1" || return 0
     # The number of a group is not given away while the group has members: another start time means that it has none.
     process_read "$pid" && [ "$start" != "$born" ] && return 0
@@ -249,7 +260,7 @@ server_kill() {
 }
 # server_gone NAME: neither it nor anything of its process group is left.
 server_gone() {
-    local pid born state threads start file line fields
+    local pid born state threads start parent file line fields
     server_read "$1" || return 0
     server_alive "$1" && return 1
     process_read "$pid" && [ "$start" != "$born" ] && return 0

@@ -18,6 +18,7 @@
 #define VIP_MONITOR (2000 * MS)
 #define VIP_MONITOR_EVERY (10000 * MS)
 #define ADDRESS_SECONDS_LEAST 2u
+#define CONNECTED_EVERY (2000 * MS)
 #define CHECK_PATIENCE (15000 * MS)
 #define HOOK_PATIENCE (10000 * MS)
 #define GONE_PATIENCE (5000 * MS)  /* servers that were killed; one that hangs in the mount dies when that is answered */
@@ -49,6 +50,8 @@ struct runner {
     int64_t gone_due;
     int64_t address_due;
     bool address_missing;
+    uint64_t connected; /* a digest of who is, when the exporter vip was last told to look */
+    int64_t connected_due;
     const char *told;   /* the role that hooks have been told */
 };
 
@@ -125,6 +128,17 @@ static int start_one(struct runner *r, struct item *item) {
 
 /* ---- The address ----------------------------------------------------------------------------------------------------- */
 
+/* The exporter writes down who is connected, for the node that serves next: when that has changed. Not in an endless row of looks
+ * where clients come and go all the time. */
+static void look_who_is_connected(struct runner *r, struct item *item, int64_t now) {
+    uint64_t digest;
+    if (now < r->connected_due || address_connections(r->config->addresses, &digest) != 0 || digest == r->connected)
+        return;
+    r->connected = digest;
+    r->connected_due = now + CONNECTED_EVERY;
+    item->due = now;
+}
+
 /* Also while an action runs. It lives as long as the lease, rounded up to the kernel's seconds, from each look on. */
 static void keep_address(struct runner *r) {
     int64_t now = clock_boot();
@@ -138,6 +152,7 @@ static void keep_address(struct runner *r) {
     if (missing < 0)
         log_warning("the addresses of volume %s cannot be looked at: %s", r->config->volume, strerror(-missing));
     r->address_missing = missing > 0;
+    look_who_is_connected(r, item, now);
 }
 
 /* None of the volume's addresses is on this host, whatever became of the script. */
@@ -243,6 +258,8 @@ static void restart(struct runner *r, struct item *item, const char *words) {
 static void start_all(struct runner *r, uint64_t epoch) {
     int64_t begun = clock_boot();
     atomic_store(&r->shared->on, epoch);
+    r->connected = 0;
+    r->connected_due = 0;
     for (unsigned i = 0; i < r->count; i++)
         r->items[i].restarted = INT64_MIN;
     for (unsigned i = 0; i < r->count && !no_more(r); i++) {
