@@ -201,14 +201,14 @@ except OSError as e:
     print(e.strerror, time.time())
 EOF
 for node in a b; do
-    in_node $node python3 "$T/peer.py" serve &
+    nsenter --net="/run/netns/$ID-$node" -- python3 "$T/peer.py" serve &
     test_pids+=($!)
 done
 serving() { in_node "$1" ss -Hltn 'sport = :5000' | grep -q LISTEN; }
 ok "a server on a" wait_until 10 serving a
 ok "a server on b" wait_until 10 serving b
 for ip in 10.77.0.100 fd77::100; do
-    in_node witness python3 "$T/peer.py" ask $ip >"$T/asked.$ip" 2>&1 &
+    nsenter --net="/run/netns/$ID-witness" -- python3 "$T/peer.py" ask $ip >"$T/asked.$ip" 2>&1 &
     test_pids+=($!)
     ok "a client of $ip" wait_until 10 grep -q connected "$T/asked.$ip"
 done
