@@ -28,3 +28,21 @@ install_packages() {
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" \
         >/dev/null || { echo "packages could not be installed; try: apt-get install ${missing[*]}" >&2; return 1; }
 }
+
+# install_idle NAME…: the same; services that come with them do not start, now or at a boot.
+install_idle() {
+    local policy=/usr/sbin/policy-rc.d units=/lib/systemd/system before unit status
+    before=$(ls $units 2>/dev/null)
+    (
+        if [ ! -e $policy ]; then
+            trap 'rm -f $policy' EXIT
+            printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy
+        fi
+        install_packages "$@"
+    )
+    status=$?
+    while read -r unit; do
+        [[ $unit != *.service && $unit != *.socket ]] || systemctl disable --quiet "$unit" >/dev/null 2>&1
+    done < <(comm -13 <(sort <<<"$before") <(ls $units 2>/dev/null | sort))
+    return $status
+}
