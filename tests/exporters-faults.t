@@ -110,7 +110,8 @@ try:
         with open(f"{sys.argv[1]}/work-{number % 50}", "w") as file:
             file.write("x" * 100)
 except OSError as error:
-    print(open("/proc/uptime").read().split()[0], error.errno, flush=True)
+    now = open("/proc/uptime").read().split()[0]
+    os.write(1, f"{now} {error.errno}\n".encode()) # in one piece: others write there, too
 PY
 touch "$BATON_TEST_FOLDER/a.one.stop-slow"
 rm -f "$BATON_TEST_FOLDER/a.one.stopped"
