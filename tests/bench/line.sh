@@ -29,12 +29,13 @@ in_sync() { [ "$(status_of a replication link)" = working ]; }
 
 relay_up() { # MILLISECONDS there and back
     local node
+    rm -f "$T/relay" # an earlier one's says that it is ready
     "$RELAY" "$(awk "BEGIN { printf \"%d\", $1 * 500 }")" "$ID-a" "$ID-b" >"$T/relay" 2>"$T/relay.err" &
     relay=$!
     test_pids+=($relay)
     wait_until 10 grep -q ready "$T/relay" || bail "no relay: $(cat "$T/relay.err")"
     for node in a b; do
-        ip -n "$ID-$node" address add "${address[$node]}/24" dev line
+        ip -n "$ID-$node" address add "${address[$node]}/24" dev line || bail "no address for node $node on the relay"
         ip -n "$ID-$node" link set line mtu 9000 up
     done
 }
