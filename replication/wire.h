@@ -110,7 +110,7 @@ struct wire_answer {
 #define BEAT_STAYS 1u /* a person wants this node to stay standby */
 #define BEAT_BROKEN 16u /* its exports did not serve when it was primary */
 #define BEAT_SICK 2u  /* its store makes no progress */
-#define BEAT_LEAVES 4u /* it is about to stop, or its disk hangs and it has left: it takes no role and logs in nowhere, for now */
+#define BEAT_LEAVES 4u /* it stops, or its disk hangs: it takes no role and logs in nowhere while it says this */
 #define BEAT_UNSURE 8u /* it may have the register's value replaced by one of its own yet, and waits for a newer one */
 struct wire_beat {
     uint32_t role; /* enum role */
