@@ -12,6 +12,7 @@ a=$(mount_of a)
 
 # Each waiting mkdir sleeps in the kernel, in a request.
 last_arrived() { [ "$(cat /proc/[0-9]*/wchan 2>/dev/null | tr -c 'a-z_' '\n' | grep -c request_wait_answer)" -ge 1 ] && sleep 1; }
+in_sync() { [ "$(status_of a replication link)" = working ]; }
 no_connections() { [ -z "$(in_node a ss -Htn state established)" ]; }
 waiting_is() { [ "$(jobs -pr | wc -l)" = "$1" ]; }
 
@@ -23,6 +24,7 @@ check_loop() { # REQUEST-LOOP
     # Each change in a directory of its own: the kernel keeps a directory locked while a change in it waits.
     ok "changes are answered, $loop" mkdir -p "$a/reads.$loop" $(eval "echo '$a/changes.$loop/'{1..$WAITING}")
     head -c 100000 /dev/urandom >"$a/reads.$loop/data"
+    ok "in sync, $loop" wait_until 60 in_sync
     kill -STOP "${node_pid[b]}"
     jobs_before=$(jobs -pr | wc -l)
     for ((i = 1; i <= WAITING; i++)); do # on one processor, the worst case for queues that belong to processors
@@ -50,5 +52,5 @@ check_loop device
 if [ "$(cat /sys/module/fuse/parameters/enable_uring 2>/dev/null)" = Y ]; then
     check_loop io_uring
 else
-    skip 10 "FUSE over io_uring is not switched on in this kernel"
+    skip 11 "FUSE over io_uring is not switched on in this kernel"
 fi
