@@ -46,7 +46,7 @@ static void judge(struct reach *reach, const struct reach_rule *rule, const stru
     uint64_t lasts = times(room, 1000) / reach->left_ms; /* so much a second until it is there */
     bool sure = reach->count > REACH_SURE || need > rule->limit / REACH_EARLY;
     if (reach->slows)
-        reach->slows = reach->made_rate > EASY(lasts);
+        reach->slows = sight->held || reach->made_rate > EASY(lasts);
     else
         reach->slows = sure && reach->made_rate > lasts;
     reach->quota = MAX(in_records(lasts, reach->made_rate, total_rate), rule->floor);

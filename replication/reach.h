@@ -34,6 +34,7 @@ struct reach_sight {
     uint64_t made;  /* that the journal has got, */
     uint64_t total; /* of the records alone */
     bool away;      /* nothing is slowed for it now */
+    bool held;      /* answers are waiting for a quota at the moment: what is made says nothing of what users would make */
 };
 
 struct reach {

@@ -71,7 +71,8 @@ uint64_t reaching_limit(struct replicator *r, unsigned node, int64_t now) {
                                 .given = copy->bytes,
                                 .made = r->journal.made,
                                 .total = r->total,
-                                .away = away || r->config->catchup_share == 0};
+                                .away = away || r->config->catchup_share == 0,
+                                .held = pace_holds(&r->pace, now)};
     reach_look(&copy->reach, &rule, &sight, now);
     return reach_quota(&copy->reach);
 }

@@ -78,12 +78,17 @@ static void when_nothing_is_slowed(void) {
         reach_look(&reach, &rule, &sight, now);
     }
     ok(reach_quota(&reach) < REACH_NEVER, "it would not reach: work is slowed");
+    sight.held = true;
+    for (int64_t now = 10000 * MS; now < 13000 * MS; now += 20 * MS)
+        reach_look(&reach, &rule, &sight, now);
+    ok(reach_quota(&reach) < REACH_NEVER, "whoever waits pays for what came before: nothing is made, and they still want more");
     sight.away = true;
-    reach_look(&reach, &rule, &sight, 10001 * MS);
+    sight.held = false;
+    reach_look(&reach, &rule, &sight, 13001 * MS);
     is_int(REACH_NEVER, reach_quota(&reach), "for a node that is away nothing is");
     sight.away = false;
-    reach_look(&reach, &rule, &sight, 10300 * MS);
-    reach_look(&reach, &rule, &sight, 11000 * MS);
+    reach_look(&reach, &rule, &sight, 13300 * MS);
+    reach_look(&reach, &rule, &sight, 14000 * MS);
     is_int(REACH_NEVER, reach_quota(&reach), "users who are content with less are not, either");
     reach_end(&reach);
     is_int(0, reach_need(&reach, sight.made), "it is over");
