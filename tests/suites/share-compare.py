@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """share-compare.py [--again] pynfs|smbtorture EXT4 BATON — compares what a suite said on two sides (the beginnings of the names of its
 outputs, NAME*.out). Prints how many cases ended how, and as a table those that ended differently; exit status 1 if a case
-passes on ext4 and does not on Baton, or if nothing was run. --again prints instead what is to be run once more for these: the
-code of each case (pynfs), its suite (smbtorture)."""
+passes on ext4 and does not on Baton, or if nothing was run. --again prints instead what is to be run once more for these, and
+for those that did not come to an end: the code of each case (pynfs), its suite (smbtorture)."""
 import collections
 import glob
 import re
@@ -54,11 +54,14 @@ def of_smbtorture(text):
 
 
 def read(kind, beginning):
+    """Of several runs (NAME*.the-second.out) the best result of each case, and what it came from."""
     found = {}
     for path in sorted(glob.glob(glob.escape(beginning) + "*.out"), key=lambda path: ("the-second" in path, path)):
+        suite = path[len(beginning) :].removesuffix(".out").removesuffix(".the-second")
         with open(path, errors="replace") as file:
             for case, result in (of_pynfs if kind == "pynfs" else of_smbtorture)(file.read()).items():
-                found[case] = result + [case.split()[0] if kind == "pynfs" else path[len(beginning) : -len(".out")]]
+                if case not in found or (found[case][0] not in PASSES and result[0] != "no end"):
+                    found[case] = result + [case.split()[0] if kind == "pynfs" else suite]
     return found
 
 
@@ -74,6 +77,8 @@ def main():
     for case in sorted(set(ext4) | set(baton)):
         one, other = ext4.get(case, nothing), baton.get(case, nothing)
         counts[one[0], other[0]] += 1
+        if "no end" in (one[0], other[0]):
+            origins.add(one[2] or other[2])
         if (one[0] in PASSES) == (other[0] in PASSES) and (one[0] in PASSES or one[0] == other[0]):
             continue
         worse += one[0] in PASSES
