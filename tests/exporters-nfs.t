@@ -109,7 +109,7 @@ first=$(cat "$state/boot")
 ok "monitor, before the address is there" nfs monitor
 touch "$T/here"
 ok "monitor" nfs monitor
-ok "... asks the address" logged "rpcinfo -n 2049 -t 10.77.0.100 100003 4"
+ok "... asks the address" logged "rpcinfo -a 10.77.0.100.8.1 -T tcp 100003 4"
 is "$(exit_of nfs status)" 0 "status"
 ok "start again" nfs start
 is "$(grep -c '^ganesha.nfsd' "$T/log")" 1 "... starts nothing"
@@ -264,6 +264,14 @@ ask() { # COMMAND…: prints its answer
     read -rt 60 line <&"${nfs_client[0]}" && echo "$line"
 }
 
+options=(BATON_OPTION_PROTOCOLS=4)
+version_4() { on a nfs start && on a vip start && on a nfs monitor; }
+ok "version 4 alone, on a node without rpcbind" version_4
+version_4_gone() { on a vip stop && on a nfs stop && wait_until 10 eval '[ "$(exit_of on a nfs status)" = 3 ]'; }
+ok "... stops" version_4_gone
+is "$(rpcbind_of a)" "" "... and has started none"
+options=()
+
 ok "check on b" on b nfs check
 options=(BATON_OPTION_SQUASH=none)
 ok "nfs on a" took start a nfs start
@@ -348,7 +356,11 @@ second() { # EXPORTER VERB
 for node in b witness; do
     ip -n "$ID-$node" address add "fd77::${address[$node]##*.}/64" dev eth0 nodad
 done
-asks() { in_node witness timeout 5 rpcinfo -n 2049 -t "$1" 100003 "$2"; }
+asks() { # ADDRESS VERSION
+    local net=tcp
+    [[ $1 != *:* ]] || net=tcp6
+    in_node witness timeout 5 rpcinfo -a "$1.8.1" -T $net 100003 "$2"
+}
 second_starts() { second nfs start && second vip start && second nfs monitor; }
 ok "a second volume on the same node" second_starts
 ok "... answers on its address" asks fd77::200 4

@@ -53,6 +53,9 @@ fails "is refused to a client that cannot encrypt" smbclient --option=clientmaxp
 password=wrong
 fails "a wrong password is refused" smbclient "//$service/projects" -c ls
 password=one
+opens() { client timeout -s KILL 30 /usr/bin/python3 "$BATON_SRC/tests/smb-opens.py" $service projects $user $password alone; }
+is "$(opens)" "A file cannot be opened because the share access flags are incompatible.
+opened" "a file that one client has open for itself alone is refused to another, until it is closed"
 before=$(sid a)
 like "$before" "^S-1-5-21-" "a SID"
 
