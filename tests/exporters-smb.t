@@ -51,7 +51,8 @@ test_pids+=($!)
 disown $!
 exec {one}>"$T/one"
 echo "open file" >&"$one"
-ok "a client opens the file" wait_until 20 grep -q 'fnum' "$T/one.out"
+is_open() { in_node a smbstatus -s "$T/a/run/smb/smb.conf" -L | grep -qw file; }
+ok "a client opens the file" wait_until 15 is_open || diag "$(cat "$T/one.out")"
 smbclient "//$service/projects" -c "del file" >"$T/.out" 2>&1
 like "$(cat "$T/.out")" NT_STATUS_SHARING_VIOLATION "another cannot delete it meanwhile"
 exec {one}>&-

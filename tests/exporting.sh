@@ -8,7 +8,7 @@ options=()
 exporter() {
     local node=$1 name=$2 verb=$3 run=$T/$1/run/$2
     shift 3
-    mkdir -p "$run" && chmod 700 "$run"
+    [ -d "$run" ] || { mkdir -p "$run" && chmod 700 "$run"; }
     in_node "$node" env BATON_VOLUME="$ID" BATON_VOLUME_ID="$VOLUME_ID" BATON_NODE="$node" BATON_NODES="a b" \
         BATON_MOUNT="$(mount_of "$node")" BATON_CONFIG="$CONFIG" BATON_EXPORT="$name" BATON_EXPORT_TYPE="$name" BATON_EPOCH=1 \
         BATON_LEASE_MS=2000 BATON_ADDRESSES="$service/24" BATON_LOCAL="$run" BATON_STATE="$(mount_of "$node")/.baton/$name" \
