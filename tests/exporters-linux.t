@@ -60,6 +60,11 @@ writer_on() { # MOUNT
     ok "a program writes on $1" wait_until 60 wrote_more "write.$1" 0 || bail "$(cat "$T/write.$1")"
 }
 for kind in 4.1 4.2 smb; do writer_on $kind; done
+# new files, which have to wait for the end of grace
+guest one "mkdir /mnt/4.2/new"
+writers+=(write.new)
+guest_run one write.new mount-client files /mnt/4.2/new 20
+ok "a program makes files" wait_until 60 wrote_more write.new 0 || bail "$(cat "$T/write.new")"
 locker() { # CLIENT JOB FILE
     guest_run "$1" "$2" mount-client lock "/mnt/$3"
     ok "$1 opens $3" wait_until 60 grep -q ok "$T/$2" || bail "$(cat "$T/$2")"
@@ -118,11 +123,12 @@ goes_on() {
     for job in "${writers[@]}"; do before[$job]=$(lines_of "$job"); done
     begin=$SECONDS
     "$@" >"$T/.fault" 2>&1 || diag "$what: $* has failed: $(cat "$T/.fault")"
-    ok "$what: the writers go on" wait_until 60 all_wrote_more || bail "$what: they do not: $(guest one dmesg | tail)"
+    ok "$what: the writers go on" wait_until 90 all_wrote_more || bail "$what: they do not: $(guest one dmesg | tail)"
     for job in "${writers[@]}"; do
         most=$(pause_of "$job")
         echo "$most" >>"$T/pauses.$what.$job"
-        ok "$what: on ${job#write.} a pause of $most ms" [ "$most" -lt 20000 ]
+        # generous, for a machine that does other things
+        ok "$what: on ${job#write.} a pause of $most ms" [ "$most" -lt $([ "$job" = write.new ] && echo 40000 || echo 20000) ]
     done
     is "$(guest_ask holds.4.1 "put $what")" ok "$what: one writes under its lock"
     is "$(guest_ask flocks.4.1 "put $what")" ok "... and under the other"
@@ -133,14 +139,9 @@ goes_on() {
 two_waits() { is "$(wc -l <"$T/wants")" 2 "two has not got the lock that it waits for"; }
 grace_log() { grep -hE 'GRACE|check grace' "/run/baton/$ID/$(primary_now)/nfs/ganesha.log"; }
 grace_over() { grace_log | grep -q 'NOT IN GRACE'; }
-# A new file has to wait for the end of grace.
-new_file() { GUEST_SECONDS=90 guest two "touch /mnt/4.1/new.$1"; }
 for ((round = 1; round <= rounds; round++)); do
     settled
     goes_on "a switchover" hand_over "$now"
-    begin=$EPOCHREALTIME
-    ok "a new file, when the time of grace is over" new_file $round
-    diag "a new file after $(((${EPOCHREALTIME/./} - ${begin/./}) / 1000)) ms"
     ok "grace is over" wait_until 30 grace_over
     like "$(grace_log | tail -n 2 | head -n 1)" 'reclaim complete.3. clid count.3.' "... because the last known client has reclaimed"
     two_waits
@@ -151,6 +152,17 @@ for ((round = 1; round <= rounds; round++)); do
     settled
     goes_on "the link cut" network_cut "$now"
     mended
+    ok "grace is over" wait_until 30 grace_over
+    two_waits
+    settled
+    stopped=$(daemon_pid "$now")
+    goes_on "the daemon stands still" kill -STOP "$stopped"
+    kill -CONT "$stopped" 2>/dev/null
+    ok "grace is over" wait_until 30 grace_over
+    two_waits
+    settled
+    goes_on "batond's processes are killed, all at one moment" kill_node "$now"
+    start_node "$now"
     ok "grace is over" wait_until 30 grace_over
     two_waits
 done
@@ -182,11 +194,15 @@ locker one holds.smb smb/lock.smb
 is "$(guest_ask holds.smb take)" ok "one locks on SMB"
 is "$(guest_ask holds.smb "put one")" ok "... and writes"
 locker two wants.smb smb/lock.smb
+locker two idle.smb smb/idle.smb
 refused wants.smb take "two does not get it"
 goes_on "a switchover with locks of SMB" hand_over "$now"
 is "$(guest_ask holds.smb "put two")" ok "one, which uses the file first, goes on"
 like "$(guest_ask wants.smb get)" "^no: Permission denied" "two is told that the file is locked"
 refused wants.smb take "... and does not get the lock, which one has taken again"
+is "$(guest_ask idle.smb take)" "no: Bad file descriptor" "a lock is not to be had on a file that was open before"
+is "$(guest_ask idle.smb get)" "ok" "... until it is read"
+is "$(guest_ask idle.smb take)" "ok" "... when it is"
 settled
 goes_on "another switchover" hand_over "$now"
 # Whoever comes first: the client that uses the file again, or opens it newly.
@@ -209,24 +225,32 @@ done
 is "$(guest one dmesg | grep -E 'lost [0-9]+ locks|NFS: .*(error|fail)')" "" "one's kernel has lost no lock"
 holds() { # NODE JOB FILE: everything acknowledged
     python3 - "$T/$2" "$(mount_of "$1")/$3" <<'PYTHON'
-import sys
-data = open(sys.argv[2], "rb").read()
+import os, sys
 numbers = [int(line.split()[1]) for line in open(sys.argv[1]) if line.startswith("ack")]
-missing = [n for n in numbers if data[n * 64:n * 64 + 64] != b"%-63d\n" % n]
+if os.path.isdir(sys.argv[2]):
+    data = lambda n: open(f"{sys.argv[2]}/{n}", "rb").read()
+else:
+    file = open(sys.argv[2], "rb").read()
+    data = lambda n: file[n * 64:n * 64 + 64]
+missing = [n for n in numbers if data(n) != b"%-63d\n" % n]
 print(f"{len(missing)} of {len(numbers)} are missing: {missing[:20]}")
 sys.exit(bool(missing) or len(numbers) < 200)
 PYTHON
 }
 for job in "${writers[@]}"; do
     file=written.${job#write.}
-    [ "$job" != write.smb ] || file=work/$file
+    case $job in
+    write.smb) file=work/$file ;;
+    write.new) file=new ;;
+    esac
     for node in a b; do
         ok "what fsync acknowledged on ${job#write.} is in the file on $node" wait_until 10 holds $node "$job" "$file"
     done
 done
+diag "fsync on SMB failed with EAGAIN $(grep -c '^error.*fsync Resource' "$T/write.smb") times"
 ok "the address was never on both nodes" addresses_overlap 5
-for what in "a switchover" "the daemon killed" "the link cut"; do
-    for job in write.4.1 write.4.2 write.smb; do
+for what in "a switchover" "the daemon killed" "the link cut" "the daemon stands still" "batond's processes are killed, all at one moment"; do
+    for job in write.4.1 write.4.2 write.smb write.new; do
         diag "$what, ${job#write.}: $(sort -n "$T/pauses.$what.$job" | awk '{ v[NR] = $1 }
             END { printf "median %d ms, worst %d ms, of %d", v[int((NR + 1) / 2)], v[NR], NR }')"
     done

@@ -16,9 +16,8 @@ linux_client_needs() {
     [ "${BATON_LINUX_CLIENTS:-}" = 1 ] || skip_all "boots Linux kernels in qemu, which takes long; with BATON_LINUX_CLIENTS=1 only"
     need_root
     . "$BATON_SRC/tools/packages.sh"
-    install_idle "${linux_client_packages[@]}" >&2
     for file in qemu-system-x86_64 rpcbind rpc.statd; do
-        command -v $file >/dev/null || skip_all "needs ${linux_client_packages[*]}"
+        command -v $file >/dev/null || skip_all "needs ${linux_client_packages[*]}; tools/run-tests installs them"
     done
     linux_client_fetch >&2 || skip_all "needs the packages of Debian's kernel and of busybox-static, which could not be fetched"
     kernel_version=$(ls "$linux_files/kernel/lib/modules")

@@ -9,6 +9,9 @@
  *           wrong N              a record that was acknowledged reads otherwise
  *       SIGTERM: everything is read once more, and "end COUNT" is the last line.
  *
+ *   mount-client files DIRECTORY MILLISECONDS
+ *       The same with a new file for each record, which must not be there yet (O_EXCL), closed again.
+ *
  *   mount-client lock FILE
  *       Opens FILE and does what the lines of standard input say, with a line of answer to each, "ok" or what and why not:
  *       take (a lock of fcntl on all of it, without waiting), wait (the same, waiting), drop; flock, unflock; put TEXT (written at
@@ -73,9 +76,36 @@ static bool read_right(int fd, uint64_t number, bool alone) {
     return got == RECORD && memcmp(record, seen, RECORD) == 0;
 }
 
+static const char *make_file(const char *directory, uint64_t number) {
+    char path[4096], record[RECORD + 1];
+    snprintf(path, sizeof path, "%s/%" PRIu64, directory, number);
+    record_of(number, record);
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0644);
+    if (fd < 0) return "open";
+    const char *what = write(fd, record, RECORD) != RECORD ? "write" : fsync(fd) != 0 ? "fsync" : NULL;
+    int why = errno;
+    if (close(fd) != 0 && !what) return "close";
+    errno = why;
+    return what;
+}
+
+static int files_for_ever(const char *directory, int64_t interval_ns) {
+    uint64_t number = 0;
+    for (; !ending; number++) {
+        int64_t begin = now_ns();
+        const char *what = make_file(directory, number);
+        if (what)
+            printf("error %" PRIu64 " %s %s\n", number, what, strerror(errno));
+        else
+            printf("ack %" PRIu64 " %" PRId64 " %" PRId64 "\n", number, begin, now_ns());
+        fflush(stdout);
+        pause_until(begin + interval_ns);
+    }
+    printf("end %" PRIu64 "\n", number);
+    return 0;
+}
+
 static int write_for_ever(const char *path, int64_t interval_ns) {
-    struct sigaction action = {.sa_handler = on_term};
-    sigaction(SIGTERM, &action, NULL);
     int fd = open(path, O_RDWR | O_CREAT, 0644);
     if (fd < 0) {
         printf("error 0 open %s\n", strerror(errno));
@@ -144,8 +174,11 @@ static int lock_as_told(const char *path) {
 }
 
 int main(int argc, char **argv) {
+    struct sigaction action = {.sa_handler = on_term};
+    sigaction(SIGTERM, &action, NULL);
+    if (argc == 4 && strcmp(argv[1], "files") == 0) return files_for_ever(argv[2], (int64_t)strtol(argv[3], NULL, 10) * 1000000);
     if (argc == 4 && strcmp(argv[1], "write") == 0) return write_for_ever(argv[2], (int64_t)strtol(argv[3], NULL, 10) * 1000000);
     if (argc == 3 && strcmp(argv[1], "lock") == 0) return lock_as_told(argv[2]);
-    fprintf(stderr, "usage: mount-client write FILE MILLISECONDS | mount-client lock FILE\n");
+    fprintf(stderr, "usage: mount-client write FILE MILLISECONDS | files DIRECTORY MILLISECONDS | lock FILE\n");
     return 2;
 }

@@ -41,13 +41,13 @@ shared_exporters() {
     mount --bind "$T" "$T" && mount --make-shared "$T" || bail "no shared mount" # nodes' mounts are to be seen in their namespaces
     mkdir -p /run/baton "$T/exporters"
     for node in "${nodes[@]}"; do
-        in_node "$node" unshare -m --propagation slave bash -c '
+        nsenter --net="/run/netns/$ID-$node" -- unshare -m --propagation slave bash -c '
             mkdir "$0.run" && mount --bind /run/baton "$0.run" && mount -t tmpfs none /run && mkdir /run/rpcbind /run/baton &&
                 mount --move "$0.run" /run/baton && { [ ! -e "$1" ] || mount --bind "$1" /etc/hosts; } && chown _rpc: /run/rpcbind && echo $$ >"$0.new" && mv "$0.new" "$0" &&
                 exec sleep 100000' "$T/held.$node" "$T/hosts" &
+        disown $!
         wait_until 10 [ -e "$T/held.$node" ] || bail "no mount namespace for $node"
         holder[$node]=$(cat "$T/held.$node")
-        disown "${holder[$node]}" 2>/dev/null
     done
     for name in "${shared_names[@]}"; do
         cat >"$T/exporters/$name" <<END
