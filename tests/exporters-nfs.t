@@ -101,7 +101,7 @@ ok "... with a configuration of its own, in the foreground, with a boot number" 
 for text in "Bind_addr = 10.77.0.100;" "Protocols = 3, 4;" "Export_Id = 1001;" "Filesystem_Id = 255.1000;" "Path = \"$T\";" \
     "Pseudo = \"/projects\";" "fsid_type = Major64;" "Server_Scope = \"baton-$id\";" "Server_Owner = \"baton-$id\";" \
     "RecoveryBackend = fs;" "RecoveryRoot = \"$state/recovery\";" "Lease_Lifetime = 10;" "Grace_Period = 15;" \
-    "Minor_Versions = 0,1,2;" "Squash = Root_Squash;" "Enable_NLM = false;" "Clients = *; Access_Type = RW;" "SecType = sys;"; do
+    "Minor_Versions = 0,1,2;" "Squash = Root_Squash;" "Enable_NLM = false;" "Clients = *; Access_Type = RW;" "SecType = sys;" "Only_Numeric_Owners = true;"; do
     ok "configuration: $text" said_in_conf "$text"
 done
 is "$(stat -c %a "$state/recovery/v4recov")" 700 "the record of clients has a place on the volume"
@@ -146,7 +146,7 @@ addresses="10.77.0.100/24 fd77::1/64"
 ok "start with other options" nfs start
 for text in "Protocols = 4;" "Minor_Versions = 1,2;" "NFS_Port = 2050;" "Bind_addr = ::;" "CLIENT { Clients = 10.1.1.1; Access_Type = RO; }" \
     "Clients = 10.0.0.0/24,@staff; Access_Type = RO;" "Squash = All_Squash;" "Anonymous_uid = 5; Anonymous_gid = 6;" \
-    "SecType = krb5,krb5p;" "Active_krb5 = true;" "Lease_Lifetime = 20; Grace_Period = 30;" "Pseudo = \"/p\";"; do
+    "SecType = krb5,krb5p;" "Only_Numeric_Owners = false;" "Active_krb5 = true;" "Lease_Lifetime = 20; Grace_Period = 30;" "Pseudo = \"/p\";"; do
     ok "configuration: $text" said_in_conf "$text"
 done
 fails "... without rpcbind" logged 100000

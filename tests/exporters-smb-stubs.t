@@ -6,6 +6,7 @@
 . "$(dirname "$0")/exporting.sh"
 ip link set lo up || skip_all "no network namespace can be made"
 stubs_up smb
+chmod 711 "$T"
 conf=$run/smb.conf
 
 cat >"$T/bin/smbd" <<'PY'
@@ -72,6 +73,7 @@ like "$(cat "$T/.out")" "share old cannot be used: there is no directory /old" "
 is "$(cat "$T/calls")" "-F --no-process-group -s $conf -l $run" "smbd was called"
 like "$(cat "$T/dcerpcd-calls")" "--option=interfaces=127\.[0-9.]+/8" "and its helper, for nobody outside"
 is "$(stat -c %a "$conf")" 600 "smb.conf is root's"
+is "$(stat -c %a "$run")" 711 "but processes of Samba's, which are users', get to its locks"
 value() { # SHARE KEY
     awk -v section="[$1]" -v key="$2" '/^\[/ { inside = ($0 == section) }
         inside && index($0, "    " key " = ") == 1 { sub(/^[^=]*= /, ""); print }' "$conf"
@@ -112,6 +114,14 @@ printf 'anna:1002:\n' >"$T/users"
 ok "start with another number" restart
 ok "a user who has another number is told" wait_until 10 told "anna of the shares has the number 1002 on node a and 1001 on another"
 is "$(cat "$conf")" "$first" "the configuration is the same each time"
+chmod 700 "$T"
+if setpriv --reuid 65534 --regid 65534 --clear-groups true 2>/dev/null; then
+    fails "it does not start where they do not" restart && like "$(cat "$T/.out")" "do not get to $run/lock.*chmod o.x" "and a sentence says so"
+else
+    skip 2 "nobody can be made a user of here"
+fi
+chmod 711 "$T"
+ok "it starts again" verb start
 
 # ---- a server that fails ----
 touch "$T/mute"

@@ -44,6 +44,18 @@ ok "an ACL" smbcacls file -a "ACL:S-1-5-32-545:ALLOWED/0x0/READ"
 acl=$(smbcacls file)
 like "$acl" 'BUILTIN.Users:ALLOWED' "is there"
 fails "a read-only share is" smbclient "//$service/all" -c "put $T/content other"
+# what a client has open is seen by the server's process for another
+mkfifo "$T/one"
+smbclient "//$service/projects" <"$T/one" >"$T/one.out" 2>&1 &
+test_pids+=($!)
+disown $!
+exec {one}>"$T/one"
+echo "open file" >&"$one"
+is_open() { in_node a smbstatus -s "$T/a/run/smb/smb.conf" -L | grep -qw file; }
+ok "a client opens the file" wait_until 15 is_open || diag "$(cat "$T/one.out")"
+smbclient "//$service/projects" -c "del file" >"$T/.out" 2>&1
+like "$(cat "$T/.out")" NT_STATUS_SHARING_VIOLATION "another cannot delete it meanwhile"
+exec {one}>&-
 smbclient "//$service/all" -c "ls .baton" >"$T/.out" 2>&1
 like "$(cat "$T/.out")" "NT_STATUS_(NO_SUCH_FILE|OBJECT_NAME_NOT_FOUND)" "the volume's own folder cannot be seen"
 ok "shares are listed" eval 'smbclient -L //$service | tee $T/list | grep -q projects'

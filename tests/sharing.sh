@@ -6,6 +6,16 @@
 service=10.77.0.100
 client_address=10.77.0.50
 declare -A holder=() # a process that keeps the node's mount namespace
+shared_names=(nfs vip)
+shared_sections() { # of the config file: what is shared
+    cat <<END
+[export nfs]
+address = $service/24
+protocols = 3
+path = /share
+squash = none
+END
+}
 
 other() { [ "$1" = a ] && echo b || echo a; }
 in_sync() { [ "$(status_of "$(primary_now)" replication link 2>/dev/null)" = working ]; }
@@ -24,21 +34,22 @@ shared_needs() {
     done
 }
 
-# The exporters as batond finds them. What runs them is the real script, in the node's mount namespace.
+# The exporters as batond finds them. What runs them is the real script, in the node's mount namespace; $T/hosts, if it is there, is
+# what that one knows of names.
 shared_exporters() {
     local node name
     mount --bind "$T" "$T" && mount --make-shared "$T" || bail "no shared mount" # nodes' mounts are to be seen in their namespaces
     mkdir -p /run/baton "$T/exporters"
     for node in "${nodes[@]}"; do
-        in_node "$node" unshare -m --propagation slave bash -c '
+        nsenter --net="/run/netns/$ID-$node" -- unshare -m --propagation slave bash -c '
             mkdir "$0.run" && mount --bind /run/baton "$0.run" && mount -t tmpfs none /run && mkdir /run/rpcbind /run/baton &&
-                mount --move "$0.run" /run/baton && chown _rpc: /run/rpcbind && echo $$ >"$0.new" && mv "$0.new" "$0" &&
-                exec sleep 100000' "$T/held.$node" &
+                mount --move "$0.run" /run/baton && { [ ! -e "$1" ] || mount --bind "$1" /etc/hosts; } && chown _rpc: /run/rpcbind && echo $$ >"$0.new" && mv "$0.new" "$0" &&
+                exec sleep 100000' "$T/held.$node" "$T/hosts" &
+        disown $!
         wait_until 10 [ -e "$T/held.$node" ] || bail "no mount namespace for $node"
         holder[$node]=$(cat "$T/held.$node")
-        disown "${holder[$node]}" 2>/dev/null
     done
-    for name in nfs vip; do
+    for name in "${shared_names[@]}"; do
         cat >"$T/exporters/$name" <<END
 #!/bin/bash
 read -r holder <"$T/held.\$BATON_NODE"
@@ -57,7 +68,7 @@ shared_end() {
         kill_node "$node"
     done
     for node in "${!holder[@]}"; do
-        for name in nfs/ganesha vip/remember vip/announce-0; do
+        for name in nfs/ganesha nfs/statd nfs/notify smb/smbd smb/dcerpcd smb/accounts vip/remember vip/announce-0; do
             BATON_LOCAL=/run/baton/$ID/$node/${name%/*} bash -c '. "$0"; server_kill "$1"' "$BATON_SRC/exporters/lib.sh" "${name#*/}"
         done
         for pid in $(pidof rpcbind); do
@@ -79,14 +90,7 @@ shared_up() {
     ip -n "$ID-client" link set eth0 up
     shared_exporters
     volume_create --witness "tcp://${address[witness]}:7400"
-    cat >>"$CONFIG" <<END
-
-[export nfs]
-address = $service/24
-protocols = 3
-path = /share
-squash = none
-END
+    { echo; shared_sections; } >>"$CONFIG"
     [ -z "${VOLUME_LEASE:-}" ] || volume_set lease duration "$VOLUME_LEASE"
     volume_format
     start_witness || bail "the witness does not start"

@@ -13,6 +13,10 @@ export_packages=(nfs-ganesha nfs-ganesha-vfs nfs-common rpcbind samba samba-vfs-
 share_packages=(nfs-ganesha nfs-ganesha-vfs rpcbind samba samba-vfs-modules smbclient libnfs-utils)
 test_packages=(acl attr busybox etcd-server git iputils-ping libacl1-dev libiscsi-bin libiscsi-dev libnfs-dev libnfs-utils libxml2-utils openssl perl
     procps python3 resource-agents rsync smbclient spin sqlite3 xz-utils zstd)
+# Clients with a Linux kernel (tests/linux-client.sh), for BATON_LINUX_CLIENTS=1 alone. What is to be downloaded is unpacked, not
+# installed; the kernel, on which linux-image-amd64 depends, is too.
+linux_client_packages=(qemu-system-x86 nfs-common rpcbind)
+linux_client_downloads=(busybox-static)
 
 # install_packages NAME…: those that are missing.
 install_packages() {
