@@ -6,7 +6,7 @@
 #
 # BATON_SHARE_ROUNDS=50: instead of these six, so many rounds of faults drawn from them and two more (the other node's daemon is
 # killed; the nodes do not reach each other), each after a random time, with the same checks; every tenth round the copies are compared
-# under load too. About 15 s a round. BATON_SEED=N draws the same ones again.
+# under load too. About ten seconds a round. BATON_SEED=N draws the same ones again. BATON_SHARE_FAULTS="died cut": these faults.
 # Servers whose batond was killed are nobody's children: this process becomes their parent, so that none stays a zombie.
 [ -n "${BATON_TEST_REAPS:-}" ] || BATON_TEST_REAPS=1 exec python3 -c 'import ctypes, os, sys
 ctypes.CDLL(None).prctl(36, 1)
@@ -15,7 +15,7 @@ os.execvp("bash", ["bash"] + sys.argv[1:])' "$0" "$@"
 . "$BATON_SRC/tests/sharing.sh"
 protocols=(nfs smb iscsi)
 shared_needs
-faults=(handover handover killed stopped cut died)
+read -ra faults <<<"${BATON_SHARE_FAULTS:-handover handover killed stopped cut died}"
 rounds=${BATON_SHARE_ROUNDS:-0}
 delays=()
 if [ "$rounds" -gt 0 ]; then
@@ -41,6 +41,14 @@ go_on() { # every writer, 20 records more
 # The exports are on, at the other node or, if it was faster, again at this one, and the client goes on.
 moved() { serves_all "$(primary_now)" && go_on; }
 no_errors() { ! noticed; }
+errors=0
+no_more_errors() {
+    local before=$errors
+    noticed >"$T/noticed"
+    errors=$(wc -l <"$T/noticed")
+    tail -n "+$((before + 1))" "$T/noticed"
+    [ "$errors" = "$before" ]
+}
 # goes_on NODE WHAT COMMAND…: the command is done to the node that serves.
 goes_on() {
     local begin protocol most pauses='' slow=''
@@ -59,7 +67,7 @@ goes_on() {
     done
     diag "$2: pauses:$pauses"
     is "$slow" "" "$2: nobody waits for what is lost"
-    ok "$2: without an error" no_errors
+    ok "$2: without an error" no_more_errors
 }
 # The client's connection, which is a new one at each node, is on the volume's list within seconds of its beginning.
 listed() {
@@ -120,7 +128,7 @@ for round in "${!faults[@]}"; do
     [ "$rounds" = 0 ] || diag "round $((round + 1)): ${faults[round]}, after ${delays[round]} s"
     sleep "${delays[round]:-0}" # so that a fault comes at any moment of what goes on
     fault "${faults[round]}"
-    [ $((rounds > 0 && round % 10)) != 9 ] || ok "the copies are equal, under load" equal_under_load
+    [ "$rounds" = 0 ] || [ $((round % 10)) != 9 ] || ok "the copies are equal, under load" equal_under_load
 done
 
 ok "the client's programs end" writers_end
