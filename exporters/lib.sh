@@ -171,14 +171,15 @@ pause() {
 }
 # wait_for MILLISECONDS COMMAND…: true as soon as the command (a function, usually) is, false after so long.
 wait_for() {
-    local now deadline
+    local now deadline each=1
     now_ms
     deadline=$((now + $1))
     shift
     while ! "$@"; do
         now_ms
         [ "$now" -lt "$deadline" ] || return 1
-        pause 0.01
+        pause "0.00$each"
+        each=$((each < 8 ? each * 2 : 8))
     done
 }
 # tcp_answers ADDRESS PORT [SECONDS]: somebody accepts there.

@@ -70,6 +70,7 @@ shares "projects:/work old:/old:posix-locking=no,users=anna+@staff,encrypt=requi
 ok "it starts" verb start
 like "$(cat "$T/.out")" "share old cannot be used: there is no directory /old" "a share without a directory is told, and is no failure"
 is "$(cat "$T/calls")" "-F --no-process-group -s $conf -l $run" "smbd was called"
+wait_until 10 [ -s "$T/dcerpcd-calls" ]
 like "$(cat "$T/dcerpcd-calls")" "--option=interfaces=127\.[0-9.]+/8" "and its helper, for nobody outside"
 is "$(stat -c %a "$conf")" 600 "smb.conf is root's"
 value() { # SHARE KEY
