@@ -108,6 +108,7 @@ told() { verb monitor 2>&1 | grep -q "$1"; }
 ok "start with users" restart
 ok "a user who does not exist here is told" wait_until 10 told "user bert of the shares does not exist on node a"
 ok "once" eval '! told bert'
+wait_until 10 [ -s "$state/accounts" ]
 is "$(cat "$state/accounts")" "anna 1001" "numbers are kept on the volume"
 printf 'anna:1002:\n' >"$T/users"
 ok "start with another number" restart
