@@ -1,12 +1,12 @@
 // baton-announce: says on the network who has an address. Called by the exporter vip, as root; an address is IPv4 or
 // IPv6.
 //
-//   baton-announce probe INTERFACE ADDRESS MILLISECONDS          does anybody else answer for it? 0: nobody, 1: prints whose MAC,
-//                                                                2: error
-//   baton-announce await INTERFACE ADDRESS MILLISECONDS          the same without asking: does anybody claim it?
-//   baton-announce claim INTERFACE ADDRESS COUNT MILLISECONDS    gratuitous ARP or unsolicited neighbour advertisements
-//   baton-announce tickle <CONNECTIONS                           lines "SERVER PORT CLIENT PORT": what a client sends next is
-//                                                                sent now
+//   baton-announce probe INTERFACE ADDRESS MILLISECONDS         does anybody else answer for it? 0: nobody, 1: prints
+//                                                               whose MAC, 2: error
+//   baton-announce await INTERFACE ADDRESS MILLISECONDS         the same without asking: does anybody claim it?
+//   baton-announce claim INTERFACE ADDRESS COUNT MILLISECONDS   gratuitous ARP or unsolicited neighbour advertisements
+//   baton-announce tickle <CONNECTIONS                          lines "SERVER PORT CLIENT PORT": what a client sends
+//                                                               next is sent now
 //
 // Why a program of our own: arping waits whole seconds before it says that nobody answers, which would be part of every
 // failover; Debian has nothing small that sends neighbour advertisements; and nothing that tickles. A tickle (as CTDB
@@ -264,7 +264,8 @@ int main(int argc, char **argv) {
     long long limit = 60000;
     if (argc == 2 && strcmp(argv[1], "tickle") == 0)
         return tickle();
-    bool awaiting = argc == 5 && strcmp(argv[1], "await") == 0, probing = awaiting || (argc == 5 && strcmp(argv[1], "probe") == 0);
+    bool awaiting = argc == 5 && strcmp(argv[1], "await") == 0;
+    bool probing = awaiting || (argc == 5 && strcmp(argv[1], "probe") == 0);
     bool claiming = argc == 6 && strcmp(argv[1], "claim") == 0;
     long long first = argc > 4 ? atoll(argv[4]) : 0, second = argc > 5 ? atoll(argv[5]) : 0;
     if ((!probing && !claiming) || first < 1 || first > limit || second < 0 || second > limit) {

@@ -1,11 +1,12 @@
-/* An iSCSI initiator for tests (libiscsi) that writes to a disk for ever, as Linux' does for a file system on it: when the session
- * breaks it logs in again and sends again what was not answered, and that alone. What it prints: share_writer.h.
+/* An iSCSI initiator for tests (libiscsi) that writes to a disk for ever, as Linux' does for a file system on it: when
+ * the session breaks it logs in again and sends again what was not answered, and that alone. What it prints:
+ * share_writer.h.
  *
  *   iscsi-writer iscsi://ADDRESS/TARGET/LUN MILLISECONDS
  *
- * Even records are written with FUA, odd ones without, then SYNCHRONIZE CACHE follows. A write that has been answered is not sent
- * again if the session breaks before the SYNCHRONIZE CACHE: no initiator does. The status of an error is SCSI's, or for a CHECK
- * CONDITION 1000000 + the sense key * 10000 + ASC and ASCQ.
+ * Even records are written with FUA, odd ones without, then SYNCHRONIZE CACHE follows. A write that has been answered
+ * is not sent again if the session breaks before the SYNCHRONIZE CACHE: no initiator does. The status of an error is
+ * SCSI's, or for a CHECK CONDITION 1000000 + the sense key * 10000 + ASC and ASCQ.
  */
 #include "share_writer.h"
 
@@ -72,7 +73,8 @@ static bool serve(const struct answer *answer, int64_t milliseconds) {
         if (iscsi_service(iscsi, wait.revents) < 0)
             return false;
     }
-    return answer->status != SCSI_STATUS_CANCELLED && answer->status != SCSI_STATUS_ERROR && answer->status != SCSI_STATUS_TIMEOUT;
+    return answer->status != SCSI_STATUS_CANCELLED && answer->status != SCSI_STATUS_ERROR &&
+           answer->status != SCSI_STATUS_TIMEOUT;
 }
 
 static bool reach(void) {
@@ -83,8 +85,8 @@ static bool reach(void) {
     iscsi_set_session_type(iscsi, ISCSI_SESSION_NORMAL);
     iscsi_set_header_digest(iscsi, ISCSI_HEADER_DIGEST_NONE_CRC32C);
     iscsi_set_noautoreconnect(iscsi, 1);
-    if (iscsi_full_connect_async(iscsi, disk->portal, disk->lun, connected, &answer) == 0 && serve(&answer, WRITER_ANSWER_MS) &&
-        answer.status == SCSI_STATUS_GOOD)
+    if (iscsi_full_connect_async(iscsi, disk->portal, disk->lun, connected, &answer) == 0 &&
+        serve(&answer, WRITER_ANSWER_MS) && answer.status == SCSI_STATUS_GOOD)
         return true;
     leave();
     return false;
@@ -97,9 +99,10 @@ static bool send(enum what what, uint64_t number, const char *record, struct ans
     if (what == SYNCHRONIZE)
         return iscsi_synchronizecache10_task(iscsi, disk->lun, 0, 0, 0, 0, answered, answer);
     if (what == READ)
-        return iscsi_read10_task(iscsi, disk->lun, block, WRITER_RECORD, WRITER_RECORD, 0, 0, 0, 0, 0, answered, answer);
+        return iscsi_read10_task(iscsi, disk->lun, block, WRITER_RECORD, WRITER_RECORD, 0, 0, 0, 0, 0, answered,
+                                 answer);
     return iscsi_write10_task(iscsi, disk->lun, block, (unsigned char *)record, WRITER_RECORD, WRITER_RECORD, 0, 0,
-        what == WRITE_THROUGH, 0, 0, answered, answer);
+                              what == WRITE_THROUGH, 0, 0, answered, answer);
 }
 
 static bool is_later(const struct answer *answer) {

@@ -137,9 +137,8 @@ static int send_null(struct nfs_answer *a) {
 }
 
 static bool mount_export(struct nfs_answer *answer) {
-    bool right = nfs_reach(MOUNT_PROGRAM, MOUNT_V3, ONCE_MS) &&
-                 nfs_send_mount(argument, answer) == 0 && nfs_serve(answer, ONCE_MS) &&
-                 answer->error == 0;
+    bool right = nfs_reach(MOUNT_PROGRAM, MOUNT_V3, ONCE_MS) && nfs_send_mount(argument, answer) == 0 &&
+                 nfs_serve(answer, ONCE_MS) && answer->error == 0;
     nfs_leave();
     return right;
 }
@@ -159,8 +158,9 @@ static bool lock_file(struct nfs_answer *answer, bool reclaim) {
         .reclaim = reclaim,
         .state = 1};
     args.lock.svid = (u_int)atoi(argument);
-    bool right = nfs_reach(NLM_PROGRAM, NLM_V4, ONCE_MS) && rpc_nlm4_lock_async(nfs_rpc.context, decided, &args, answer) == 0 &&
-                 nfs_serve(answer, ONCE_MS) && answer->error == 0;
+    bool right = nfs_reach(NLM_PROGRAM, NLM_V4, ONCE_MS) &&
+                 rpc_nlm4_lock_async(nfs_rpc.context, decided, &args, answer) == 0 && nfs_serve(answer, ONCE_MS) &&
+                 answer->error == 0;
     nfs_leave();
     return right;
 }

@@ -1,10 +1,10 @@
-/* An NFSv3 client for tests that writes for ever, as a program on a hard mount does: what is not answered is sent again, on a new
- * connection where one has broken, until it is. What it prints: share_writer.h.
+/* An NFSv3 client for tests that writes for ever, as a program on a hard mount does: what is not answered is sent
+ * again, on a new connection where one has broken, until it is. What it prints: share_writer.h.
  *
  *   nfs-writer SERVER EXPORT FILE MILLISECONDS
  *
- * Makes FILE in the export. Even records are written stable; odd ones not, then committed, and written again if the verifier says
- * that the server is another. The status of an error is an NFS3ERR_…
+ * Makes FILE in the export. Even records are written stable; odd ones not, then committed, and written again if the
+ * verifier says that the server is another. The status of an error is an NFS3ERR_…
  */
 #include "nfs_rpc.h"
 #include "share_writer.h"

@@ -20,7 +20,7 @@ struct nfs_answer *nfs_arrived(int status, void *data, void *private) {
     return status == RPC_STATUS_SUCCESS && answer->error == 0 ? answer : NULL;
 }
 
-/* ---- The connection -------------------------------------------------------------------------------------------------- */
+/* ---- The connection ---- */
 
 void nfs_leave(void) {
     if (nfs_rpc.context)
@@ -54,9 +54,10 @@ bool nfs_reach(int program, int version, int64_t milliseconds) {
     answer = (struct nfs_answer){0};
     nfs_leave();
     nfs_rpc.context = rpc_init_context();
-    int failed = program == NFS_PROGRAM
-                     ? rpc_connect_port_async(nfs_rpc.context, nfs_rpc.server, 2049, program, version, connected, &answer)
-                     : rpc_connect_program_async(nfs_rpc.context, nfs_rpc.server, program, version, connected, &answer);
+    int failed =
+        program == NFS_PROGRAM
+            ? rpc_connect_port_async(nfs_rpc.context, nfs_rpc.server, 2049, program, version, connected, &answer)
+            : rpc_connect_program_async(nfs_rpc.context, nfs_rpc.server, program, version, connected, &answer);
     if (failed == 0 && nfs_serve(&answer, milliseconds))
         return true;
     nfs_leave();
@@ -75,7 +76,7 @@ bool nfs_ask(int program, int version, int (*send)(struct nfs_answer *), struct 
     return false;
 }
 
-/* ---- Handles --------------------------------------------------------------------------------------------------------- */
+/* ---- Handles ---- */
 
 nfs_fh3 nfs_fh(struct nfs_handle *handle) {
     return (nfs_fh3){{handle->length, handle->bytes}};

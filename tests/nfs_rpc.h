@@ -1,5 +1,6 @@
-/* What the NFSv3 clients for tests share, over libnfs: one connection to a server, made anew when it has broken, the handles of an
- * export and of a file in it, and questions that are sent again until they are answered. One of it in a process; one thread. */
+/* What the NFSv3 clients for tests share, over libnfs: one connection to a server, made anew when it has broken, the
+ * handles of an export and of a file in it, and questions that are sent again until they are answered. One of it in a
+ * process; one thread. */
 #ifndef TESTS_NFS_RPC_H
 #define TESTS_NFS_RPC_H
 
@@ -42,13 +43,14 @@ struct nfs_answer {
 /* For every callback: notes status and error in the answer, which it returns if the call has succeeded, else NULL. */
 struct nfs_answer *nfs_arrived(int status, void *data, void *private);
 
-/* A connection to the program, instead of the one before: NFS at its port, others by rpcbind. False: none within so long. */
+/* A connection to the program, instead of the one before: NFS at its port, others by rpcbind. False: none within so
+ * long. */
 bool nfs_reach(int program, int version, int64_t milliseconds);
 void nfs_leave(void);
 /* Until the answer is there; false: not within so long, or the connection has broken. */
 bool nfs_serve(struct nfs_answer *answer, int64_t milliseconds);
-/* Sends it, again on a new connection whenever one breaks or is silent for NFS_ANSWER_MS, until it is answered, with whatever
- * error. False: not by the deadline (nfs_now). */
+/* Sends it, again on a new connection whenever one breaks or is silent for NFS_ANSWER_MS, until it is answered, with
+ * whatever error. False: not by the deadline (nfs_now). */
 bool nfs_ask(int program, int version, int (*send)(struct nfs_answer *), struct nfs_answer *answer, int64_t deadline);
 int64_t nfs_now(void); // ms, CLOCK_MONOTONIC
 

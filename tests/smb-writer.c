@@ -1,12 +1,13 @@
-/* An SMB client for tests (libsmbclient) that writes for ever. It does what clients of SMB do when a connection breaks: a new one, a
- * new login, the file is opened again, and what was not answered is sent again. What it prints: share_writer.h.
+/* An SMB client for tests (libsmbclient) that writes for ever. It does what clients of SMB do when a connection breaks:
+ * a new one, a new login, the file is opened again, and what was not answered is sent again. What it prints:
+ * share_writer.h.
  *
  *   smb-writer SERVER SHARE SAFE-SHARE FILE MILLISECONDS
  *
- * Both shares are the same directory, in which it makes FILE. Odd records are written through SHARE, and are safe when the file has
- * been closed; even ones through SAFE-SHARE, whose option is sync=always: they are safe when the write is answered, after the fsync
- * that an SMB FLUSH makes. (libsmbclient has no call that sends a FLUSH.) The status of an error is an errno.
- * It is a guest. $SMB_CONF_PATH: Samba's smb.conf, which may be empty.
+ * Both shares are the same directory, in which it makes FILE. Odd records are written through SHARE, and are safe when
+ * the file has been closed; even ones through SAFE-SHARE, whose option is sync=always: they are safe when the write is
+ * answered, after the fsync that an SMB FLUSH makes. (libsmbclient has no call that sends a FLUSH.) The status of an
+ * error is an errno. It is a guest. $SMB_CONF_PATH: Samba's smb.conf, which may be empty.
  */
 #include "share_writer.h"
 
@@ -25,8 +26,8 @@ static char url[2][1024]; // of the file: [0] closed after each write, [1] writt
 static SMBCCTX *context;
 static SMBCFILE *through;
 
-static void credentials(SMBCCTX *c, const char *host, const char *share, char *group, int group_room, char *user, int user_room,
-    char *password, int password_room) {
+static void credentials(SMBCCTX *c, const char *host, const char *share, char *group, int group_room, char *user,
+                        int user_room, char *password, int password_room) {
     (void)c, (void)host, (void)share;
     snprintf(group, (size_t)group_room, "WORKGROUP");
     snprintf(user, (size_t)user_room, "nobody-of-here"); // a guest
@@ -40,7 +41,8 @@ static void leave(void) {
     through = NULL;
 }
 
-/* What a client of SMB takes for a connection that is no more; it never tells its program before its patience is over. */
+/* What a client of SMB takes for a connection that is no more; it never tells its program before its patience is over.
+ */
 static bool is_broken(int error) {
     static const int broken[] = {ECONNRESET, ECONNABORTED, ECONNREFUSED, EPIPE,     ENOTCONN, ETIMEDOUT,
                                  ENETRESET,  ENETUNREACH,  EHOSTUNREACH, EHOSTDOWN, ENETDOWN, EAGAIN};
