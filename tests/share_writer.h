@@ -4,8 +4,8 @@
  * whatever a program that uses the share would have noticed:
  *
  *   ack N BEGIN END          nanoseconds, CLOCK_BOOTTIME
- *   error N WHAT STATUS      an answer of the protocol's that does not mean "later"; what broke is no error: it is
- * tried again wrong N                  an acknowledged record reads otherwise
+ *   error N WHAT STATUS      an answer of the protocol's that does not mean "later"; what broke is tried again
+ *   wrong N                  an acknowledged record reads otherwise
  *
  * SIGTERM: what is under way is finished first, if it is within WRITER_END_SECONDS.
  */
@@ -25,8 +25,8 @@ enum {
 
 /* A protocol. Both try again until they have been answered, and return false for an error, when they have told it. */
 struct writer_ways {
-    bool (*write)(uint64_t number,
-                  const char record[WRITER_RECORD]); // returns when it is safe, as the protocol means it
+    /* Returns when it is safe, as the protocol means it. */
+    bool (*write)(uint64_t number, const char record[WRITER_RECORD]);
     bool (*read)(uint64_t number, char record[WRITER_RECORD]);
 };
 
