@@ -7,6 +7,7 @@
 # BATON_SHARE_ROUNDS=50: instead of these six, so many rounds of faults drawn from them and two more (the other node's daemon is
 # killed; the nodes do not reach each other), each after a random time, with the same checks; every tenth round the copies are compared
 # under load too. About ten seconds a round. BATON_SEED=N draws the same ones again. BATON_SHARE_FAULTS="died cut": these faults.
+# VOLUME_ACKNOWLEDGE=write: a volume on which every write waits for the other node, and iSCSI disks have a write cache.
 # Servers whose batond was killed are nobody's children: this process becomes their parent, so that none stays a zombie.
 [ -n "${BATON_TEST_REAPS:-}" ] || BATON_TEST_REAPS=1 exec python3 -c 'import ctypes, os, sys
 ctypes.CDLL(None).prctl(36, 1)

@@ -110,6 +110,7 @@ shared_up() {
     volume_create --witness "tcp://${address[witness]}:7400"
     shared_sections >>"$CONFIG"
     [ -z "${VOLUME_LEASE:-}" ] || volume_set lease duration "$VOLUME_LEASE"
+    [ -z "${VOLUME_ACKNOWLEDGE:-}" ] || volume_set volume acknowledge "$VOLUME_ACKNOWLEDGE"
     volume_format
     start_witness || bail "the witness does not start"
     start_node a && start_node b || bail "a node does not start"
