@@ -1,10 +1,12 @@
 // baton-announce: says on the network who has an address. Called by the exporter vip, as root; an address is IPv4 or
 // IPv6.
 //
-//   baton-announce probe INTERFACE ADDRESS MILLISECONDS    does anybody else answer for it? 0: nobody, 1: prints whose
-//   MAC, 2: error baton-announce claim INTERFACE ADDRESS COUNT MILLISECONDS    gratuitous ARP or unsolicited neighbour
-//   advertisements baton-announce tickle <CONNECTIONS                     lines "SERVER PORT CLIENT PORT": what a
-//   client sends next is sent now
+//   baton-announce probe INTERFACE ADDRESS MILLISECONDS         does anybody else answer for it? 0: nobody, 1: prints
+//                                                               whose MAC, 2: error
+//   baton-announce await INTERFACE ADDRESS MILLISECONDS         the same without asking: does anybody claim it?
+//   baton-announce claim INTERFACE ADDRESS COUNT MILLISECONDS   gratuitous ARP or unsolicited neighbour advertisements
+//   baton-announce tickle <CONNECTIONS                          lines "SERVER PORT CLIENT PORT": what a client sends
+//                                                               next is sent now
 //
 // Why a program of our own: arping waits whole seconds before it says that nobody answers, which would be part of every
 // failover; Debian has nothing small that sends neighbour advertisements; and nothing that tickles. A tickle (as CTDB
@@ -166,15 +168,15 @@ static bool heard(const struct link_door *door, const unsigned char *packet, siz
     return memcmp(mac, door->mac, MAC) != 0;
 }
 
-static int probe(const struct link_door *door, long long milliseconds) {
+static int probe(const struct link_door *door, long long milliseconds, int probes) {
     unsigned char packet[2048] __attribute__((aligned(8))), mac[MAC];
     long long begin = now_ms();
     for (int sent = 0;;) {
         long long passed = now_ms() - begin;
         if (passed >= milliseconds)
             return 0;
-        long long next = sent < PROBES ? milliseconds * sent / (PROBES + 1) : milliseconds;
-        if (sent < PROBES && passed >= next) {
+        long long next = sent < probes ? milliseconds * sent / (probes + 1) : milliseconds;
+        if (sent < probes && passed >= next) {
             if ((door->family == AF_INET ? send_arp(door, ARPOP_REQUEST, true) : send_nd(door, true)) != 0)
                 return complain("a probe", "could not be sent");
             sent++;
@@ -262,16 +264,18 @@ int main(int argc, char **argv) {
     long long limit = 60000;
     if (argc == 2 && strcmp(argv[1], "tickle") == 0)
         return tickle();
-    bool probing = argc == 5 && strcmp(argv[1], "probe") == 0;
+    bool awaiting = argc == 5 && strcmp(argv[1], "await") == 0;
+    bool probing = awaiting || (argc == 5 && strcmp(argv[1], "probe") == 0);
     bool claiming = argc == 6 && strcmp(argv[1], "claim") == 0;
     long long first = argc > 4 ? atoll(argv[4]) : 0, second = argc > 5 ? atoll(argv[5]) : 0;
     if ((!probing && !claiming) || first < 1 || first > limit || second < 0 || second > limit) {
         fprintf(stderr, "usage: baton-announce probe INTERFACE ADDRESS MILLISECONDS\n"
+                        "       baton-announce await INTERFACE ADDRESS MILLISECONDS\n"
                         "       baton-announce claim INTERFACE ADDRESS COUNT MILLISECONDS\n"
                         "       baton-announce tickle <CONNECTIONS\n");
         return FAILED;
     }
     if (door_open(&door, argv[2], argv[3]) != 0)
         return FAILED;
-    return probing ? probe(&door, first) : claim(&door, first, second);
+    return probing ? probe(&door, first, awaiting ? 0 : PROBES) : claim(&door, first, second);
 }

@@ -171,14 +171,15 @@ pause() {
 }
 # wait_for MILLISECONDS COMMAND…: true as soon as the command (a function, usually) is, false after so long.
 wait_for() {
-    local now deadline
+    local now deadline each=1
     now_ms
     deadline=$((now + $1))
     shift
     while ! "$@"; do
         now_ms
         [ "$now" -lt "$deadline" ] || return 1
-        pause 0.01
+        pause "0.00$each"
+        each=$((each < 8 ? each * 2 : 8))
     done
 }
 # tcp_answers ADDRESS PORT [SECONDS]: somebody accepts there.
@@ -222,16 +223,38 @@ server_start() {
 }
 # In the process to be; its signal at a parent's death must not be for the launcher's.
 server_become() {
-    local state threads start parent fd
-    process_read "$BASHPID" && printf '%s %s\n' "$BASHPID" "$start" >"$BATON_LOCAL/$name.pid" || exit 1
+    local pid state threads start parent fd
+    read -r pid _ </proc/self/stat # not BASHPID, which is 1 in a PID namespace of its own
+    process_read "$pid" && printf '%s %s\n' "$pid" "$start" >"$BATON_LOCAL/$name.pid" || exit 1
     wait_for 2000 launcher_gone
-    for fd in /proc/"$BASHPID"/fd/*; do
+    for fd in /proc/self/fd/*; do
         fd=${fd##*/}
         [ "$fd" -le 2 ] || exec {fd}>&-
     done
     exec setsid setpriv --pdeathsig KILL "$@"
 }
-launcher_gone() { process_read "$BASHPID" && [ "$parent" != "$launcher" ]; }
+launcher_gone() { process_read "$pid" && [ "$parent" != "$launcher" ]; }
+
+# server_start_family NAME COMMAND…: the same for a server whose children serve clients. A signal at a parent's death is not handed on
+# to children, and is gone when a process changes its user; so these live in a PID namespace, whose first process has asked for it, and
+# with which the kernel kills them all.
+server_start_family() {
+    local name=$1 launched
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    launched=$(
+        exec unshare --pid bash -c '. "$0"
+            name=$1 launcher=$BASHPID
+            shift
+            server_become bash -c '\''"$@" & wait $!'\'' "$name" "$@" </dev/null >>"$BATON_LOCAL/$name.log" 2>&1 &
+            echo $!' "${BASH_SOURCE[0]}" "$@"
+    )
+    wait_for 2000 server_is "$name" "$launched"
+}
+# server_start_in FAMILY NAME COMMAND…: the same for one that works with such a server, in its namespace, and ends with it.
+server_start_in() {
+    local pid born
+    server_read "$1" && server_start "$2" nsenter "--pid=/proc/$pid/ns/pid" -- "${@:3}"
+}
 server_is() { # NAME PID
     local pid born
     server_read "$1" && [ "$pid" = "$2" ]

@@ -10,9 +10,15 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <systemd/sd-daemon.h>
+
+#define KEEPER_END_MS 1000
+#define KEEPER_PATIENCE_MS 5000
+#define KEEPER_LAST_US 100000
+#define KEEPER_DESCRIPTORS 1024
 
 struct parent {
     const struct launch *launch;
@@ -25,6 +31,7 @@ struct parent {
     bool overdue;
     int held[SUPERVISION_DESCRIPTORS]; /* copies of the child's, of its mount: while exporters' servers are ended nobody hears of its death */
     unsigned held_count;
+    int keeper; /* a socket to the process that has such copies too; -1: there is none */
     int64_t began; /* of the child, CLOCK_BOOTTIME; from its being ready on: that moment */
 };
 
@@ -51,9 +58,71 @@ static void watched_signals(sigset_t *set) {
     sigaddset(set, SIGCHLD);
 }
 
-static void let_go(struct parent *parent) {
+/* In a process that has just been forked: they are the parent's. */
+static void forget_held(struct parent *parent) {
     while (parent->held_count > 0)
         close(parent->held[--parent->held_count]);
+    if (parent->keeper >= 0)
+        close(parent->keeper);
+    parent->keeper = -1;
+}
+
+static void let_go(struct parent *parent) {
+    struct pollfd ended = {.fd = parent->keeper, .events = POLLIN};
+    /* it answers by its end */
+    if (parent->keeper >= 0 && send(parent->keeper, "x", 1, MSG_NOSIGNAL) == 1 && poll(&ended, 1, KEEPER_END_MS) == 0)
+        log_warning("the process that keeps the mount's descriptors does not end");
+    forget_held(parent);
+}
+
+/* ---- The keeper ---- */
+
+/* Has the copies when this parent is killed too: servers in the mount then hear nothing until the runner has ended, which stops
+ * them, or whose end is SIGKILL for them, from the kernel (server_start in exporters/lib.sh); and a little longer, because
+ * children of theirs get theirs when their namespace's first process has ended. */
+static void keep(const struct supervision *shared, int word) {
+    char byte;
+    ssize_t length;
+    while ((length = read(word, &byte, 1)) < 0 && errno == EINTR)
+        ;
+    if (length != 0)
+        _exit(EXIT_SUCCESS);
+    pid_t runner = atomic_load(&shared->exports.runner);
+    int process = runner > 0 ? (int)syscall(SYS_pidfd_open, runner, 0) : -1;
+    if (process >= 0)
+        poll(&(struct pollfd){.fd = process, .events = POLLIN}, 1, KEEPER_PATIENCE_MS);
+    usleep(KEEPER_LAST_US);
+    _exit(EXIT_SUCCESS);
+}
+
+static bool is_kept(const struct parent *parent, int fd) {
+    for (unsigned i = 0; i < parent->held_count; i++)
+        if (parent->held[i] == fd)
+            return true;
+    return false;
+}
+
+/* Nobody's child: whoever ends this process and its children does not end it. */
+static void start_keeper(struct parent *parent) {
+    int ends[2], status;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+        return;
+    fflush(NULL);
+    pid_t process = fork();
+    if (process == 0) {
+        if (fork() != 0)
+            _exit(EXIT_SUCCESS);
+        prctl(PR_SET_NAME, "batond-keeper");
+        for (int fd = 0; fd < KEEPER_DESCRIPTORS; fd++)
+            if (fd != ends[1] && !is_kept(parent, fd))
+                close(fd);
+        close_range(KEEPER_DESCRIPTORS, ~0u, 0);
+        keep(parent->launch->shared, ends[1]);
+    }
+    close(ends[1]);
+    parent->keeper = ends[0];
+    if (process < 0 || (waitpid(process, &status, 0) < 0 && errno != ECHILD))
+        log_warning("a process that keeps the mount's descriptors cannot be started: %s", strerror(errno));
 }
 
 /* Of a child that has just got ready. */
@@ -70,6 +139,8 @@ static void hold(struct parent *parent) {
         log_warning("the mount's descriptors cannot be copied: %s; when the process that serves dies, clients may see an error",
                     strerror(errno));
         let_go(parent);
+    } else if (parent->held_count > 0) {
+        start_keeper(parent);
     }
 }
 
@@ -77,7 +148,7 @@ static void hold(struct parent *parent) {
  * before it does. */
 static void leave_parent(struct parent *parent, bool serves) {
     sigset_t set;
-    let_go(parent);
+    forget_held(parent);
     watched_signals(&set);
     close(parent->signals);
     if (serves) {
@@ -170,7 +241,7 @@ static int start_companion(struct parent *parent, int *status) {
     pid_t process = fork();
     if (process == 0) {
         close(parent->signals);
-        let_go(parent);
+        forget_held(parent);
         *status = launch->companion(launch->context, self);
         return 1;
     }
@@ -399,7 +470,7 @@ static int supervise(struct parent *parent, int *status) {
 }
 
 int launch(const struct launch *launch) {
-    struct parent parent = {.launch = launch, .ready = -1};
+    struct parent parent = {.launch = launch, .ready = -1, .keeper = -1};
     sigset_t set;
     int status = EXIT_FAILURE;
 

@@ -113,20 +113,25 @@ except OSError as error:
     now = open("/proc/uptime").read().split()[0]
     os.write(1, f"{now} {error.errno}\n".encode()) # in one piece: others write there, too
 PY
-touch "$BATON_TEST_FOLDER/a.one.stop-slow"
-rm -f "$BATON_TEST_FOLDER/a.one.stopped"
-for i in 1 2 3 4; do
-    python3 "$T/work.py" "$(mount_of a)" >>"$T/errors" &
-    workers+=($!)
-    test_pids+=($!)
-done
-wait_until 10 test -e "$(mount_of a)/work-49"
-crash_node a
-wait_until 30 test "$(wc -l <"$T/errors")" -ge 1
-wait "${workers[@]}"
-is "$(wc -l <"$T/errors")" 4 "the daemon is killed: who works in its mount gets an error"
-ok "but not before the exporters were stopped" awk 'NR == FNR {stopped = $1; next} $1 < stopped {exit 1}' "$BATON_TEST_FOLDER/a.one.stopped" "$T/errors"
-rm "$BATON_TEST_FOLDER/a.one.stop-slow"
+hears_late() { # COMMAND…: it ends the daemon on a, where four work in the mount
+    touch "$BATON_TEST_FOLDER/a.one.stop-slow"
+    rm -f "$BATON_TEST_FOLDER/a.one.stopped" "$(mount_of a)/work-49"
+    : >"$T/errors"
+    workers=()
+    for i in 1 2 3 4; do
+        python3 "$T/work.py" "$(mount_of a)" >>"$T/errors" &
+        workers+=($!)
+        test_pids+=($!)
+    done
+    wait_until 10 test -e "$(mount_of a)/work-49"
+    "$@"
+    wait_until 30 test "$(wc -l <"$T/errors")" -ge 1
+    wait "${workers[@]}"
+    is "$(wc -l <"$T/errors")" 4 "$*: who works in its mount gets an error"
+    ok "but not before the exporters were stopped" awk 'NR == FNR {stopped = $1; next} $1 < stopped {exit 1}' "$BATON_TEST_FOLDER/a.one.stopped" "$T/errors"
+    rm "$BATON_TEST_FOLDER/a.one.stop-slow"
+}
+hears_late crash_node a
 wait_until 30 serves b
 wait_until 30 restarted a
 wait_until 30 in_sync b
@@ -134,8 +139,11 @@ wait_until 30 in_sync b
 wait_until 30 serves a
 wait_until 30 in_sync a
 
-kill -STOP "${node_parent[a]}"
-kill -KILL "$(daemon_pid a)" "${node_parent[a]}"
+both_killed() { # the supervisor cannot notice anything
+    kill -STOP "${node_parent[$1]}"
+    kill -KILL "$(daemon_pid "$1")" "${node_parent[$1]}"
+}
+hears_late both_killed a
 ok "daemon and supervisor are killed: exporters stop," wait_until 10 off a
 ok "the address goes, whatever its script does," wait_until 10 lacks_address a
 ok "and both are on the other node" wait_until 30 serves b

@@ -56,13 +56,13 @@ EOF
 cat >"$stubs/ss" <<EOF
 #!/bin/bash
 echo "ss \$*" >>"$T/log"
-[[ \$1 == *K* ]] || cat "$T/connected"
+if [[ \$1 == *K* ]]; then cat "$T/ended" 2>/dev/null; else cat "$T/connected"; fi
 EOF
 cat >"$stubs/baton-announce" <<EOF
 #!/bin/bash
 echo "announce \$*" >>"$T/log"
 case \$1 in
-    probe) [ -e "$T/mac" ] && { cat "$T/mac"; exit 1; } ;;
+    probe | await) [ -e "$T/mac" ] && { cat "$T/mac"; exit 1; } ;;
     tickle) sed 's/^/tickled /' >>"$T/log" ;;
 esac
 exit 0
@@ -149,6 +149,12 @@ echo 02:00:00:00:00:99 >"$T/mac"
 lease=0
 says a start "10.77.0.100 is not taken: 02:00:00:00:00:99 answers for it on eth7" "an address of somebody else is refused"
 is "$(cat "$T/has")" "" "... and not taken"
+echo "eth7 inet 10.77.0.100/24 scope global" >"$T/has"
+echo 'ESTAB 0 0 10.77.0.100:445 10.77.0.7:600' >"$T/ended"
+: >"$T/log"
+ok "stop of an address with a client" vip_on a stop
+ok "who was left is told by this node" wait_until 5 logged "tickled 10.77.0.100 445 10.77.0.7 600"
+like "$(grep announce "$T/log")" "^announce await eth7 10.77.0.100 [0-9]+"$'\n'"announce tickle" "... when another has claimed it; nobody is asked before"
 rm -rf "$stubs" "$T/state/connections"
 stubs=
 
@@ -234,6 +240,16 @@ for ip in 10.77.0.100 fd77::100; do
     ok "$ip answers" pings $ip
     ok "... from b" knows b $ip
 done
+
+# a claim is heard, and nothing else: before it clients do not know whose the address is
+in_node witness ip address add 10.77.0.102/24 dev eth0
+nsenter --net="/run/netns/$ID-a" -- "$BATON_BUILD/exporters/baton-announce" await eth0 10.77.0.102 20000 >"$T/heard" &
+awaits=$!
+test_pids+=($awaits)
+ok "another answers for an address" wait_until 10 in_node b ping -n -c 1 -w 2 10.77.0.102
+is "$(cat "$T/heard")$(process_gone $awaits && echo ended)" "" "who waits for a claim has heard none"
+ok "it claims it" wait_until 10 eval 'in_node witness "$BATON_BUILD/exporters/baton-announce" claim eth0 10.77.0.102 1 0 && process_gone $awaits'
+is "$(cat "$T/heard")" "$(mac_of witness)" "that is heard"
 
 # a person removes one; the cable
 ip -n "$ID-b" address del 10.77.0.100/24 dev eth0

@@ -13,143 +13,36 @@
  *   list COUNT       the next entries of the export (so many bytes of answer), from where the last one ended; "end" at
  * the end null             asks nothing
  */
+#include "nfs_rpc.h"
+
 #include <inttypes.h>
-#include <poll.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include <nfsc/libnfs.h> // the others need it before them
-
-#include <nfsc/libnfs-raw-mount.h>
-#include <nfsc/libnfs-raw-nfs.h>
-#include <nfsc/libnfs-raw-nlm.h>
-#include <nfsc/libnfs-raw.h>
-
-enum { LINE = 4096, PATIENCE_MS = 60000 };
+enum { LINE = NFS_TEXT, PATIENCE_MS = 60000, ONCE_MS = 10000 };
+#define CALLBACK NFS_CALLBACK
 
 static struct {
-    const char *server;
-    struct rpc_context *rpc;
-    char export_handle[FHSIZE3], file_handle[NFS3_FHSIZE];
-    unsigned export_length, file_length;
     uint64_t size, cookie;
     writeverf3 verifier;
     cookieverf3 cookie_verifier;
     bool have_verifier;
 } client;
 
-/* One answer: filled in by the callback, which also copies what is wanted, because it is freed afterwards. */
-struct answer {
-    bool done;
-    int status; // RPC_STATUS_…
-    int error;  // NFS3ERR_…
-    char text[LINE];
-};
-
-static int64_t now_ms(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-static bool serve_until(struct answer *answer, int64_t deadline) {
-    while (!answer->done) {
-        int64_t left = deadline - now_ms();
-        struct pollfd wait = {.fd = rpc_get_fd(client.rpc), .events = (short)rpc_which_events(client.rpc)};
-        if (left <= 0)
-            return false;
-        if (poll(&wait, 1, (int)(left < 100 ? left : 100)) < 0 || rpc_service(client.rpc, wait.revents) < 0)
-            return false;
-    }
-    return answer->status == RPC_STATUS_SUCCESS;
-}
-
-static void connected(struct rpc_context *rpc, int status, void *data, void *private) {
-    struct answer *answer = private;
-    (void)rpc, (void)data;
-    answer->done = true, answer->status = status;
-}
-
-static void leave(void) {
-    if (client.rpc)
-        rpc_destroy_context(client.rpc);
-    client.rpc = NULL;
-}
-
-static bool reach(int program, int version, int64_t deadline) {
-    struct answer answer = {0};
-    leave();
-    client.rpc = rpc_init_context();
-    int failed = program == NFS_PROGRAM
-                     ? rpc_connect_port_async(client.rpc, client.server, 2049, program, version, connected, &answer)
-                     : rpc_connect_program_async(client.rpc, client.server, program, version, connected, &answer);
-    if (failed == 0 && serve_until(&answer, deadline))
-        return true;
-    leave();
-    return false;
-}
-
-/* Sends it, again on a new connection whenever one breaks, until it is answered. */
-static bool ask(int (*send)(struct answer *), struct answer *answer) {
-    int64_t deadline = now_ms() + PATIENCE_MS;
-    while (now_ms() < deadline) {
-        *answer = (struct answer){0};
-        if (!client.rpc && !reach(NFS_PROGRAM, NFS_V3, now_ms() + 1000)) {
-            poll(NULL, 0, 20);
-            continue;
-        }
-        if (send(answer) == 0 && serve_until(answer, now_ms() + 20000))
-            return answer->error == 0;
-        leave();
-    }
+static bool ask(int (*send)(struct nfs_answer *), struct nfs_answer *answer) {
+    if (nfs_ask(NFS_PROGRAM, NFS_V3, send, answer, nfs_now() + PATIENCE_MS))
+        return answer->error == 0;
     answer->error = -1;
     return false;
 }
 
-static struct answer *arrived(int status, void *data, void *private) {
-    struct answer *answer = private;
-    answer->done = true, answer->status = status;
-    if (status == RPC_STATUS_SUCCESS)
-        answer->error = *(int *)data; // every result begins with its status
-    return status == RPC_STATUS_SUCCESS && answer->error == 0 ? answer : NULL;
-}
-#define CALLBACK(name) static void name(struct rpc_context *rpc, int status, void *data, void *private)
-static nfs_fh3 file(void) {
-    return (nfs_fh3){{client.file_length, client.file_handle}};
-}
-static nfs_fh3 export(void) {
-    return (nfs_fh3){{client.export_length, client.export_handle}};
-}
-
-static void keep(const nfs_fh3 *handle) {
-    client.file_length = handle->data.data_len;
-    memcpy(client.file_handle, handle->data.data_val, client.file_length);
-    client.size = 0;
-}
-
-CALLBACK(mounted) {
-    (void)rpc;
-    if (!arrived(status, data, private))
-        return;
-    fhandle3 *handle = &((mountres3 *)data)->mountres3_u.mountinfo.fhandle;
-    client.export_length = handle->fhandle3_len;
-    memcpy(client.export_handle, handle->fhandle3_val, client.export_length);
-}
-CALLBACK(created) {
-    (void)rpc;
-    if (arrived(status, data, private))
-        keep(&((CREATE3res *)data)->CREATE3res_u.resok.obj.post_op_fh3_u.handle);
-}
 CALLBACK(found) {
     (void)rpc;
-    if (arrived(status, data, private))
-        keep(&((LOOKUP3res *)data)->LOOKUP3res_u.resok.object);
+    if (nfs_arrived(status, data, private))
+        nfs_keep(&nfs_rpc.file, &((LOOKUP3res *)data)->LOOKUP3res_u.resok.object), client.size = 0;
 }
-static void verify(struct answer *answer, const char *verifier) {
+static void verify(struct nfs_answer *answer, const char *verifier) {
     bool again = client.have_verifier && memcmp(verifier, client.verifier, sizeof(writeverf3)) != 0;
     memcpy(client.verifier, verifier, sizeof(writeverf3));
     client.have_verifier = true;
@@ -157,7 +50,7 @@ static void verify(struct answer *answer, const char *verifier) {
 }
 CALLBACK(written) {
     (void)rpc;
-    struct answer *answer = arrived(status, data, private);
+    struct nfs_answer *answer = nfs_arrived(status, data, private);
     if (!answer)
         return;
     client.size += ((WRITE3res *)data)->WRITE3res_u.resok.count;
@@ -165,13 +58,13 @@ CALLBACK(written) {
 }
 CALLBACK(committed) {
     (void)rpc;
-    struct answer *answer = arrived(status, data, private);
+    struct nfs_answer *answer = nfs_arrived(status, data, private);
     if (answer)
         verify(answer, ((COMMIT3res *)data)->COMMIT3res_u.resok.verf);
 }
 CALLBACK(contents) {
     (void)rpc;
-    struct answer *answer = arrived(status, data, private);
+    struct nfs_answer *answer = nfs_arrived(status, data, private);
     if (!answer)
         return;
     READ3resok *result = &((READ3res *)data)->READ3res_u.resok;
@@ -179,7 +72,7 @@ CALLBACK(contents) {
 }
 CALLBACK(attributes) {
     (void)rpc;
-    struct answer *answer = arrived(status, data, private);
+    struct nfs_answer *answer = nfs_arrived(status, data, private);
     if (!answer)
         return;
     fattr3 *a = &((GETATTR3res *)data)->GETATTR3res_u.resok.obj_attributes;
@@ -187,7 +80,7 @@ CALLBACK(attributes) {
 }
 CALLBACK(listed) {
     (void)rpc;
-    struct answer *answer = arrived(status, data, private);
+    struct nfs_answer *answer = nfs_arrived(status, data, private);
     if (!answer)
         return;
     READDIR3resok *result = &((READDIR3res *)data)->READDIR3res_u.resok;
@@ -204,93 +97,92 @@ CALLBACK(listed) {
 }
 
 static char *argument;
-static int send_create(struct answer *a) {
-    CREATE3args args = {.where = {export(), argument}, .how = {.mode = UNCHECKED}};
-    args.how.createhow3_u.obj_attributes.mode = (set_mode3){.set_it = 1, .set_mode3_u.mode = 0644};
-    return rpc_nfs3_create_async(client.rpc, created, &args, a);
+static int send_create(struct nfs_answer *a) {
+    client.size = 0;
+    return nfs_send_create(argument, a);
 }
-static int send_lookup(struct answer *a) {
-    LOOKUP3args args = {.what = {export(), argument}};
-    return rpc_nfs3_lookup_async(client.rpc, found, &args, a);
+static int send_lookup(struct nfs_answer *a) {
+    LOOKUP3args args = {.what = {nfs_fh(&nfs_rpc.export), argument}};
+    return rpc_nfs3_lookup_async(nfs_rpc.context, found, &args, a);
 }
-static int send_write(struct answer *a) {
+static int send_write(struct nfs_answer *a) {
     unsigned length = (unsigned)strlen(argument);
-    WRITE3args args = {file(), client.size, length, UNSTABLE, {length, argument}};
-    return rpc_nfs3_write_async(client.rpc, written, &args, a);
+    WRITE3args args = {nfs_fh(&nfs_rpc.file), client.size, length, UNSTABLE, {length, argument}};
+    return rpc_nfs3_write_async(nfs_rpc.context, written, &args, a);
 }
-static int send_commit(struct answer *a) {
-    COMMIT3args args = {file(), 0, 0};
-    return rpc_nfs3_commit_async(client.rpc, committed, &args, a);
+static int send_commit(struct nfs_answer *a) {
+    COMMIT3args args = {nfs_fh(&nfs_rpc.file), 0, 0};
+    return rpc_nfs3_commit_async(nfs_rpc.context, committed, &args, a);
 }
-static int send_read(struct answer *a) {
-    READ3args args = {file(), 0, LINE - 1};
-    return rpc_nfs3_read_async(client.rpc, contents, &args, a);
+static int send_read(struct nfs_answer *a) {
+    READ3args args = {nfs_fh(&nfs_rpc.file), 0, LINE - 1};
+    return rpc_nfs3_read_async(nfs_rpc.context, contents, &args, a);
 }
-static int send_getattr(struct answer *a) {
-    GETATTR3args args = {file()};
-    return rpc_nfs3_getattr_async(client.rpc, attributes, &args, a);
+static int send_getattr(struct nfs_answer *a) {
+    GETATTR3args args = {nfs_fh(&nfs_rpc.file)};
+    return rpc_nfs3_getattr_async(nfs_rpc.context, attributes, &args, a);
 }
-static int send_list(struct answer *a) {
-    READDIR3args args = {.dir = export(), .cookie = client.cookie, .count = (count3)atoi(argument)};
+static int send_list(struct nfs_answer *a) {
+    READDIR3args args = {.dir = nfs_fh(&nfs_rpc.export), .cookie = client.cookie, .count = (count3)atoi(argument)};
     memcpy(args.cookieverf, client.cookie_verifier, sizeof(cookieverf3));
-    return rpc_nfs3_readdir_async(client.rpc, listed, &args, a);
+    return rpc_nfs3_readdir_async(nfs_rpc.context, listed, &args, a);
 }
-static void emptied(struct rpc_context *rpc, int status, void *data, void *private) {
-    connected(rpc, status, data, private);
+CALLBACK(emptied) {
+    struct nfs_answer *answer = private;
+    (void)rpc, (void)data;
+    answer->done = true, answer->status = status;
 }
-static int send_null(struct answer *a) {
-    return rpc_nfs3_null_async(client.rpc, emptied, a);
+static int send_null(struct nfs_answer *a) {
+    return rpc_nfs3_null_async(nfs_rpc.context, emptied, a);
 }
 
-static bool mount_export(struct answer *answer) {
-    int64_t deadline = now_ms() + 10000;
-    bool right = reach(MOUNT_PROGRAM, MOUNT_V3, deadline) &&
-                 rpc_mount3_mnt_async(client.rpc, mounted, argument, answer) == 0 && serve_until(answer, deadline) &&
-                 answer->error == 0;
-    leave();
+static bool mount_export(struct nfs_answer *answer) {
+    bool right = nfs_reach(MOUNT_PROGRAM, MOUNT_V3, ONCE_MS) && nfs_send_mount(argument, answer) == 0 &&
+                 nfs_serve(answer, ONCE_MS) && answer->error == 0;
+    nfs_leave();
     return right;
 }
 
 CALLBACK(decided) {
-    struct answer *answer = private;
+    struct nfs_answer *answer = private;
     (void)rpc;
     answer->done = true, answer->status = status;
     if (status == RPC_STATUS_SUCCESS)
         answer->error = (int)((NLM4_LOCKres *)data)->status;
 }
-static bool lock_file(struct answer *answer, bool reclaim) {
-    int64_t deadline = now_ms() + 10000;
+static bool lock_file(struct nfs_answer *answer, bool reclaim) {
     NLM4_LOCKargs args = {
         .cookie = {{4, "1234"}},
         .exclusive = 1,
-        .lock = {.caller_name = "client", .fh = {{client.file_length, client.file_handle}}, .oh = argument},
+        .lock = {.caller_name = "client", .fh = {{nfs_rpc.file.length, nfs_rpc.file.bytes}}, .oh = argument},
         .reclaim = reclaim,
         .state = 1};
     args.lock.svid = (u_int)atoi(argument);
-    bool right = reach(NLM_PROGRAM, NLM_V4, deadline) && rpc_nlm4_lock_async(client.rpc, decided, &args, answer) == 0 &&
-                 serve_until(answer, deadline) && answer->error == 0;
-    leave();
+    bool right = nfs_reach(NLM_PROGRAM, NLM_V4, ONCE_MS) &&
+                 rpc_nlm4_lock_async(nfs_rpc.context, decided, &args, answer) == 0 && nfs_serve(answer, ONCE_MS) &&
+                 answer->error == 0;
+    nfs_leave();
     return right;
 }
 
-static bool hex(struct answer *answer) {
-    for (unsigned i = 0; i < client.file_length; i++)
-        sprintf(answer->text + 2 * i, "%02x", (unsigned char)client.file_handle[i]);
+static bool hex(struct nfs_answer *answer) {
+    for (unsigned i = 0; i < nfs_rpc.file.length; i++)
+        sprintf(answer->text + 2 * i, "%02x", (unsigned char)nfs_rpc.file.bytes[i]);
     return true;
 }
 
 int main(int argc, char **argv) {
     static const struct {
         const char *name;
-        int (*send)(struct answer *);
+        int (*send)(struct nfs_answer *);
     } commands[] = {{"create", send_create}, {"lookup", send_lookup},   {"write", send_write}, {"commit", send_commit},
                     {"read", send_read},     {"getattr", send_getattr}, {"list", send_list},   {"null", send_null}};
     static char line[LINE];
     if (argc != 2)
         return fprintf(stderr, "usage: nfs-client SERVER\n"), 2;
-    client.server = argv[1];
+    nfs_rpc.server = argv[1];
     while (fgets(line, sizeof(line), stdin)) {
-        struct answer answer = {.error = -1};
+        struct nfs_answer answer = {.error = -1};
         bool right = false;
         line[strcspn(line, "\n")] = 0;
         argument = line + strcspn(line, " ");
@@ -313,6 +205,6 @@ int main(int argc, char **argv) {
             printf("failed %d\n", answer.error);
         fflush(stdout);
     }
-    leave();
+    nfs_leave();
     return 0;
 }

@@ -1,21 +1,26 @@
 # shellcheck shell=bash disable=SC2034
-# A volume that batond itself shares over NFS, on an address that moves, and a client in a namespace of its own: for the test
+# A volume that batond itself shares, on an address that moves, and a client in a namespace of its own: for the test
 # exporters-failover.t and the measurement bench/share-failover.sh, after lib.sh.
 #
 # Each node's servers live in a mount namespace of the node's: rpcbind has its socket at a fixed path.
 service=10.77.0.100
 client_address=10.77.0.50
 declare -A holder=() # a process that keeps the node's mount namespace
-shared_names=(nfs vip)
+protocols=(nfs)      # what is shared, of nfs, smb and iscsi; the client writes over each. A caller may set it first.
+shared_names=()      # the exporters that are to be found; usual: these, and vip
+
 shared_sections() { # of the config file: what is shared
-    cat <<END
-[export nfs]
-address = $service/24
-protocols = 3
-path = /share
-squash = none
-END
+    local protocol
+    for protocol in "${protocols[@]}"; do
+        printf '\n[export %s]\naddress = %s/24\n' "$protocol" "$service"
+        case $protocol in
+        nfs) printf 'protocols = 3\npath = /share\nsquash = none\n' ;;
+        smb) printf 'shares = share:/smb:guest safe:/smb:guest,sync=always\n' ;;
+        iscsi) printf 'luns = /disk.img,1G\ninitiators = 10.77.0.0/24\ntarget = %s\n' "$disk_target" ;;
+        esac
+    done
 }
+disk_target=iqn.2026-01.invalid.test:$ID
 
 other() { [ "$1" = a ] && echo b || echo a; }
 in_sync() { [ "$(status_of "$(primary_now)" replication link 2>/dev/null)" = working ]; }
@@ -26,19 +31,33 @@ states = [one["state"] for one in json.load(sys.stdin)]
 sys.exit(not states or any(state != "on" for state in states))'
 }
 
-shared_needs() {
-    need_root
+# lacks PROTOCOL: prints what is missing for it; false if nothing is.
+lacks() {
     local program
-    for program in ganesha.nfsd rpcbind rpcinfo "$BATON_BUILD/tests/nfs-writer"; do
-        command -v "$program" >/dev/null || skip_all "needs nfs-ganesha, rpcbind and libnfs"
+    local -A programs=([nfs]="ganesha.nfsd rpcbind rpcinfo" [smb]=smbd [iscsi]="tgtd tgtadm")
+    for program in ${programs[$1]} "$BATON_BUILD/tests/$1-writer"; do
+        command -v "$program" >/dev/null || { echo "$program"; return; }
     done
+    return 1
 }
+shared_needs() { # protocols: those that can be here; a line for each other
+    need_root
+    local protocol missing here=()
+    for protocol in "${protocols[@]}"; do
+        if missing=$(lacks "$protocol"); then skip 1 "$protocol: needs $missing"; else here+=("$protocol"); fi
+    done
+    [ ${#here[@]} -gt 0 ] || skip_all "needs servers and clients of ${protocols[*]}"
+    protocols=("${here[@]}")
+}
+shares() { [[ " ${protocols[*]} " == *" $1 "* ]]; }
 
 # The exporters as batond finds them. What runs them is the real script, in the node's mount namespace; $T/hosts, if it is there, is
 # what that one knows of names.
 shared_exporters() {
     local node name
     mount --bind "$T" "$T" && mount --make-shared "$T" || bail "no shared mount" # nodes' mounts are to be seen in their namespaces
+    [ ${#shared_names[@]} -gt 0 ] || shared_names=("${protocols[@]}" vip)
+    chmod 711 "$T" # Samba works as the user
     mkdir -p /run/baton "$T/exporters"
     for node in "${nodes[@]}"; do
         nsenter --net="/run/netns/$ID-$node" -- unshare -m --propagation slave bash -c '
@@ -68,7 +87,7 @@ shared_end() {
         kill_node "$node"
     done
     for node in "${!holder[@]}"; do
-        for name in nfs/ganesha nfs/statd nfs/notify smb/smbd smb/dcerpcd smb/accounts vip/remember vip/announce-0; do
+        for name in nfs/ganesha nfs/statd nfs/notify smb/smbd smb/dcerpcd smb/accounts iscsi/tgtd vip/remember vip/announce-0 vip/tickle; do
             BATON_LOCAL=/run/baton/$ID/$node/${name%/*} bash -c '. "$0"; server_kill "$1"' "$BATON_SRC/exporters/lib.sh" "${name#*/}"
         done
         for pid in $(pidof rpcbind); do
@@ -92,18 +111,20 @@ shared_up() {
     volume_create --witness "tcp://${address[witness]}:7400"
     { echo; shared_sections; } >>"$CONFIG"
     [ -z "${VOLUME_LEASE:-}" ] || volume_set lease duration "$VOLUME_LEASE"
+    [ -z "${VOLUME_ACKNOWLEDGE:-}" ] || volume_set volume acknowledge "$VOLUME_ACKNOWLEDGE"
     volume_format
     start_witness || bail "the witness does not start"
     start_node a && start_node b || bail "a node does not start"
     wait_until 30 serves_all a || bail "the volume is not exported: $("$BATON" status --config "$CONFIG" --node a)"
     wait_until 60 in_sync || bail "the nodes do not get in sync"
+    ! shares smb || { mkdir "$(mount_of a)/smb" && chmod 777 "$(mount_of a)/smb"; } || bail "the shared directory cannot be made"
 }
 
 # Every coming and going of the address, as the kernels tell it, with its time, into $T/NODE.addresses.
 addresses_watch() {
     local node
     for node in "${nodes[@]}"; do
-        in_node "$node" ip -o -ts monitor address >"$T/$node.addresses" &
+        nsenter --net="/run/netns/$ID-$node" -- ip -o -ts monitor address >"$T/$node.addresses" & # no shell between, to be ended by its pid
         test_pids+=($!)
         disown $!
     done
@@ -139,19 +160,66 @@ sys.exit(bad or comings < least)
 END
 }
 
-# The client's writer; its lines in $T/writer.
+# The client's writers, one for each protocol (their lines are explained in share_writer.h), into $T/writer.PROTOCOL.
+declare -A writer_pid=()
 writer_start() { # [MILLISECONDS]
-    nsenter --net="/run/netns/$ID-client" -- "$BATON_BUILD/tests/nfs-writer" "$service" /share written "${1:-10}" \
-        >"$T/writer" 2>"$T/writer.err" &
-    writer_pid=$!
-    test_pids+=($!)
-    wait_until 20 acknowledged_more_than 20 || bail "the client cannot write: $(tail -n 3 "$T/writer" "$T/writer.err")"
+    local protocol every=${1:-10} command
+    mkdir -p "$T/client.samba"
+    printf '[global]\n%s = %s\n' "private dir" "$T/client.samba" "lock directory" "$T/client.samba" "state directory" "$T/client.samba" \
+        "cache directory" "$T/client.samba" >"$T/client.conf"
+    for protocol in "${protocols[@]}"; do
+        case $protocol in
+        nfs) command=(nfs-writer "$service" /share written) ;;
+        smb) command=(smb-writer "$service" share safe written) ;;
+        iscsi) command=(iscsi-writer "iscsi://$service/$disk_target/1") ;;
+        esac
+        nsenter --net="/run/netns/$ID-client" -- env SMB_CONF_PATH="$T/client.conf" "$BATON_BUILD/tests/${command[@]}" "$every" \
+            >"$T/writer.$protocol" 2>"$T/writer.$protocol.err" &
+        writer_pid[$protocol]=$!
+        test_pids+=($!)
+    done
+    for protocol in "${protocols[@]}"; do
+        wait_until 20 acknowledged_more_than "$protocol" 20 ||
+            bail "the client cannot write over $protocol: $(tail -n 3 "$T/writer.$protocol" "$T/writer.$protocol.err")"
+    done
 }
-acknowledged() { grep -c '^ack' "$T/writer"; }
-acknowledged_more_than() { [ "$(acknowledged)" -gt "$1" ]; }
-# The longest time between two acknowledgements, in µs, of those that came after NANOSECONDS (and of the last one before).
-pause_since() {
-    awk -v since="$1" '$1 == "ack" { if ($4 >= since && last && $4 - last > most) most = $4 - last; last = $4 } END { printf "%d\n", most / 1000 }' "$T/writer"
+writers_end() { # all end, and end well
+    local protocol status=0
+    kill -TERM "${writer_pid[@]}"
+    for protocol in "${protocols[@]}"; do
+        wait "${writer_pid[$protocol]}" || { echo "$protocol: exit status $?"; status=1; }
+    done
+    return $status
+}
+written_to() { # PROTOCOL NODE: the file that the records are in
+    case $1 in
+    nfs) echo "$(mount_of "$2")/written" ;;
+    smb) echo "$(mount_of "$2")/smb/written" ;;
+    iscsi) echo "$(mount_of "$2")/disk.img" ;;
+    esac
+}
+# Everything acknowledged over PROTOCOL is in the file on NODE.
+holds() { # PROTOCOL NODE
+    python3 - "$T/writer.$1" "$(written_to "$1" "$2")" <<'END'
+import sys
+data = open(sys.argv[2], "rb")
+numbers = [int(line.split()[1]) for line in open(sys.argv[1]) if line.startswith("ack")]
+def record(n):
+    data.seek(n * 512)
+    return data.read(512)
+missing = [n for n in numbers if record(n) != b"%-511d\n" % n]
+print(f"{len(missing)} of {len(numbers)} are missing: {missing[:20]}")
+sys.exit(bool(missing) or len(numbers) < 200)
+END
+}
+acknowledged() { grep -c '^ack' "$T/writer.$1"; }                       # PROTOCOL
+acknowledged_more_than() { [ "$(acknowledged "$1")" -gt "$2" ]; }       # PROTOCOL COUNT
+noticed() { grep -vH '^ack' "$T"/writer.{nfs,smb,iscsi} 2>/dev/null; }  # what a program of the client's would have seen; false: nothing
+# The longest time between two acknowledgements, in µs, of those that came after NANOSECONDS (and of the last one before), and when
+# it was over.
+pause_since() { # PROTOCOL NANOSECONDS
+    awk -v since="$2" '$1 == "ack" { if ($4 >= since && last && $4 - last > most) { most = $4 - last; end = $4 } last = $4 }
+        END { printf "%d %.0f\n", most / 1000, end }' "$T/writer.$1"
 }
 now_ns() { # CLOCK_BOOTTIME, to a hundredth of a second
     local now

@@ -1,13 +1,16 @@
 #!/bin/bash
-# share-failover.sh [-r repeats] [-k kind…] [-l lease-ms] [-p nfs] — the pause that a client of a share sees. Two nodes and a witness in
-# network namespaces, batond with its exporters, an NFSv3 client on the same network that writes every 10 ms (tests/nfs-writer.c); the
-# longest time between two acknowledgements around:
+# share-failover.sh [-r repeats] [-k kind…] [-l lease-ms] [-p nfs|smb|iscsi] — the pause that a client of a share sees. Two nodes and
+# a witness in network namespaces, batond with its exporters, a client on the same network that writes every 10 ms (tests/nfs-writer.c,
+# over NFSv3, usual; smb-writer.c, iscsi-writer.c; -p may be given more than once: one after the other); the longest time between two
+# acknowledgements around:
 #   killed       batond's serving process is killed (its supervisor and the runner of the exporters live)
 #   gone         the node's network is cut: not a word
 #   switchover   a person hands over
-# Median and worst in milliseconds, and beside them the phases, as medians: `promoted`, from the fault to "primary in epoch" (batond's
-# own total of a takeover, from when it was noticed, is in `takeover`), what the server and the address took to start, and the rest,
-# until the client had its answer. Root; the figures are worth something on an otherwise idle machine only.
+# Median and worst in milliseconds, and beside them, as medians, the phases that the pause consists of: until the other node begins to
+# take over (`detected`; the last acknowledgement to a switchover's begin of that), until it is primary (`promoted`), until the
+# exporter's server answers (`server up`), until the exporter vip has announced the address and says so (`announced`), until the client
+# had its answer (`first answer`: less than nothing if the client was faster than the script). BATON_BENCH_ROWS=1: each pause too.
+# Root; the figures are worth something on an otherwise idle machine only.
 [ -n "${BATON_TEST_REAPS:-}" ] || BATON_TEST_REAPS=1 exec python3 -c 'import ctypes, os, sys
 ctypes.CDLL(None).prctl(36, 1)
 os.execvp("bash", ["bash"] + sys.argv[1:])' "$0" "$@"
@@ -17,25 +20,38 @@ here=$(cd "$(dirname "$0")" && pwd)
 tap_ended=1 # this is no test: no plan at the end
 set +u
 
-repeats=30 kinds=() lease=2000 protocol=nfs
+repeats=30 kinds=() lease=2000 measured=()
 while getopts r:k:l:p: option; do
     case $option in
     r) repeats=$OPTARG ;;
     k) kinds+=("$OPTARG") ;;
     l) lease=$OPTARG ;;
-    p) protocol=$OPTARG ;;
+    p) measured+=("$OPTARG") ;;
     *) exit 2 ;;
     esac
 done
-[ "$protocol" = nfs ] || { echo "share-failover.sh: only nfs can be measured so far" >&2; exit 2; }
+[ ${#measured[@]} -gt 0 ] || measured=(nfs)
+for protocol in "${measured[@]}"; do
+    case $protocol in
+    nfs | smb | iscsi) ;;
+    nfs41) echo "share-failover.sh: nfs41 needs a client that recovers its state, and libnfs has none" >&2; exit 2 ;;
+    *) echo "share-failover.sh: -p nfs, smb or iscsi" >&2; exit 2 ;;
+    esac
+done
 [ ${#kinds[@]} -gt 0 ] || kinds=(killed gone switchover)
+if [ ${#measured[@]} -gt 1 ]; then # each on a volume of its own
+    for protocol in "${measured[@]}"; do
+        bash "$here/share-failover.sh" -r "$repeats" -l "$lease" -p "$protocol" "${kinds[@]/#/-k}" || exit
+    done
+    exit
+fi
+protocols=("${measured[@]}")
 shared_needs
 
-moved() { to=$(primary_now) && serves_all "$to" && acknowledged_more_than $((before + 50)); }
+moved() { to=$(primary_now) && serves_all "$to" && acknowledged_more_than "$protocol" $((before + 50)); }
 in_sync_now() { in_sync && serves_all "$(primary_now)"; }
-# When the node became primary the last time, in ns of CLOCK_BOOTTIME: the watcher of its log puts the time before each line.
-logged_at() { awk -v words="$2" 'index($0, words) { at = $1 } END { print at + 0 }' "$T/$1.times"; }
-started_in() { sed -n "s/.*export $2 serves, started in \([0-9]*\) ms/\1/p" "$T/$1.log" | tail -n 1; }
+# When the node wrote this the last time, in ns of CLOCK_BOOTTIME: the watcher of its log puts the time before each line.
+logged_at() { awk -v words="$2" 'index($0, words) { at = $1 } END { printf "%.0f\n", at }' "$T/$1.times"; }
 watch_logs() {
     local node
     for node in a b; do
@@ -52,11 +68,16 @@ with open(sys.argv[1]) as log:
         disown $!
     done
 }
+# A takeover's own time, in ns, from when it was begun.
+takeover_of() { status_of "$1" replication takeover | python3 -c '
+import json, sys
+takeover = json.load(sys.stdin)
+print((takeover["total_ms"] - takeover["phases"]["silence"]) * 1000000)'; }
 
 fault() { # KIND
-    local now to before begin promoted all
+    local now to before begin pause over promoted
     now=$(primary_now)
-    before=$(acknowledged)
+    before=$(acknowledged "$protocol")
     begin=$(python3 -c 'import time; print(time.clock_gettime_ns(time.CLOCK_BOOTTIME))')
     case $1 in
     killed) crash_node "$now" ;;
@@ -65,10 +86,11 @@ fault() { # KIND
     esac
     wait_until 60 moved || bail "nobody serves after $1"
     moved
-    promoted=$((($(logged_at "$to" "primary in epoch") - begin) / 1000000))
-    all=$(pause_since "$begin")
-    echo "$all $promoted $(status_of "$to" replication takeover total_ms 2>/dev/null || echo 0) $(started_in "$to" nfs) \
-        $(started_in "$to" address)" >>"$T/pauses"
+    read -r pause over < <(pause_since "$protocol" "$begin")
+    promoted=$(logged_at "$to" "primary in epoch")
+    # moments, in ns, from the pause's begin to its end
+    echo "$((over - pause * 1000)) $((promoted - $(takeover_of "$to"))) $promoted $(logged_at "$to" "export $protocol serves") \
+        $(logged_at "$to" "export address serves") $over" >>"$T/pauses"
     case $1 in
     killed) wait_until 60 restarted "$now" ;;
     gone) network_mend "$now" ;;
@@ -83,17 +105,17 @@ series() { # KIND
         fault "$1"
         sleep "0.$((RANDOM % 5 + 1))" # not in step with renewals
     done
-    python3 - "$1" "$T/pauses" <<'END'
-import statistics, sys
-rows = [[int(word) for word in line.split()] for line in open(sys.argv[2])]
-for row in rows:
-    row[0] /= 1000
-    row.append(row[0] - row[1] - row[3] - row[4])
-median = [statistics.median(column) for column in zip(*rows)]
-print(f"| {sys.argv[1]} | {median[0]:,.0f} | {max(row[0] for row in rows):,.0f} | {len(rows)} | " +
-      " | ".join(f"{value:,.0f}" for value in median[1:]) + " | ", flush=True)
+    python3 - "$protocol, $1" "$T/pauses" <<'END'
+import os, statistics, sys
+rows = [[int(word) / 1e6 for word in line.split()] for line in open(sys.argv[2])]
+pauses = [row[-1] - row[0] for row in rows]
+phases = [[after - before for before, after in zip(row, row[1:])] for row in rows]
+print(f"| {sys.argv[1]} | {statistics.median(pauses):,.0f} | {max(pauses):,.0f} | {len(rows)} | " +
+      " | ".join(f"{statistics.median(column):,.0f}" for column in zip(*phases)) + " |", flush=True)
+if os.environ.get("BATON_BENCH_ROWS"):
+    for pause, row in zip(pauses, phases):
+        print(f"# {sys.argv[1]}: {pause:,.0f} = " + " + ".join(f"{phase:,.0f}" for phase in row), flush=True)
 END
-    [ -z "${BATON_BENCH_ROWS:-}" ] || sed "s/^/# $1: /" "$T/pauses" # each: pause in µs, and the phases
 }
 
 VOLUME_LEASE=${lease}ms
@@ -101,14 +123,13 @@ shared_up
 writer_start
 watch_logs
 wait_until 10 test -s "$T/a.times"
-echo "| what happens | median, ms | worst, ms | times | promoted | takeover | server | address | rest |"
+echo "| what happens | median, ms | worst, ms | times | detected | promoted | server up | announced | first answer |"
 echo "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 for kind in "${kinds[@]}"; do
     series "$kind"
 done
-grep -E '^(error|wrong)' "$T/writer" && echo "the client has seen errors" >&2
-kill -TERM "$writer_pid"
-wait "$writer_pid"
+noticed && echo "the client has seen errors" >&2
+writers_end
 stop_node a
 stop_node b
 stop_node witness
