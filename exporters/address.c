@@ -38,8 +38,10 @@ static bool next_of(const char **list, struct nl_addr **address) {
     return nl_addr_parse(one, strchr(one, ':') ? AF_INET6 : AF_INET, address) == 0;
 }
 
-static struct rtnl_addr *find(struct nl_cache *cache, const struct nl_addr *address) {
-    for (struct nl_object *object = nl_cache_get_first(cache); object; object = nl_cache_get_next(object)) {
+/* The one after `before` (NULL: the first): an address can be on two interfaces, or twice with two prefixes. */
+static struct rtnl_addr *find(struct nl_cache *cache, const struct nl_addr *address, struct rtnl_addr *before) {
+    struct nl_object *object = before ? nl_cache_get_next((struct nl_object *)before) : nl_cache_get_first(cache);
+    for (; object; object = nl_cache_get_next(object)) {
         struct rtnl_addr *here = (struct rtnl_addr *)object;
         const struct nl_addr *local = rtnl_addr_get_local(here);
         if (local && nl_addr_get_family(local) == nl_addr_get_family(address) && nl_addr_get_len(local) == nl_addr_get_len(address) &&
@@ -51,9 +53,8 @@ static struct rtnl_addr *find(struct nl_cache *cache, const struct nl_addr *addr
 
 /* The lifetime alone: flags and all else as they are. */
 static int renew(struct nl_sock *socket, struct rtnl_addr *here, uint32_t seconds) {
-    if (rtnl_addr_get_flags(here) & IFA_F_PERMANENT)
-        return 0; /* somebody has put it there for ever, or the volume has no lease */
-    bool deprecated = rtnl_addr_get_preferred_lifetime(here) == 0;
+    /* also one that somebody has put there for ever: it is to go with the lease */
+    bool deprecated = !(rtnl_addr_get_flags(here) & IFA_F_PERMANENT) && rtnl_addr_get_preferred_lifetime(here) == 0;
     rtnl_addr_set_valid_lifetime(here, seconds);
     rtnl_addr_set_preferred_lifetime(here, deprecated ? 0 : seconds);
     return error_of(rtnl_addr_add(socket, here, NLM_F_REPLACE));
@@ -81,11 +82,12 @@ static int each(const char *addresses, int (*act)(struct nl_sock *, struct rtnl_
         return rc;
     *here = 0;
     while (next_of(&addresses, &address)) {
-        struct rtnl_addr *found = find(cache, address);
+        struct rtnl_addr *found = find(cache, address, NULL);
         all++;
         *here += found != NULL;
-        if (found && (rc = act(socket, found, seconds)) != 0)
-            failed = rc;
+        for (; found; found = find(cache, address, found))
+            if ((rc = act(socket, found, seconds)) != 0)
+                failed = rc;
         nl_addr_put(address);
     }
     nl_cache_free(cache);
