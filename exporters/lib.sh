@@ -209,6 +209,9 @@ server_read() { # NAME; sets $pid and $born; false: none was started here, or si
 #
 # It becomes the runner's child, which takes processes whose parent has ended, and asks the kernel for SIGKILL when that one dies
 # too: with all of batond's processes killed, nobody is left to stop a server, which would tell clients of its dead mount.
+#
+# With server_forks=yes before it, it is a server whose children serve, too: nothing but its group knows them, and the kernel asks
+# nothing for them. So a process in the group waits for the server's death, whatever that comes from, and ends the group.
 server_start() {
     local name=$1 launched
     shift
@@ -229,8 +232,13 @@ server_become() {
         fd=${fd##*/}
         [ "$fd" -le 2 ] || exec {fd}>&-
     done
-    exec setsid setpriv --pdeathsig KILL "$@"
+    [ -n "${server_forks:-}" ] || exec setsid setpriv --pdeathsig KILL "$@"
+    # shellcheck disable=SC2016 # expanded by the inner shells
+    exec setsid bash -c 'setpriv --pdeathsig TERM bash -c "$0" $$ & exec setpriv --pdeathsig KILL "$@"' "$group_watch" "$@"
 }
+# $0 is the server, whose child this is.
+# shellcheck disable=SC2016 # expanded by the inner shell
+group_watch='trap "kill -KILL 0" TERM; sleep infinity & [ $PPID = "$0" ] || kill -KILL 0; wait'
 launcher_gone() { process_read "$BASHPID" && [ "$parent" != "$launcher" ]; }
 server_is() { # NAME PID
     local pid born
@@ -288,6 +296,14 @@ logs_bound() {
         tail -c 131072 "$log" >"$log.old"
         : >"$log"
     done
+}
+
+# path_straight PATH: no link is on the way from the mount to it, which whoever may write there could have put, and a server of root's
+# would follow. This touches the mount: at start only.
+path_straight() {
+    local top
+    top=$(realpath -e -- "$BATON_MOUNT") || return 1
+    [ "$(realpath -m -- "$top$1")" = "$(realpath -ms -- "$top$1")" ]
 }
 
 # write_file PATH: standard input becomes the file, at once or not at all.

@@ -303,6 +303,7 @@ static void restart(struct runner *r, struct item *item, const char *words) {
 static void start_all(struct runner *r, uint64_t epoch) {
     int64_t begun = clock_boot();
     atomic_store(&r->shared->on, epoch);
+    r->gone_until = 0;
     r->address_due = 0;
     r->connected = 0;
     r->connected_due = 0;

@@ -87,6 +87,10 @@ TEXT
 volume_format
 start_witness
 
+cp "$BATON_EXPORTERS/one" "$BATON_EXPORTERS/baton-helper"
+mkdir "$BATON_EXPORTERS/folder"
+is "$("$BATON" exporter list | grep "$T" | awk '{ print $1 }' | tr '\n' ' ')" "one vip " "exporters are listed, and nothing else"
+rmdir "$BATON_EXPORTERS/folder"
 chmod -x "$BATON_EXPORTERS/one"
 refused() { ! start_node "$1" >/dev/null 2>&1; }
 ok "an exporter that is not executable is refused" refused a
@@ -202,3 +206,4 @@ ok "a folder of somebody else's is not taken either" wait_until 30 refuses_again
 chown 0 "$(mount_of a)/.baton" && chmod 755 "$(mount_of a)/.baton"
 ok "one of root's is" wait_until 30 serves a
 is "$(stat -c %a "$(mount_of a)/.baton")" 700 "... and is root's alone then"
+fails "no server is missed that was none" grep "there still" "$T/a.log" "$T/b.log"

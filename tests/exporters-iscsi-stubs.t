@@ -135,6 +135,23 @@ luns "/images/disk1.img,3M" $all
 ok "start with a larger size" verb start
 is "$(stat -c %s "$(mount_of a)/images/disk1.img")" 3145728 "it grows"
 
+verb stop
+wait_until 10 status_is a iscsi 3
+mkdir "$(mount_of a)/free"
+echo "the host's" >"$T/of-the-host"
+ln -s "$T/of-the-host" "$(mount_of a)/free/disk.img"
+ln -s "$T" "$(mount_of a)/free/folder"
+rm -f "$T/told"
+luns "/images/disk1.img /free/disk.img /free/folder/new.img,1M" $all
+ok "start, with links in place of images" verb start
+like "$(cat "$T/.out")" "disk 2 cannot be used: a link is on the way to /free/disk.img.*disk 3 cannot be used: a link is on the way to /free/folder/new.img" "they are told"
+is "$(grep -c 'mode logicalunit.* -b ' "$T/told")" 1 "... and no initiator gets them"
+ok "... nothing is made outside" [ ! -e "$T/new.img" ]
+luns "/images/disk1.img,3M" $all
+verb stop
+wait_until 10 status_is a iscsi 3
+ok "start again" verb start
+
 # ---- a server that fails ----
 touch "$T/mute"
 fails "tgtd that accepts and says nothing does not serve" verb monitor && like "$(cat "$T/.out")" "does not answer a login" "and a sentence says so"

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #define MS INT64_C(1000000)
 #define GONE_PATIENCE (10000 * MS)
@@ -132,8 +133,10 @@ static int list(void) {
         int count = scandir(folders[i], &names, NULL, alphasort);
         for (int j = 0; j < count; j++) {
             char path[1400];
+            struct stat is;
             snprintf(path, sizeof path, "%s/%s", folders[i], names[j]->d_name);
-            if (names[j]->d_name[0] != '.' && !strchr(names[j]->d_name, '.') && access(path, X_OK) == 0)
+            if (names[j]->d_name[0] != '.' && !strchr(names[j]->d_name, '.') && strncmp(names[j]->d_name, "baton-", 6) != 0 &&
+                stat(path, &is) == 0 && S_ISREG(is.st_mode) && (is.st_mode & 0111))
                 printf("%-12s %s\n", names[j]->d_name, path);
             free(names[j]);
         }
