@@ -15,14 +15,16 @@ case $1 in
 start)
     echo x >>"$F.starts"
     if [ -e "$F.floods" ]; then
-        yes "a line without end" &
-        echo $! >"$F.flooder"
+        for i in {1..8}; do
+            yes "a line without end" &
+            echo $! >>"$F.flooder"
+        done
     fi
     [ ! -e "$F.lines" ] || seq 1000000
     touch "$F.on"
     ;;
 stop)
-    [ ! -e "$F.flooder" ] || kill -KILL "$(cat "$F.flooder")"
+    [ ! -e "$F.flooder" ] || kill -KILL $(cat "$F.flooder")
     rm -f "$F.on" "$F.flooder"
     ;;
 monitor) [ -e "$F.on" ] || { echo "it is not on"; exit 1; } ;;
@@ -38,6 +40,22 @@ start) ip address replace "$BATON_ADDRESSES" dev lo valid_lft 2 preferred_lft 2 
 stop) [ ! -e "$BATON_TEST_FOLDER/$BATON_NODE.vip.stop-hangs" ] || exec sleep 1000; ip address del "$BATON_ADDRESSES" dev lo 2>/dev/null; exit 0 ;;
 status) ! ip -o address show to "${BATON_ADDRESSES%/*}" | grep -q . || exit 0; exit 3 ;;
 esac
+SCRIPT
+# As smbd: its children serve, and outlive it.
+export BATON_TEST_LIB=$BATON_SRC/exporters/lib.sh
+cat >"$BATON_EXPORTERS/forks" <<'SCRIPT'
+#!/bin/bash
+. "$BATON_TEST_LIB"
+child() { echo "$BATON_TEST_FOLDER/$BATON_NODE.child"; }
+verb_check() { :; }
+verb_start() {
+    server_alive main && return
+    server_forks=yes server_start main bash -c 'sleep 1000 & echo $! >"$0.new"; mv "$0.new" "$0"; exec sleep 1000' "$(child)"
+}
+verb_stop() { server_kill main; }
+verb_monitor() { server_alive main || die "main does not run"; }
+verb_status() { server_gone main && exit 3; echo runs; }
+exporter_run "$@"
 SCRIPT
 chmod +x "$BATON_EXPORTERS"/*
 cat >"$T/hooks/10-slow" <<'SCRIPT'
@@ -83,13 +101,16 @@ cat >>"$CONFIG" <<TEXT
 [export one]
 address = 10.77.9.1/32
 monitor-every = 200ms
+
+[export forks]
+monitor-every = 200ms
 TEXT
 volume_format
 start_witness
 
 cp "$BATON_EXPORTERS/one" "$BATON_EXPORTERS/baton-helper"
 mkdir "$BATON_EXPORTERS/folder"
-is "$("$BATON" exporter list | grep "$T" | awk '{ print $1 }' | tr '\n' ' ')" "one vip " "exporters are listed, and nothing else"
+is "$("$BATON" exporter list | grep "$T" | awk '{ print $1 }' | tr '\n' ' ')" "forks one vip " "exporters are listed, and nothing else"
 rmdir "$BATON_EXPORTERS/folder"
 chmod -x "$BATON_EXPORTERS/one"
 refused() { ! start_node "$1" >/dev/null 2>&1; }
@@ -186,6 +207,31 @@ kill -STOP "$(daemon_pid b)"
 ok "the daemon stands still, the address cannot be stopped: it is taken off" wait_until 10 lacks_address b
 ok "... and the other node serves" wait_until 30 serves a
 rm "$(told b.vip.stop-hangs)"
+wait_until 60 in_sync a
+
+# ---- its children are not the runner's ----
+child=$(cat "$(told a.child)")
+fails "a server's child runs" process_gone "$child"
+main=$(cut -d ' ' -f 1 "/run/baton/$ID/a/forks/main.pid")
+kill -KILL "$main"
+another_child() { local now; now=$(cat "$(told a.child)") && [ "$now" != "$child" ]; }
+ok "the server dies: its child ends," wait_until 5 process_gone "$child"
+ok "... and another one is there" wait_until 20 another_child
+child=$(cat "$(told a.child)")
+kill -KILL "$(runner_pid a)"
+ok "the runner dies: the child ends," wait_until 5 process_gone "$child"
+ok "... and another one is there" wait_until 20 another_child
+wait_until 20 serves a
+wait_until 60 in_sync a
+child=$(cat "$(told a.child)")
+kill_node a
+ok "all of batond's processes die at once: the child ends" wait_until 5 process_gone "$child"
+ok "the address goes" wait_until 5 lacks_address a
+ok "the other node serves" wait_until 30 serves b
+start_node a
+wait_until 60 in_sync b
+switchover b >"$T/.out" 2>&1
+ok "and hands over again" wait_until 30 serves a
 wait_until 60 in_sync a
 
 # ---- .baton is somebody else's ----
