@@ -5,7 +5,10 @@
 #include <netlink/netlink.h>
 #include <netlink/route/addr.h>
 #include <linux/if_addr.h>
+#include <net/if.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 
 /* libnl has error numbers of its own. */
 static int error_of(int rc) {
@@ -98,6 +101,26 @@ static int each(const char *addresses, int (*act)(struct nl_sock *, struct rtnl_
 int address_renew(const char *addresses, uint32_t seconds) {
     int here, all = each(addresses, renew, seconds, &here);
     return all < 0 ? all : all - here;
+}
+
+/* For ioctl(), which needs one. */
+static int socket_of_nothing(void) {
+    return socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+}
+
+static int look_for_link(struct nl_sock *socket, struct rtnl_addr *here, uint32_t seconds) {
+    struct ifreq request = {.ifr_flags = 0};
+    (void)socket;
+    (void)seconds;
+    AUTO_CLOSE int fd = socket_of_nothing();
+    if (fd < 0 || !if_indextoname((unsigned)rtnl_addr_get_ifindex(here), request.ifr_name) || ioctl(fd, SIOCGIFFLAGS, &request) < 0)
+        return 0; /* the interface has gone just now, and the address with it */
+    return request.ifr_flags & IFF_RUNNING ? 0 : -ENOLINK;
+}
+
+int address_linked(const char *addresses) {
+    int here, rc = each(addresses, look_for_link, 0, &here);
+    return rc < 0 ? rc : 0;
 }
 
 static int take_off(struct nl_sock *socket, struct rtnl_addr *here, uint32_t seconds) {

@@ -11,6 +11,8 @@
 /* Those that are on this host have so many seconds from now on: whoever dies, the kernel takes them off then.
  * Returns how many of them are not here, or a negative errno. */
 int address_renew(const char *addresses, uint32_t seconds);
+/* 0: each of those that are here is on an interface that has a link. -ENOLINK: one is not; or another errno. */
+int address_linked(const char *addresses);
 /* Takes off those that are here, wherever, and however often. Returns how many there were, or a negative errno (some may be here still). */
 int address_remove(const char *addresses);
 

@@ -20,6 +20,8 @@
 #define ADDRESS_LATE (100 * MS) /* nobody may serve any more, and the script has not taken the address off: done without it */
 #define LOOK_EVERY (500 * MS)   /* while exporters run: the supervisor sees by that whether this process lives */
 #define SWEEP_EVERY (1000 * MS) /* while none may run */
+#define LINK_PATIENCE (3000 * MS) /* a link that is back by then was not gone */
+#define AFTER_RESTART (1000 * MS) /* whether it has helped */
 #define CONNECTED_EVERY (2000 * MS)
 #define CHECK_PATIENCE (15000 * MS)
 #define HOOK_PATIENCE (10000 * MS)
@@ -53,6 +55,7 @@ struct runner {
     int64_t address_due;
     int64_t address_off_at; /* while the address's stop runs: when it is taken off in any case; 0: it has been */
     bool address_missing;
+    int64_t unlinked_since; /* the cable of its interface is out, say; 0: it has a link; -1: the exporter has been asked already */
     uint64_t connected; /* a digest of who is, when the exporter vip was last told to look */
     int64_t connected_due;
     const char *told;   /* the role that hooks have been told */
@@ -163,6 +166,14 @@ static void keep_address(struct runner *r) {
     if (missing < 0)
         log_warning("the addresses of volume %s cannot be looked at: %s", r->config->volume, strerror(-missing));
     r->address_missing = missing > 0;
+    if (address_linked(r->config->addresses) != -ENOLINK) {
+        r->unlinked_since = 0;
+    } else if (r->unlinked_since == 0) {
+        r->unlinked_since = now;
+    } else if (r->unlinked_since > 0 && now - r->unlinked_since >= LINK_PATIENCE) {
+        r->unlinked_since = -1;
+        item->due = now;
+    }
     look_who_is_connected(r, item, now);
 }
 
@@ -293,6 +304,8 @@ static void restart(struct runner *r, struct item *item, const char *words) {
     stop.context = r;
     action_run(&stop, stopped);
     int rc = start_one(r, item);
+    if (rc == 0)
+        item->due = MIN(item->due, clock_boot() + AFTER_RESTART);
     if (rc && rc != -ECANCELED) {
         char why[EXPORT_TEXT];
         export_words_read(&item->shared->words, why);
@@ -305,6 +318,7 @@ static void start_all(struct runner *r, uint64_t epoch) {
     atomic_store(&r->shared->on, epoch);
     r->gone_until = 0;
     r->address_due = 0;
+    r->unlinked_since = 0;
     r->connected = 0;
     r->connected_due = 0;
     for (unsigned i = 0; i < r->count; i++)

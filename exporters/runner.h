@@ -5,7 +5,8 @@
  *   wanted            start, in the order of the config, the address last; a start that fails is tried once more
  *   not wanted, or    the address off, then each exporter's stop in reverse order; then nothing answers clients (`on` = 0);
  *   the lease over    then it waits, for a while, until their servers are gone; an address that comes again is taken off
- *   served            each exporter's monitor at its times: one that fails is started again, once; if that does not help, it is
+ *   served            each exporter's monitor at its times (the address's also when its link goes), and a second after a restart: one
+ *                     that fails is started again, once; if that does not help, it is
  *                     FAILED and `broken` says so (the serving process hands over, if another node can), and is tried again
  *                     after RUNNER_AGAIN, for as long as this node stays primary
  *

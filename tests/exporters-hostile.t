@@ -36,8 +36,9 @@ SCRIPT
 cat >"$BATON_EXPORTERS/vip" <<'SCRIPT'
 #!/bin/bash
 case $1 in
-start) ip address replace "$BATON_ADDRESSES" dev lo valid_lft 2 preferred_lft 2 ;;
-stop) [ ! -e "$BATON_TEST_FOLDER/$BATON_NODE.vip.stop-hangs" ] || exec sleep 1000; ip address del "$BATON_ADDRESSES" dev lo 2>/dev/null; exit 0 ;;
+start) ip address replace "${BATON_ADDRESSES%@*}" dev svc valid_lft 2 preferred_lft 2 ;;
+stop) [ ! -e "$BATON_TEST_FOLDER/$BATON_NODE.vip.stop-hangs" ] || exec sleep 1000; ip address del "${BATON_ADDRESSES%@*}" dev svc 2>/dev/null; exit 0 ;;
+monitor) ip link show dev svc | grep -q LOWER_UP || { echo "svc has no link"; exit 1; } ;;
 status) ! ip -o address show to "${BATON_ADDRESSES%/*}" | grep -q . || exit 0; exit 3 ;;
 esac
 SCRIPT
@@ -93,13 +94,18 @@ switchover() { timeout 60 "$BATON" switchover --config "$CONFIG" --node "$1"; }
 says() { grep -q "$2" "$T/$1.log"; }
 
 network_up
+for node in a b; do
+    ip -n "$ID-$node" link add svc type veth peer name cable
+    ip -n "$ID-$node" link set svc up
+    ip -n "$ID-$node" link set cable up
+done
 volume_create --witness "tcp://${address[witness]}:7400"
 volume_set volume hooks "$T/hooks"
 volume_set volume preferred a
 cat >>"$CONFIG" <<TEXT
 
 [export one]
-address = 10.77.9.1/32
+address = 10.77.9.1/32@svc
 monitor-every = 200ms
 
 [export forks]
@@ -175,11 +181,23 @@ ok "in sync" wait_until 60 in_sync a
 in_netns b ip address add 10.77.9.1/32 dev lo
 in_netns b ip address add 10.77.9.1/24 dev eth0
 ok "an address that a person adds on the standby goes, from each interface" wait_until 5 lacks_address b
-in_netns a ip address del 10.77.9.1/32 dev lo
-in_netns a ip address add 10.77.9.1/32 dev lo
+in_netns a ip address del 10.77.9.1/32 dev svc
+in_netns a ip address add 10.77.9.1/32 dev svc
 ends() { in_netns a ip -o address show to 10.77.9.1 | grep -q 'valid_lft [0-9]*sec'; }
 ok "one that a person has added on the primary ends with the lease, as the others" wait_until 20 ends
 ok "... and all is on" wait_until 20 serves a
+
+# ---- its cable ----
+wait_until 30 in_sync a
+in_netns a ip link set cable down
+begin=$(date +%s%N)
+ok "the cable of the address's interface is out: the other node serves" wait_until 30 serves b
+spent=$((($(date +%s%N) - begin) / 1000000))
+ok "... soon ($spent ms)" [ $spent -lt 8000 ]
+in_netns a ip link set cable up
+wait_until 60 in_sync b
+switchover b >"$T/.out" 2>&1
+ok "and back" wait_until 30 serves a
 
 # ---- the runner stopped ----
 old=$(runner_pid a)
