@@ -81,6 +81,7 @@ static void folder_of(const struct action *action, const char *program, struct v
 
 static void fill(const struct action *action, const char *program, struct variables *variables) {
     const struct config *config = action->config;
+    static const char *const acknowledge[] = {[ACKNOWLEDGE_CLOSE] = "close", [ACKNOWLEDGE_WRITE] = "write", [ACKNOWLEDGE_NEVER] = "never"};
     char id[33], nodes[CONFIG_NODES_MAX * 65] = "";
     for (unsigned i = 0; i < 16; i++)
         snprintf(id + 2 * i, 3, "%02x", config->volume_id[i]);
@@ -100,6 +101,7 @@ static void fill(const struct action *action, const char *program, struct variab
     set(variables, "BATON_EXPORT_TYPE=%s", action->export ? action->export->type : action->program ? "hook" : "vip");
     set(variables, "BATON_EPOCH=%" PRIu64, action->epoch);
     set(variables, "BATON_LEASE_MS=%u", config->lease_ms);
+    set(variables, "BATON_ACKNOWLEDGE=%s", acknowledge[config->acknowledge]);
     set(variables, "BATON_ADDRESSES=%s", config->addresses);
     if (action->hurry)
         set(variables, "BATON_HURRY=1");

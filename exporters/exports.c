@@ -5,6 +5,7 @@
 #include "fs/volume.h"
 #include "membership/supervisor.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -88,6 +89,16 @@ static void sweep_for_runner(const struct exports_shared *shared, const struct c
         log_error("whether an address of volume %s is here still cannot be seen: %s", config->volume, strerror(-found));
 }
 
+static bool process_gone(const _Atomic int32_t *process) {
+    pid_t pid = atomic_load(process);
+    return pid > 0 && kill(pid, 0) < 0 && errno == ESRCH;
+}
+
+/* The runner has been killed, and so has the supervisor, which would start another: its servers have ended with it. */
+static bool nobody_left(const struct exports_shared *shared) {
+    return process_gone(&shared->runner) && process_gone(&shared->supervisor);
+}
+
 void exports_stop(struct exports_shared *shared, const struct config *config, bool hurry) {
     if (atomic_load(&shared->wanted) == 0 && atomic_load(&shared->on) == 0)
         return;
@@ -99,6 +110,12 @@ void exports_stop(struct exports_shared *shared, const struct config *config, bo
     atomic_store(&shared->wanted, 0);
     exports_wake(shared);
     while (atomic_load(&shared->on) != 0) {
+        if (nobody_left(shared)) {
+            sweep_for_runner(shared, config, looked, &swept);
+            log_warning("the process that ran the exports of volume %s is dead, and so is the one that would start another", config->volume);
+            atomic_store(&shared->on, 0);
+            return;
+        }
         if (clock_boot() - begun > end_patience(config)) {
             log_error("the exports of volume %s do not end; nothing waits for them any more: see what the log says of each", config->volume);
             return;

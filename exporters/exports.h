@@ -46,6 +46,7 @@ struct exports_shared {
     _Atomic uint64_t looked; /* the runner's: grows with each look of its at what is wanted, twice a second at least while `on` */
     atomic_bool broken;      /* the runner's: an export has failed, and another node may do better */
     _Atomic int32_t runner;  /* its process; 0: there is none */
+    _Atomic int32_t supervisor; /* whose child it is */
     struct export_shared all[EXPORTS_ALL]; /* those of the config in its order; then the address */
 };
 

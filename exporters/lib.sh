@@ -221,7 +221,13 @@ server_start() {
         echo $!
     )
     # until the file names this process: server_alive right afterwards must not see the one before it
-    wait_for 2000 server_is "$name" "$launched"
+    wait_for 2000 server_is_or_ended "$name" "$launched"
+    server_is "$name" "$launched"
+}
+# It ends at once where its file cannot be written (no space).
+server_is_or_ended() { # NAME PID
+    local state parent start threads
+    server_is "$1" "$2" || ! process_read "$2" || [[ $state = [ZX] ]]
 }
 # In the process to be; its signal at a parent's death must not be for the launcher's.
 server_become() {

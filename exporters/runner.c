@@ -504,6 +504,7 @@ int runner_run(const struct config *config, const struct node_config *self, stru
     r.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     PROMISE(r.signals >= 0);
     set_up(&r, config, self);
+    atomic_store(&r.shared->supervisor, (int32_t)parent);
     atomic_store(&r.shared->runner, (int32_t)getpid());
     stop_all(&r, true);
     while (!r.ending && getppid() == parent) {

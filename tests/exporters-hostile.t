@@ -252,6 +252,21 @@ switchover b >"$T/.out" 2>&1
 ok "and hands over again" wait_until 30 serves a
 wait_until 60 in_sync a
 
+# ---- runner and supervisor die, the daemon lives ----
+kill -STOP "${node_parent[a]}"
+kill -KILL "$(runner_pid a)" "${node_parent[a]}"
+begin=$(date +%s%N)
+ok "runner and supervisor are killed: the other node serves" wait_until 30 serves b
+spent=$((($(date +%s%N) - begin) / 1000000))
+ok "... soon ($spent ms)" [ $spent -lt 8000 ]
+ok "... and the address is there alone" lacks_address a
+kill_node a
+start_node a
+wait_until 60 in_sync b
+switchover b >"$T/.out" 2>&1
+ok "and back once more" wait_until 30 serves a
+wait_until 60 in_sync a
+
 # ---- .baton is somebody else's ----
 stop_node b
 mv "$(mount_of a)/.baton" "$(mount_of a)/.baton-before"

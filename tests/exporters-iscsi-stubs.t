@@ -115,9 +115,9 @@ is "$(cat "$T/told")" "$first" "the same is set up each time"
 cache() { # VALUE ACKNOWLEDGE
     verb stop
     wait_until 10 status_is a iscsi 3
-    printf '[volume]\nacknowledge = %s ; so\n[journal]\nacknowledge = never\n' "$2" >"$CONFIG"
+    printf '[volume]\nacknowledge = write\n' >"$CONFIG" # a person has changed it since: batond does not know
     rm -f "$T/told"
-    luns "/images/disk1.img" $all ${1:+BATON_OPTION_WRITE_CACHE=$1}
+    luns "/images/disk1.img" $all ${1:+BATON_OPTION_WRITE_CACHE=$1} "BATON_ACKNOWLEDGE=$2"
     verb start || return
     if grep -q mode_page= "$T/told"; then echo off; else echo on; fi
 }
