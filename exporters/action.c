@@ -1,6 +1,8 @@
 #include <config.h>
 #include "exporters/action.h"
 
+#include "fs/text.h"
+
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -14,6 +16,7 @@
 #define MS INT64_C(1000000)
 #define LINE_MAX_SHOWN 400u
 #define LINES_SHOWN 200u /* of one call */
+#define REST_MAX 256u    /* reads of what is left in the pipe at its end: 64 KiB, and more than that */
 #define VARIABLES 48u
 #define LOOK_MS 100 /* where there is no wake */
 #define OWN_FOLDER "/etc/baton/exporters"
@@ -30,8 +33,9 @@ int action_find(const char *type, char *path, size_t room) {
     const char *const folders[] = {given && given[0] ? given : OWN_FOLDER, BATON_LIBEXEC "/exporters"};
     for (unsigned i = 0; i < 2; i++) {
         int length = snprintf(path, room, "%s/%s", folders[i], type);
-        if (length > 0 && (size_t)length < room && access(path, X_OK) == 0)
-            return 0;
+        if (length <= 0 || (size_t)length >= room || access(path, F_OK) != 0)
+            continue;
+        return access(path, X_OK) == 0 ? 0 : -EACCES; /* a person's own, half made: never another one of that name instead */
     }
     return -ENOENT;
 }
@@ -77,6 +81,7 @@ static void folder_of(const struct action *action, const char *program, struct v
 
 static void fill(const struct action *action, const char *program, struct variables *variables) {
     const struct config *config = action->config;
+    static const char *const acknowledge[] = {[ACKNOWLEDGE_CLOSE] = "close", [ACKNOWLEDGE_WRITE] = "write", [ACKNOWLEDGE_NEVER] = "never"};
     char id[33], nodes[CONFIG_NODES_MAX * 65] = "";
     for (unsigned i = 0; i < 16; i++)
         snprintf(id + 2 * i, 3, "%02x", config->volume_id[i]);
@@ -96,6 +101,7 @@ static void fill(const struct action *action, const char *program, struct variab
     set(variables, "BATON_EXPORT_TYPE=%s", action->export ? action->export->type : action->program ? "hook" : "vip");
     set(variables, "BATON_EPOCH=%" PRIu64, action->epoch);
     set(variables, "BATON_LEASE_MS=%u", config->lease_ms);
+    set(variables, "BATON_ACKNOWLEDGE=%s", acknowledge[config->acknowledge]);
     set(variables, "BATON_ADDRESSES=%s", config->addresses);
     if (action->hurry)
         set(variables, "BATON_HURRY=1");
@@ -125,6 +131,30 @@ static const char *value_of(const struct variables *variables, const char *name)
     return "";
 }
 
+/* A folder on the volume that is root's alone: not one, and not a link, that somebody else has put there where everybody may write. */
+static int own_folder(const char *path) {
+    struct stat is;
+    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+        return -errno;
+    AUTO_CLOSE int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &is) < 0)
+        return -errno;
+    if (is.st_uid != geteuid())
+        return -EPERM;
+    return (is.st_mode & 077) && fchmod(fd, 0700) < 0 ? -errno : 0;
+}
+
+static void own_folder_or_end(const char *path) {
+    int rc = own_folder(path);
+    if (rc == 0)
+        return;
+    if (rc == -EPERM || rc == -ELOOP || rc == -ENOTDIR)
+        dprintf(STDERR_FILENO, "%s is not a folder of root's: somebody else has put it there; look at it and move it away\n", path);
+    else
+        dprintf(STDERR_FILENO, "%s cannot be made: %s\n", path, strerror(-rc));
+    _exit(1);
+}
+
 /* In the process to be: the mount may hang, and its folder on the volume is made only where it is needed. */
 static void become(const struct action *action, const char *program, struct variables *variables, int output) {
     char *arguments[] = {(char *)program, (char *)action->verb, NULL};
@@ -144,13 +174,10 @@ static void become(const struct action *action, const char *program, struct vari
         _exit(126);
     make_folder(value_of(variables, "BATON_LOCAL"));
     if (strcmp(action->verb, "start") == 0 && !action->program) {
-        const char *state = value_of(variables, "BATON_STATE");
         char parent[1100];
         snprintf(parent, sizeof parent, "%s/.baton", action->self->mount);
-        if ((mkdir(parent, 0700) < 0 && errno != EEXIST) || (mkdir(state, 0700) < 0 && errno != EEXIST)) {
-            dprintf(STDERR_FILENO, "%s cannot be made: %s\n", state, strerror(errno));
-            _exit(1);
-        }
+        own_folder_or_end(parent);
+        own_folder_or_end(value_of(variables, "BATON_STATE"));
     }
     execve(program, arguments, variables->all);
     dprintf(STDERR_FILENO, "%s cannot be run: %s\n", program, strerror(errno));
@@ -172,7 +199,9 @@ static void end_line(struct output *output) {
     if (output->length == 0)
         return;
     output->line[output->length] = '\0';
+    text_mend(output->line); /* it goes to status as JSON */
     snprintf(output->words, ACTION_WORDS, "%.*s", (int)ACTION_WORDS - 1, output->line);
+    text_mend(output->words); /* cut */
     output->length = 0;
     if (output->action->quiet || output->lines++ > LINES_SHOWN)
         return;
@@ -215,8 +244,9 @@ static int wait_for(const struct action *action, pid_t pid, struct output *outpu
             open_output = read_output(output);
         if (events[0].revents) {
             PROMISE(waitpid(pid, status, 0) == pid);
-            while (open_output && poll(&events[1], 1, 0) > 0 && read_output(output))
-                ; /* what a server that it started prints later is nobody's */
+            /* what a server that it started prints later is nobody's; and one that prints without end must not hold us here */
+            for (unsigned i = 0; i < REST_MAX && open_output && poll(&events[1], 1, 0) > 0 && read_output(output); i++)
+                ;
             return 0;
         }
         bool over = clock_boot() >= deadline, cancelled = action->cancelled && action->cancelled(action->context);
@@ -275,15 +305,21 @@ int action_run(const struct action *action, char words[ACTION_WORDS]) {
     const char *type = action->export ? action->export->type : "vip";
     struct variables variables = {.count = 0};
     words[0] = '\0';
-    if (!action->program && action_find(type, path, sizeof path) != 0) {
-        snprintf(words, ACTION_WORDS, "there is no exporter %s in " OWN_FOLDER " nor in " BATON_LIBEXEC "/exporters", type);
+    int found = action->program ? 0 : action_find(type, path, sizeof path);
+    if (found != 0) {
+        if (found == -EACCES)
+            snprintf(words, ACTION_WORDS, "%.130s is not executable: chmod +x, or remove it", path);
+        else
+            snprintf(words, ACTION_WORDS, "there is no exporter %s in " OWN_FOLDER " nor in " BATON_LIBEXEC "/exporters", type);
         if (!action->quiet)
             log_error("%s: %s", action_name(action), words);
-        return -ENOENT;
+        return found;
     }
     const char *program = action->program ? action->program : path;
     fill(action, program, &variables);
-    int rc = variables.full ? -ENOMEM : run(action, program, &variables, words);
+    int rc = variables.full ? -E2BIG : run(action, program, &variables, words);
+    if (variables.full)
+        snprintf(words, ACTION_WORDS, "it has too many keys");
     if (rc < 0 && !words[0])
         snprintf(words, ACTION_WORDS, "%.120s cannot be run: %s", program, strerror(-rc));
     for (unsigned i = 0; i < variables.count; i++)

@@ -32,7 +32,8 @@ int action_run(const struct action *action, char words[ACTION_WORDS]);
 
 /* The exporter's name in the log and in status. */
 const char *action_name(const struct action *action);
-/* Where the exporter is: $BATON_EXPORTERS (tests), /etc/baton/exporters, or where it is installed. 0, or -ENOENT. */
+/* Where the exporter is: $BATON_EXPORTERS (tests), /etc/baton/exporters, or where it is installed. 0; -ENOENT; -EACCES: the first
+ * that there is, `path`, is not executable. */
 int action_find(const char *type, char *path, size_t room);
 
 #endif

@@ -5,7 +5,10 @@
 #include <netlink/netlink.h>
 #include <netlink/route/addr.h>
 #include <linux/if_addr.h>
+#include <net/if.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 
 /* libnl has error numbers of its own. */
 static int error_of(int rc) {
@@ -38,8 +41,10 @@ static bool next_of(const char **list, struct nl_addr **address) {
     return nl_addr_parse(one, strchr(one, ':') ? AF_INET6 : AF_INET, address) == 0;
 }
 
-static struct rtnl_addr *find(struct nl_cache *cache, const struct nl_addr *address) {
-    for (struct nl_object *object = nl_cache_get_first(cache); object; object = nl_cache_get_next(object)) {
+/* The one after `before` (NULL: the first): an address can be on two interfaces, or twice with two prefixes. */
+static struct rtnl_addr *find(struct nl_cache *cache, const struct nl_addr *address, struct rtnl_addr *before) {
+    struct nl_object *object = before ? nl_cache_get_next((struct nl_object *)before) : nl_cache_get_first(cache);
+    for (; object; object = nl_cache_get_next(object)) {
         struct rtnl_addr *here = (struct rtnl_addr *)object;
         const struct nl_addr *local = rtnl_addr_get_local(here);
         if (local && nl_addr_get_family(local) == nl_addr_get_family(address) && nl_addr_get_len(local) == nl_addr_get_len(address) &&
@@ -51,9 +56,8 @@ static struct rtnl_addr *find(struct nl_cache *cache, const struct nl_addr *addr
 
 /* The lifetime alone: flags and all else as they are. */
 static int renew(struct nl_sock *socket, struct rtnl_addr *here, uint32_t seconds) {
-    if (rtnl_addr_get_flags(here) & IFA_F_PERMANENT)
-        return 0; /* somebody has put it there for ever, or the volume has no lease */
-    bool deprecated = rtnl_addr_get_preferred_lifetime(here) == 0;
+    /* also one that somebody has put there for ever: it is to go with the lease */
+    bool deprecated = !(rtnl_addr_get_flags(here) & IFA_F_PERMANENT) && rtnl_addr_get_preferred_lifetime(here) == 0;
     rtnl_addr_set_valid_lifetime(here, seconds);
     rtnl_addr_set_preferred_lifetime(here, deprecated ? 0 : seconds);
     return error_of(rtnl_addr_add(socket, here, NLM_F_REPLACE));
@@ -81,11 +85,12 @@ static int each(const char *addresses, int (*act)(struct nl_sock *, struct rtnl_
         return rc;
     *here = 0;
     while (next_of(&addresses, &address)) {
-        struct rtnl_addr *found = find(cache, address);
+        struct rtnl_addr *found = find(cache, address, NULL);
         all++;
         *here += found != NULL;
-        if (found && (rc = act(socket, found, seconds)) != 0)
-            failed = rc;
+        for (; found; found = find(cache, address, found))
+            if ((rc = act(socket, found, seconds)) != 0)
+                failed = rc;
         nl_addr_put(address);
     }
     nl_cache_free(cache);
@@ -96,6 +101,26 @@ static int each(const char *addresses, int (*act)(struct nl_sock *, struct rtnl_
 int address_renew(const char *addresses, uint32_t seconds) {
     int here, all = each(addresses, renew, seconds, &here);
     return all < 0 ? all : all - here;
+}
+
+/* For ioctl(), which needs one. */
+static int socket_of_nothing(void) {
+    return socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+}
+
+static int look_for_link(struct nl_sock *socket, struct rtnl_addr *here, uint32_t seconds) {
+    struct ifreq request = {.ifr_flags = 0};
+    (void)socket;
+    (void)seconds;
+    AUTO_CLOSE int fd = socket_of_nothing();
+    if (fd < 0 || !if_indextoname((unsigned)rtnl_addr_get_ifindex(here), request.ifr_name) || ioctl(fd, SIOCGIFFLAGS, &request) < 0)
+        return 0; /* the interface has gone just now, and the address with it */
+    return request.ifr_flags & IFF_RUNNING ? 0 : -ENOLINK;
+}
+
+int address_linked(const char *addresses) {
+    int here, rc = each(addresses, look_for_link, 0, &here);
+    return rc < 0 ? rc : 0;
 }
 
 static int take_off(struct nl_sock *socket, struct rtnl_addr *here, uint32_t seconds) {

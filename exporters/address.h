@@ -8,10 +8,12 @@
 
 /* `addresses` is a config's: ADDRESS/BITS[@INTERFACE], separated by spaces. */
 
-/* Those that are on this host with a lifetime have it for so many seconds from now on: whoever dies, the kernel takes them off then.
+/* Those that are on this host have so many seconds from now on: whoever dies, the kernel takes them off then.
  * Returns how many of them are not here, or a negative errno. */
 int address_renew(const char *addresses, uint32_t seconds);
-/* Takes off those that are here, wherever. Returns how many there were, or a negative errno (some may be here still). */
+/* 0: each of those that are here is on an interface that has a link. -ENOLINK: one is not; or another errno. */
+int address_linked(const char *addresses);
+/* Takes off those that are here, wherever, and however often. Returns how many there were, or a negative errno (some may be here still). */
 int address_remove(const char *addresses);
 
 /* Who is connected to them on this host (TCP, established): a number that stays the same while these stay the same. 0, or a

@@ -1,13 +1,17 @@
 #include "exporters/exports.h"
 
+#include "exporters/address.h"
+#include "fs/text.h"
 #include "fs/volume.h"
 #include "membership/supervisor.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 
 #define MS INT64_C(1000000)
-#define END_MORE (2000 * MS) /* beyond the exporters' own limits: their scripts have to be started */
+#define END_MORE (5000 * MS) /* beyond the exporters' own limits: the address's, and their scripts have to be started */
+#define RUNNER_SLOW (200 * MS) /* it has not even begun to stop */
 #define READ_TRIES 100u
 
 const char *export_state_name(enum export_state state) {
@@ -45,6 +49,7 @@ void export_words_read(const struct export_words *words, char text[EXPORT_TEXT])
             break;
     }
     text[EXPORT_TEXT - 1] = '\0';
+    text_mend(text); /* it was cut */
 }
 
 /* ---- The serving process --------------------------------------------------------------------------------------------- */
@@ -72,19 +77,51 @@ static int64_t end_patience(const struct config *config) {
     return patience;
 }
 
+/* It takes the address off itself when its script is late; a runner that does nothing is not waited for with that. */
+static void sweep_for_runner(const struct exports_shared *shared, const struct config *config, uint64_t looked, bool *swept) {
+    if (*swept || atomic_load(&shared->looked) != looked)
+        return;
+    *swept = true;
+    int found = address_remove(config->addresses);
+    if (found > 0)
+        log_warning("the process that runs the exports of volume %s does not act: its addresses are taken off without it", config->volume);
+    else if (found < 0)
+        log_error("whether an address of volume %s is here still cannot be seen: %s", config->volume, strerror(-found));
+}
+
+static bool process_gone(const _Atomic int32_t *process) {
+    pid_t pid = atomic_load(process);
+    return pid > 0 && kill(pid, 0) < 0 && errno == ESRCH;
+}
+
+/* The runner has been killed, and so has the supervisor, which would start another: its servers have ended with it. */
+static bool nobody_left(const struct exports_shared *shared) {
+    return process_gone(&shared->runner) && process_gone(&shared->supervisor);
+}
+
 void exports_stop(struct exports_shared *shared, const struct config *config, bool hurry) {
     if (atomic_load(&shared->wanted) == 0 && atomic_load(&shared->on) == 0)
         return;
     int64_t begun = clock_boot();
+    uint64_t looked = atomic_load(&shared->looked);
+    bool swept = false;
     if (hurry)
         atomic_store(&shared->hurry, true);
     atomic_store(&shared->wanted, 0);
     exports_wake(shared);
     while (atomic_load(&shared->on) != 0) {
+        if (nobody_left(shared)) {
+            sweep_for_runner(shared, config, looked, &swept);
+            log_warning("the process that ran the exports of volume %s is dead, and so is the one that would start another", config->volume);
+            atomic_store(&shared->on, 0);
+            return;
+        }
         if (clock_boot() - begun > end_patience(config)) {
             log_error("the exports of volume %s do not end; nothing waits for them any more: see what the log says of each", config->volume);
             return;
         }
+        if (clock_boot() - begun > RUNNER_SLOW)
+            sweep_for_runner(shared, config, looked, &swept);
         usleep(500);
     }
 }

@@ -43,8 +43,10 @@ struct exports_shared {
     _Atomic uint64_t wanted; /* the epoch; 0: none */
     atomic_bool hurry;       /* nobody answers for the mount any more: no goodbyes */
     _Atomic uint64_t on;     /* the runner's: the epoch; 0: nothing serves, and no address is here */
+    _Atomic uint64_t looked; /* the runner's: grows with each look of its at what is wanted, twice a second at least while `on` */
     atomic_bool broken;      /* the runner's: an export has failed, and another node may do better */
     _Atomic int32_t runner;  /* its process; 0: there is none */
+    _Atomic int32_t supervisor; /* whose child it is */
     struct export_shared all[EXPORTS_ALL]; /* those of the config in its order; then the address */
 };
 
@@ -56,7 +58,8 @@ bool exports_any(const struct config *config);
 void exports_wake(struct exports_shared *shared);
 
 /* Both processes': takes `wanted` away and returns when nothing serves any more, or after the exporters' own time limits: then it
- * says so in the log. `hurry`: the lease has ended, or nobody answers for the mount. Any thread, again at will. */
+ * says so in the log. A runner that does not act (stopped, dead): the addresses are taken off without it. `hurry`: the lease has
+ * ended, or nobody answers for the mount. Any thread, again at will. */
 void exports_stop(struct exports_shared *shared, const struct config *config, bool hurry);
 
 /* ---- The serving process's. Nothing happens where there is no runner. ---- */

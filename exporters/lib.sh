@@ -219,7 +219,13 @@ server_start() {
         echo $!
     )
     # until the file names this process: server_alive right afterwards must not see the one before it
-    wait_for 2000 server_is "$name" "$launched"
+    wait_for 2000 server_is_or_ended "$name" "$launched"
+    server_is "$name" "$launched"
+}
+# It ends at once where its file cannot be written (no space).
+server_is_or_ended() { # NAME PID
+    local state parent start threads
+    server_is "$1" "$2" || ! process_read "$2" || [[ $state = [ZX] ]]
 }
 # In the process to be; its signal at a parent's death must not be for the launcher's.
 server_become() {
@@ -248,7 +254,8 @@ server_start_family() {
             server_become bash -c '\''"$@" & wait $!'\'' "$name" "$@" </dev/null >>"$BATON_LOCAL/$name.log" 2>&1 &
             echo $!' "${BASH_SOURCE[0]}" "$@"
     )
-    wait_for 2000 server_is "$name" "$launched"
+    wait_for 2000 server_is_or_ended "$name" "$launched"
+    server_is "$name" "$launched"
 }
 # server_start_in FAMILY NAME COMMAND…: the same for one that works with such a server, in its namespace, and ends with it.
 server_start_in() {
@@ -311,6 +318,14 @@ logs_bound() {
         tail -c 131072 "$log" >"$log.old"
         : >"$log"
     done
+}
+
+# path_straight PATH: no link is on the way from the mount to it, which whoever may write there could have put, and a server of root's
+# would follow. This touches the mount: at start only.
+path_straight() {
+    local top
+    top=$(realpath -e -- "$BATON_MOUNT") || return 1
+    [ "$(realpath -m -- "$top$1")" = "$(realpath -ms -- "$top$1")" ]
 }
 
 # write_file PATH: standard input becomes the file, at once or not at all.

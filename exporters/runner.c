@@ -17,7 +17,11 @@
 #define VIP_STOP (2000 * MS)
 #define VIP_MONITOR (2000 * MS)
 #define VIP_MONITOR_EVERY (10000 * MS)
-#define ADDRESS_SECONDS_LEAST 2u
+#define ADDRESS_LATE (100 * MS) /* nobody may serve any more, and the script has not taken the address off: done without it */
+#define LOOK_EVERY (500 * MS)   /* while exporters run: the supervisor sees by that whether this process lives */
+#define SWEEP_EVERY (1000 * MS) /* while none may run */
+#define LINK_PATIENCE (3000 * MS) /* a link that is back by then was not gone */
+#define AFTER_RESTART (1000 * MS) /* whether it has helped */
 #define CONNECTED_EVERY (2000 * MS)
 #define CHECK_PATIENCE (15000 * MS)
 #define HOOK_PATIENCE (10000 * MS)
@@ -49,7 +53,9 @@ struct runner {
     int64_t gone_until; /* servers may be there still: looked at until then; 0: they are gone */
     int64_t gone_due;
     int64_t address_due;
+    int64_t address_off_at; /* while the address's stop runs: when it is taken off in any case; 0: it has been */
     bool address_missing;
+    int64_t unlinked_since; /* the cable of its interface is out, say; 0: it has a link; -1: the exporter has been asked already */
     uint64_t connected; /* a digest of who is, when the exporter vip was last told to look */
     int64_t connected_due;
     const char *told;   /* the role that hooks have been told */
@@ -64,6 +70,7 @@ static int64_t lease_until(const struct runner *r) {
 /* The epoch in which exporters are to run now; 0: in none. */
 static uint64_t wanted(struct runner *r) {
     uint64_t epoch = atomic_load(&r->shared->wanted);
+    atomic_fetch_add(&r->shared->looked, 1);
     if (r->ending || getppid() != r->parent)
         return 0;
     if (epoch && lease_until(r) <= clock_boot())
@@ -139,7 +146,14 @@ static void look_who_is_connected(struct runner *r, struct item *item, int64_t n
     item->due = now;
 }
 
-/* Also while an action runs. It lives as long as the lease, rounded up to the kernel's seconds, from each look on. */
+/* What the lease has left, in the kernel's seconds: all of it where the engine has none. Of a very short one it has two: less than
+ * that is over between two looks. */
+static uint32_t address_seconds(const struct runner *r, int64_t now) {
+    int64_t lease = (int64_t)r->config->lease_ms * MS, left = MIN(lease, lease_until(r) - now);
+    return (uint32_t)MAX((left + 1000 * MS - 1) / (1000 * MS), lease < 2000 * MS ? 2 : 1);
+}
+
+/* Also while an action runs. */
 static void keep_address(struct runner *r) {
     int64_t now = clock_boot();
     struct item *item = r->count ? &r->items[r->count - 1] : NULL;
@@ -148,10 +162,18 @@ static void keep_address(struct runner *r) {
     r->address_due = now + RUNNER_ADDRESS_EVERY;
     if (wanted(r) == 0 || wanted(r) != atomic_load(&r->shared->on))
         return;
-    int missing = address_renew(r->config->addresses, MAX((r->config->lease_ms + 999) / 1000, ADDRESS_SECONDS_LEAST));
+    int missing = address_renew(r->config->addresses, address_seconds(r, now));
     if (missing < 0)
         log_warning("the addresses of volume %s cannot be looked at: %s", r->config->volume, strerror(-missing));
     r->address_missing = missing > 0;
+    if (address_linked(r->config->addresses) != -ENOLINK) {
+        r->unlinked_since = 0;
+    } else if (r->unlinked_since == 0) {
+        r->unlinked_since = now;
+    } else if (r->unlinked_since > 0 && now - r->unlinked_since >= LINK_PATIENCE) {
+        r->unlinked_since = -1;
+        item->due = now;
+    }
     look_who_is_connected(r, item, now);
 }
 
@@ -159,17 +181,39 @@ static void keep_address(struct runner *r) {
 static void sweep_addresses(const struct runner *r) {
     int found = address_remove(r->config->addresses);
     if (found > 0)
-        log_warning("%d of the addresses of volume %s were here still: they are taken off", found, r->config->volume);
+        log_warning("%d of the addresses of volume %s were here, where it is not served: they are taken off", found, r->config->volume);
     else if (found < 0)
         log_error("whether an address of volume %s is here still cannot be seen: %s", r->config->volume, strerror(-found));
 }
 
+/* Somebody may put one here by hand, where it is not to be. */
+static void keep_away(struct runner *r) {
+    int64_t now = clock_boot();
+    if (!r->config->addresses[0] || now < r->address_due || atomic_load(&r->shared->on))
+        return;
+    r->address_due = now + SWEEP_EVERY;
+    sweep_addresses(r);
+}
+
+/* Of an action that is not given up. The address's own: it has so long, and no longer, when nobody may serve any more. */
 static bool never(void *context) {
-    keep_address(context);
+    struct runner *r = context;
+    int64_t now = clock_boot();
+    atomic_fetch_add(&r->shared->looked, 1);
+    keep_address(r);
+    if (r->address_off_at && now >= r->address_off_at) {
+        r->address_off_at = 0;
+        sweep_addresses(r);
+    }
     return false;
 }
 
 /* ---- Starting and stopping all --------------------------------------------------------------------------------------- */
+
+static int64_t address_must_go(const struct runner *r, bool hurry) {
+    int64_t now = clock_boot(), until = hurry ? now : MAX(lease_until(r), now);
+    return MIN(until, now + VIP_STOP) + ADDRESS_LATE;
+}
 
 static void stop_one(struct runner *r, struct item *item, bool hurry) {
     char words[ACTION_WORDS];
@@ -178,7 +222,10 @@ static void stop_one(struct runner *r, struct item *item, bool hurry) {
     action.cancelled = never;
     action.context = r;
     set_state(item, EXPORT_STOPPING);
+    if (!item->export)
+        r->address_off_at = address_must_go(r, hurry);
     int rc = action_run(&action, words);
+    r->address_off_at = 0;
     if (rc)
         log_error("export %s does not stop in order: %s; the address is taken off all the same", name_of(item), words);
     set_state(item, EXPORT_OFF);
@@ -200,11 +247,20 @@ static void stop_all(struct runner *r, bool hurry) {
     log_debug("exports of volume %s stopped in %" PRId64 " ms", r->config->volume, (clock_boot() - begun) / MS);
 }
 
+/* Something else is to be done than what is nobody's need. */
+static bool not_now(void *context) {
+    struct runner *r = context;
+    return no_more(r) || r->ending;
+}
+
 static bool all_gone(struct runner *r) {
     char words[ACTION_WORDS];
     for (unsigned i = 0; i < r->count; i++) {
         struct action action = action_of(r, &r->items[i], "status", VIP_MONITOR);
         action.quiet = true;
+        action.cancelled = not_now; /* it is primary again */
+        action.context = r;
+        action.wake = r->shared->wake;
         int rc = action_run(&action, words);
         if (rc != ACTION_NOT_RUNNING && rc != -ENOENT)
             return false;
@@ -248,6 +304,8 @@ static void restart(struct runner *r, struct item *item, const char *words) {
     stop.context = r;
     action_run(&stop, stopped);
     int rc = start_one(r, item);
+    if (rc == 0)
+        item->due = MIN(item->due, clock_boot() + AFTER_RESTART);
     if (rc && rc != -ECANCELED) {
         char why[EXPORT_TEXT];
         export_words_read(&item->shared->words, why);
@@ -258,6 +316,9 @@ static void restart(struct runner *r, struct item *item, const char *words) {
 static void start_all(struct runner *r, uint64_t epoch) {
     int64_t begun = clock_boot();
     atomic_store(&r->shared->on, epoch);
+    r->gone_until = 0;
+    r->address_due = 0;
+    r->unlinked_since = 0;
     r->connected = 0;
     r->connected_due = 0;
     for (unsigned i = 0; i < r->count; i++)
@@ -283,7 +344,7 @@ static void look_at(struct runner *r, struct item *item) {
         restart(r, item, "an address of the volume is not here any more");
         return;
     }
-    if (now < item->due || !item->every)
+    if (now < item->due || (!item->every && state != EXPORT_FAILED))
         return;
     item->due = now + item->every;
     if (state == EXPORT_FAILED) {
@@ -311,6 +372,7 @@ static int is_hook(const struct dirent *entry) {
 
 static void run_hooks(struct runner *r, const char *role) {
     struct dirent **names;
+    bool given_up = false;
     if (!r->config->hooks[0] || r->told == role)
         return;
     r->told = role;
@@ -323,26 +385,36 @@ static void run_hooks(struct runner *r, const char *role) {
         char path[1400], words[ACTION_WORDS];
         snprintf(path, sizeof path, "%s/%s", r->config->hooks, names[i]->d_name);
         struct action action = {.config = r->config, .self = r->self, .program = path, .verb = role, .timeout = HOOK_PATIENCE,
-                                .epoch = atomic_load(&r->shared->on), .wake = -1};
-        if (i < (int)HOOKS_MAX && access(path, X_OK) == 0 && action_run(&action, words) != 0)
-            log_warning("the hook %s has failed: %s", path, words);
+                                .epoch = atomic_load(&r->shared->on), .cancelled = not_now, .context = r, .wake = r->shared->wake};
+        given_up = given_up || not_now(r); /* when the role is another one already */
+        if (i < (int)HOOKS_MAX && !given_up && access(path, X_OK) == 0) {
+            int rc = action_run(&action, words);
+            given_up = rc == -ECANCELED;
+            if (given_up)
+                log_warning("the hook %s is ended: the role is another one already", path);
+            else if (rc != 0)
+                log_warning("the hook %s has failed: %s", path, words);
+        }
         free(names[i]);
     }
     free(names);
+    if (count > (int)HOOKS_MAX)
+        log_warning("there are more than %u hooks in %s: the rest are not run", HOOKS_MAX, r->config->hooks);
+    if (given_up)
+        r->told = NULL;
 }
 
 /* ---- The loop -------------------------------------------------------------------------------------------------------- */
 
 static int64_t next_look(const struct runner *r) {
     int64_t next = r->gone_until ? r->gone_due : INT64_MAX;
-    if (!atomic_load(&r->shared->on))
-        return next;
-    int64_t until = lease_until(r);
-    next = MIN(next, until);
     if (r->config->addresses[0])
         next = MIN(next, r->address_due);
+    if (!atomic_load(&r->shared->on))
+        return next;
+    next = MIN(next, MIN(lease_until(r), clock_boot() + LOOK_EVERY));
     for (unsigned i = 0; i < r->count; i++)
-        if (r->items[i].every)
+        if (r->items[i].every || atomic_load(&r->items[i].shared->state) == EXPORT_FAILED)
             next = MIN(next, r->items[i].due);
     return next;
 }
@@ -380,6 +452,7 @@ static void step(struct runner *r) {
         run_hooks(r, "standby");
     look_whether_gone(r);
     keep_address(r);
+    keep_away(r);
     for (unsigned i = 0; on && i < r->count && !no_more(r); i++)
         look_at(r, &r->items[i]);
 }
@@ -431,6 +504,7 @@ int runner_run(const struct config *config, const struct node_config *self, stru
     r.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     PROMISE(r.signals >= 0);
     set_up(&r, config, self);
+    atomic_store(&r.shared->supervisor, (int32_t)parent);
     atomic_store(&r.shared->runner, (int32_t)getpid());
     stop_all(&r, true);
     while (!r.ending && getppid() == parent) {

@@ -4,12 +4,13 @@
  *
  *   wanted            start, in the order of the config, the address last; a start that fails is tried once more
  *   not wanted, or    the address off, then each exporter's stop in reverse order; then nothing answers clients (`on` = 0);
- *   the lease over    then it waits, for a while, until their servers are gone
- *   served            each exporter's monitor at its times: one that fails is started again, once; if that does not help, it is
+ *   the lease over    then it waits, for a while, until their servers are gone; an address that comes again is taken off
+ *   served            each exporter's monitor at its times (the address's also when its link goes), and a second after a restart: one
+ *                     that fails is started again, once; if that does not help, it is
  *                     FAILED and `broken` says so (the serving process hands over, if another node can), and is tried again
  *                     after RUNNER_AGAIN, for as long as this node stays primary
  *
- * The addresses live in the kernel as long as the lease, from each look at them: one that a person has removed is put back, and when
+ * The addresses live in the kernel as long as the lease has left, in whole seconds, from each look at them: one that a person has removed is put back, and when
  * nobody looks any more, they go by themselves. That goes on while an exporter's action runs.
  *
  * What an earlier runner, or an earlier boot, has left behind is stopped first. The runner ends when its parent does, after

@@ -1,6 +1,8 @@
 /* The config file as a whole: what is missing, and what does not go together. */
 #include "fs/config_parts.h"
 
+#include <arpa/inet.h>
+
 static bool lack(struct parse *parse, const char *section, const char *name, const char *remedy) {
     parse->failed = true;
     snprintf(parse->why, parse->why_room, "%s: [%s%s%s] has no %s", parse->config->path, section,
@@ -45,6 +47,33 @@ static bool check_addresses(struct parse *parse) {
                          all[j]->name, all[i]->name);
                 return false;
             }
+        }
+    }
+    return true;
+}
+
+static bool same_address(const char *a, const char *b) {
+    uint8_t left[16], right[16];
+    int family = strchr(a, ':') ? AF_INET6 : AF_INET;
+    return inet_pton(family, a, left) == 1 && inet_pton(family, b, right) == 1 && memcmp(left, right, family == AF_INET ? 4 : 16) == 0;
+}
+
+/* An address that moves is taken off a node that is not primary: it must not be the one that a node lives on. */
+static bool check_export_addresses(struct parse *parse) {
+    const struct config *config = parse->config;
+    for (const char *at = config->addresses; *at; at += strspn(at, " ")) {
+        char one[64], host[64];
+        uint16_t port;
+        snprintf(one, sizeof one, "%.*s", (int)strcspn(at, "/@ "), at);
+        at += strcspn(at, " ");
+        for (unsigned i = 0; i <= config->node_count; i++) {
+            const struct node_config *node = i < config->node_count ? &config->nodes[i] : &config->witness;
+            if ((node == &config->witness && !config->has_witness) || config_address(node->address, host, &port) != 0 || !same_address(one, host))
+                continue;
+            parse->failed = true;
+            snprintf(parse->why, parse->why_room, "%s: %s is the address of %s; shares need one of their own, which moves with the volume",
+                     config->path, one, node == &config->witness ? "the witness" : node->name);
+            return false;
         }
     }
     return true;
@@ -113,5 +142,5 @@ bool config_check(struct parse *parse) {
     }
     if (config->has_witness && !check_peer(parse, "witness", &config->witness))
         return false;
-    return check_addresses(parse) && check_membership(parse);
+    return check_addresses(parse) && check_export_addresses(parse) && check_membership(parse);
 }

@@ -25,6 +25,9 @@ struct parent {
     struct supervisor supervisor;
     pid_t child, after, companion; /* 0: none */
     int64_t companion_at;          /* it is started again then */
+    int64_t companion_due;         /* the next look at whether it lives, and what was seen at the last */
+    uint64_t companion_looked;
+    unsigned companion_silent; /* looks at which it had not moved */
     int signals;
     int ready; /* the child says so there; -1: it has */
     bool said; /* ready, to whoever has started us */
@@ -231,6 +234,8 @@ static bool traced(pid_t process) {
 /* ---- The companion ---- */
 
 #define COMPANION_AGAIN INT64_C(200000000)
+#define COMPANION_LOOK INT64_C(1000000000)
+#define COMPANION_SILENT 5u /* looks; more than one, as a machine's sleep stops both */
 #define COMPANION_END_MS 20000u
 
 /* 1: this is it, and *status its exit status. */
@@ -252,6 +257,23 @@ static int start_companion(struct parent *parent, int *status) {
     }
     parent->companion = process;
     return 0;
+}
+
+/* One that neither looks after what it has started nor stops it: stopped (SIGSTOP) or stuck. Another one does better. */
+static void look_at_companion(struct parent *parent, int64_t now) {
+    const struct exports_shared *exports = &parent->launch->shared->exports;
+    uint64_t looked = atomic_load(&exports->looked);
+    if (!parent->companion || now < parent->companion_due)
+        return;
+    bool idle = atomic_load(&exports->on) == 0 && atomic_load(&exports->wanted) == 0;
+    parent->companion_due = now + COMPANION_LOOK;
+    parent->companion_silent = idle || looked != parent->companion_looked ? 0 : parent->companion_silent + 1;
+    parent->companion_looked = looked;
+    if (parent->companion_silent < COMPANION_SILENT || traced(parent->companion))
+        return;
+    log_error("the process that runs the exporters does not move: it is killed");
+    parent->companion_silent = 0;
+    kill(parent->companion, SIGKILL);
 }
 
 static void companion_died(struct parent *parent, int wait_status) {
@@ -433,8 +455,8 @@ static void wait_for_news(struct parent *parent) {
     struct pollfd events[2] = {{.fd = parent->signals, .events = POLLIN}, {.fd = parent->ready, .events = POLLIN}};
 
     int64_t next = supervisor_next(&parent->supervisor, clock_boot(), until);
-    if (parent->launch->companion && !parent->companion)
-        next = MIN(next, parent->companion_at);
+    if (parent->launch->companion)
+        next = MIN(next, parent->companion ? parent->companion_due : parent->companion_at);
     if (poll(events, 2, poll_time(next)) < 0)
         PROMISE(errno == EINTR);
     if (events[1].revents && heard_ready(parent))
@@ -451,6 +473,7 @@ static int supervise(struct parent *parent, int *status) {
     while (supervisor->state != SUPERVISOR_ENDED) {
         if (parent->launch->companion && !parent->companion && clock_boot() >= parent->companion_at && start_companion(parent, status))
             return 1;
+        look_at_companion(parent, clock_boot());
         int64_t until = atomic_load(&shared->lease.until), now = clock_boot();
         bool debugged = supervisor->overdue != INT64_MIN && parent->child && traced(parent->child);
         enum supervisor_act what = supervisor_tick(supervisor, now, until, debugged);

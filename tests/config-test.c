@@ -123,6 +123,7 @@ static void bad(void) {
     refused(HEAD NODE_A "[export nfs]\naddress = 10.0.0.1/24@\n", "is no address here");
     refused(HEAD NODE_A "[export nfs]\naddress = 10.0.0.1/24@eth0;reboot\n", "is no address here");
     refused(HEAD NODE_A "[export nfs]\nstop-timeout = 1h\n", "write a time between");
+    refused(HEAD NODE_A "[export nfs]\naddress = 10.9.9.9/24 10.0.0.1/24@eth0\n", "10.0.0.1 is the address of a; shares need one of their own");
     refused(HEAD NODE_A "[export nfs]\nsome-key = 1\nsome-key = 2\n", ":11: some-key is given twice in [export nfs]");
     refused(HEAD NODE_A "[export nfs]\nSome_Key = 1\n", "cannot be a key of an export");
     refused(HEAD NODE_A "[fence]\nprogram = off\n", ":10: program = \"off\" must be a full path");

@@ -115,9 +115,9 @@ is "$(cat "$T/told")" "$first" "the same is set up each time"
 cache() { # VALUE ACKNOWLEDGE
     verb stop
     wait_until 10 status_is a iscsi 3
-    printf '[volume]\nacknowledge = %s ; so\n[journal]\nacknowledge = never\n' "$2" >"$CONFIG"
+    printf '[volume]\nacknowledge = write\n' >"$CONFIG" # a person has changed it since: batond does not know
     rm -f "$T/told"
-    luns "/images/disk1.img" $all ${1:+BATON_OPTION_WRITE_CACHE=$1}
+    luns "/images/disk1.img" $all ${1:+BATON_OPTION_WRITE_CACHE=$1} "BATON_ACKNOWLEDGE=$2"
     verb start || return
     if grep -q mode_page= "$T/told"; then echo off; else echo on; fi
 }
@@ -134,6 +134,23 @@ wait_until 10 status_is a iscsi 3
 luns "/images/disk1.img,3M" $all
 ok "start with a larger size" verb start
 is "$(stat -c %s "$(mount_of a)/images/disk1.img")" 3145728 "it grows"
+
+verb stop
+wait_until 10 status_is a iscsi 3
+mkdir "$(mount_of a)/free"
+echo "the host's" >"$T/of-the-host"
+ln -s "$T/of-the-host" "$(mount_of a)/free/disk.img"
+ln -s "$T" "$(mount_of a)/free/folder"
+rm -f "$T/told"
+luns "/images/disk1.img /free/disk.img /free/folder/new.img,1M" $all
+ok "start, with links in place of images" verb start
+like "$(cat "$T/.out")" "disk 2 cannot be used: a link is on the way to /free/disk.img.*disk 3 cannot be used: a link is on the way to /free/folder/new.img" "they are told"
+is "$(grep -c 'mode logicalunit.* -b ' "$T/told")" 1 "... and no initiator gets them"
+ok "... nothing is made outside" [ ! -e "$T/new.img" ]
+luns "/images/disk1.img,3M" $all
+verb stop
+wait_until 10 status_is a iscsi 3
+ok "start again" verb start
 
 # ---- a server that fails ----
 touch "$T/mute"

@@ -134,6 +134,28 @@ echo "$$ 1" >"$T/a.run/ganesha.pid" # as after a reboot: the number is another p
 ok "stop kills no stranger" nfs stop
 is "$(exit_of nfs status)" 3 "... and knows that nothing is left"
 rm -f "$T/a.run/ganesha.pid"
+if [ "$(id -u)" = 0 ]; then
+    mkdir "$T/full"
+    mount -t tmpfs -o size=64k none "$T/full"
+    mkdir -p "$T/full/recovery/v4recov" "$T/full/recovery/v4old"
+    echo 4000000007 >"$T/full/boot"
+    head -c 100000 /dev/zero >"$T/full/fills" 2>/dev/null
+    state=$T/full
+    ok "start on a full volume" nfs start
+    like "$(cat "$T/.out")" "boot could not be written; is the volume full" "... which is told"
+    is "$(cat "$state/boot")" 4000000007 "... the number is what it was"
+    ok "... and it serves" nfs monitor
+    nfs stop
+    state=$T/state
+    umount "$T/full"
+    mount -t tmpfs -o size=64k none "$T/full"
+    head -c 100000 /dev/zero >"$T/full/fills" 2>/dev/null
+    begin=$(date +%s%N)
+    other_run=$T/full fails "start where /run is full" nfs start
+    spent=$((($(date +%s%N) - begin) / 1000000))
+    ok "... is told at once ($spent ms)" [ $spent -lt 1500 ]
+    umount "$T/full"
+fi
 touch "$T/dies"
 says start "has ended at once .is port 2049 of 10.77.0.100 taken.*no luck today" "a server that does not start"
 rm "$T/dies"

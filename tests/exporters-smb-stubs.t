@@ -63,6 +63,7 @@ wrong "an impossible netbios name" "no name of up to 15" "x:/work" BATON_OPTION_
 wrong "an unknown kind of encryption" "must be off, desired or required, not 'yes'" "x:/work" BATON_OPTION_ENCRYPT=yes
 wrong "an include that is not there" "no full path of a file" "x:/work" BATON_OPTION_INCLUDE=/nowhere/smb.conf
 wrong "a volume without an address" "has no address" "x:/work" BATON_ADDRESSES=
+wrong "a mount that Samba would read as something else" "Samba takes the % in /100%S" "x:/work" BATON_MOUNT=/100%S
 wrong "two faults" "port = '0'.*is no option" "x:/work:nothing" BATON_OPTION_PORT=0
 
 # ---- start ----
@@ -137,6 +138,20 @@ fails "smbd that has died does not serve" verb monitor && like "$(cat "$T/.out")
 ok "its children, who serve clients, die with it" wait_until 10 process_gone "$child"
 ok "stop" verb stop
 ok "nothing is left" wait_until 10 status_is a smb 3
+ok "start" verb start
+child=$(cat "$T/child")
+ok "stop" verb stop
+ok "nothing is left" wait_until 10 status_is a smb 3
+ok "also not of its children" process_gone "$child"
+mkdir "$(mount_of a)/free"
+ln -s /etc "$(mount_of a)/free/mine"
+shares "projects:/work mine:/free/mine"
+ok "start, with a link in place of a share" verb start
+like "$(cat "$T/.out")" "share mine is left out: a link is on the way to /free/mine" "it is told"
+is "$(value projects path)|$(value mine path)" "$(mount_of a)/work|" "... and not shared"
+verb stop
+wait_until 10 status_is a smb 3
+shares "projects:/work"
 touch "$T/die"
 fails "smbd that ends at once does not start" verb start && like "$(cat "$T/.out")" "ended at once; it said:.*no memory for shares" "it is told what it said"
 rm "$T/die"

@@ -135,6 +135,19 @@ is "$(exit_of vip_on a status)" 3 "status"
 : >"$T/log"
 ok "stop again" vip_on a stop
 is "$(grep -cv '^ip address show' "$T/log")" 0 "... has nothing to do"
+# whom it has cut off, it tells when another has all the addresses
+printf '%s\n' 'eth7 inet 10.77.0.100/24 scope global' 'eth7 inet6 fd77::100/64 scope global' >"$T/has"
+printf '%s\n' 'ESTAB 0 0 [fd77::100]:2049 [fd77::9]:901 x' 'LISTEN 0 0 [fd77::100]:2049 *:* x' >"$T/killed"
+: >"$T/log"
+ok "stop with a client" vip_on a stop
+touch "$T/mac.10.77.0.100"
+asked_often() { [ "$(grep -c 'announce probe eth7 fd77::100 100' "$T/log")" -ge 3 ]; }
+ok "it looks for both addresses" wait_until 10 asked_often
+fails "... and tells nobody while another has one of them" logged tickle
+touch "$T/mac.fd77::100"
+ok "... but when it has both" wait_until 10 logged "tickled fd77::100 2049 fd77::9 901"
+is "$(grep tickled "$T/log" | sort -u)" "tickled fd77::100 2049 fd77::9 901" "... who was connected"
+rm "$T/killed" "$T/mac".*
 rm -rf "$T/a.run"/*
 echo "eth7 inet 10.77.0.100/24 scope global" >"$T/has" # half a start
 BATON_HURRY=1 ok "stop of half a start" vip_on a stop
@@ -250,6 +263,39 @@ ok "another answers for an address" wait_until 10 in_node b ping -n -c 1 -w 2 10
 is "$(cat "$T/heard")$(process_gone $awaits && echo ended)" "" "who waits for a claim has heard none"
 ok "it claims it" wait_until 10 eval 'in_node witness "$BATON_BUILD/exporters/baton-announce" claim eth0 10.77.0.102 1 0 && process_gone $awaits'
 is "$(cat "$T/heard")" "$(mac_of witness)" "that is heard"
+
+# One that had connected since the list was written: the next node does not know of it, and the node that ceased tells it.
+for ip in 10.77.0.100 fd77::100; do
+    nsenter --net="/run/netns/$ID-witness" -- python3 "$T/peer.py" ask $ip >"$T/late.$ip" 2>&1 &
+    test_pids+=($!)
+    ok "a late client of $ip" wait_until 10 grep -q connected "$T/late.$ip"
+done
+rm -f "$T/state/connections"
+ok "b gives the addresses back" vip_on b stop
+teller=$(cut -d ' ' -f 1 "$T/b.run/tickle.pid")
+fails "... and somebody waits there until another has them" process_gone "$teller"
+is "$(exit_of vip_on b status)" 3 "... which is no reason to wait for"
+is "$(cat "$T"/late.*)" connected$'\n'connected "clients hear nothing before"
+is "$(cut -d ' ' -f 1,2 "$T/b.run/ended" | sort -u | tr '\n' ' ')" "10.77.0.100 5000 fd77::100 5000 " "b knows whom it left"
+on_node=$on_a
+ok "a takes them" vip_on a start
+for ip in 10.77.0.100 fd77::100; do
+    ok "the late client of $ip is told" wait_until 5 grep -q reset "$T/late.$ip"
+done
+ok "... and nobody waits any more" wait_until 10 process_gone "$teller"
+ok "a gives them back" vip_on a stop
+on_node=$on_b
+ok "b takes them again" vip_on b start
+# nobody takes them: whoever waits ends in time
+nsenter --net="/run/netns/$ID-witness" -- python3 "$T/peer.py" ask 10.77.0.100 >"$T/lost" 2>&1 &
+test_pids+=($!)
+wait_until 10 grep -q connected "$T/lost"
+ok "b gives them back, and there is no other node" vip_on b stop
+teller=$(cut -d ' ' -f 1 "$T/b.run/tickle.pid")
+ok "who waits ends" wait_until 20 process_gone "$teller"
+is "$(cat "$T/lost")" connected "... and has told nobody"
+ok "b takes them once more" vip_on b start
+ok "... and tells who has waited" wait_until 5 grep -q reset "$T/lost"
 
 # a person removes one; the cable
 ip -n "$ID-b" address del 10.77.0.100/24 dev eth0

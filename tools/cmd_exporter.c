@@ -2,11 +2,13 @@
 #include "exporters/action.h"
 #include "exporters/exports.h"
 #include "fs/control.h"
+#include "tools/exporter_handles.h"
 #include "tools/tool.h"
 
 #include <dirent.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #define MS INT64_C(1000000)
 #define GONE_PATIENCE (10000 * MS)
@@ -64,6 +66,17 @@ static void gone(struct trial *trial) {
     while ((rc = call(trial, "status", 10000 * MS, &took, words)) != ACTION_NOT_RUNNING && clock_boot() - begun < GONE_PATIENCE)
         usleep(20000);
     report(trial, rc == ACTION_NOT_RUNNING, "status: nothing of it is left (3)", clock_boot() - begun, words);
+}
+
+/* Also where batond exports the volume: it touches no server. */
+static int compare_handles(struct trial *trial, bool among_others) {
+    struct handles_result result;
+    int64_t begun = clock_boot();
+    int rc = handles_compare(&trial->tool->config, &trial->self, &result);
+    if (rc == -ENOTCONN && among_others)
+        return EXIT_SUCCESS; /* the rest can be tried without batond */
+    report(trial, rc == 0, "file handles are the same on every node", clock_boot() - begun, result.words);
+    return rc ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 static int try_out(struct trial *trial) {
@@ -132,8 +145,10 @@ static int list(void) {
         int count = scandir(folders[i], &names, NULL, alphasort);
         for (int j = 0; j < count; j++) {
             char path[1400];
+            struct stat is;
             snprintf(path, sizeof path, "%s/%s", folders[i], names[j]->d_name);
-            if (names[j]->d_name[0] != '.' && !strchr(names[j]->d_name, '.') && access(path, X_OK) == 0)
+            if (names[j]->d_name[0] != '.' && !strchr(names[j]->d_name, '.') && strncmp(names[j]->d_name, "baton-", 6) != 0 &&
+                stat(path, &is) == 0 && S_ISREG(is.st_mode) && (is.st_mode & 0111))
                 printf("%-12s %s\n", names[j]->d_name, path);
             free(names[j]);
         }
@@ -159,18 +174,25 @@ static int run(int argc, char **argv) {
     }
     if (argc - optind == 1 && strcmp(argv[optind], "list") == 0)
         return list();
-    if (argc - optind != 2 || strcmp(argv[optind], "test") != 0)
-        return usage(&command_exporter, "say \"list\", or \"test\" and which one");
+    bool handles = argc - optind == 1 && strcmp(argv[optind], "handles") == 0;
+    if (!handles && (argc - optind != 2 || strcmp(argv[optind], "test") != 0))
+        return usage(&command_exporter, "say \"list\", \"handles\", or \"test\" and which one");
     if (tool_load(&tool) != 0)
         return EXIT_FAILURE;
+    if (!tool.self)
+        return fail("it needs the volume's config file: --config");
     trial = (struct trial){.tool = &tool, .self = *tool.self};
     if (mount && snprintf(trial.self.mount, sizeof trial.self.mount, "%s", mount) >= (int)sizeof trial.self.mount)
         return fail("the path %s is too long", mount);
+    if (handles)
+        return compare_handles(&trial, false);
     const char *name = argv[optind + 1];
     if (strcmp(name, "vip") != 0 && !(trial.export = find(&tool.config, name)))
         return fail("there is no room for an export %s beside those of %s", name, tool.config.path);
     if (strcmp(name, "vip") == 0 && !tool.config.addresses[0])
         return fail("%s has no address; add: address = ADDRESS/BITS to an [export NAME]", tool.config.path);
+    if (trial.export && strcmp(trial.export->type, "nfs") == 0 && !mount)
+        compare_handles(&trial, true);
     if (in_use(&tool))
         return fail("volume %s is being exported from here: a trial would stop its exports; take another volume, or the standby",
                     tool.config.volume);
@@ -181,10 +203,14 @@ const struct command command_exporter = {
     "exporter", "try out what shares the volume (NFS, SMB, iSCSI, your own)",
     "usage: baton exporter list\n"
     "       baton exporter test NAME [--mount DIR]\n"
+    "       baton exporter handles\n"
     "\n"
     "test starts and stops the export of the section [export NAME] (or, without such a section, the exporter of that\n"
     "name) in all ways that baton-exporter(7) demands, and says what it did wrong. It does so for real, but not where\n"
     "batond exports the volume. NAME vip: the volume's addresses. list shows the exporters that there are.\n"
+    "\n"
+    "handles, which is the first step of the trial of an nfs, and harmless: the primary notes file handles on the volume, and\n"
+    "each node, also the standby, looks whether those that others have noted are its own, and lead to the same files.\n"
     "\n"
     "  --mount DIR     what it is told of as the mount, and writes its folder to; without it the node's mount\n"
     "  --config FILE   the volume's config file; without it /etc/baton/VOLUME.conf (--volume), or the only one there\n"
