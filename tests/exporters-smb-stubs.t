@@ -75,7 +75,7 @@ is "$(cat "$T/calls")" "-F --no-process-group -s $conf -l $run" "smbd was called
 wait_until 10 [ -s "$T/dcerpcd-calls" ]
 like "$(cat "$T/dcerpcd-calls")" "--option=interfaces=127\.[0-9.]+/8" "and its helper, for nobody outside"
 is "$(stat -c %a "$conf")" 600 "smb.conf is root's"
-is "$(stat -c %a "$run")" 711 "but processes of Samba's, which are users', get to its locks"
+is "$(stat -c %a "$run")" 701 "but processes of Samba's, which are users', get to its locks"
 value() { # SHARE KEY
     awk -v section="[$1]" -v key="$2" '/^\[/ { inside = ($0 == section) }
         inside && index($0, "    " key " = ") == 1 { sub(/^[^=]*= /, ""); print }' "$conf"
