@@ -1,10 +1,11 @@
-/* share [-s MiB] [-n files] nfs|smb SERVER SHARE — measures a share by what programs do on it, over NFS version 3 (libnfs) or SMB
- * (libsmbclient; the user and the password stand in BENCH_USER and BENCH_PASSWORD), one request of 1 MiB at a time, as one thread.
+/* share [-s MiB] [-n files] nfs|smb SERVER SHARE — measures a share by what programs do on it, over NFS version 3
+ * (libnfs) or SMB (libsmbclient; the user and the password stand in BENCH_USER and BENCH_PASSWORD), one request of 1
+ * MiB at a time, as one thread.
  *
  * Prints a line for each measure: name, figure, unit. Every figure is a rate: more is better. What it made is removed.
  *
- * What is read cold: the page cache and the inodes of the whole machine are dropped before, so the server has to be on it, and this
- * needs root. Servers keep what they keep in their own memory. */
+ * What is read cold: the page cache and the inodes of the whole machine are dropped before, so the server has to be on
+ * it, and this needs root. Servers keep what they keep in their own memory. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -71,9 +72,8 @@ static void over_nfs_make(const char *path) {
     nfs_check(nfs_mkdir(nfs, path), "making", path);
 }
 static void over_nfs_open(const char *path, bool create) {
-    nfs_check(
-        create ? nfs_creat(nfs, path, 0644, &nfs_file) : nfs_open(nfs, path, O_RDONLY, &nfs_file), "opening", path
-    );
+    nfs_check(create ? nfs_creat(nfs, path, 0644, &nfs_file) : nfs_open(nfs, path, O_RDONLY, &nfs_file), "opening",
+              path);
 }
 static void over_nfs_write(const void *bytes, uint64_t count, uint64_t offset) {
     int result = nfs_pwrite(nfs, nfs_file, offset, count, bytes);
@@ -106,9 +106,8 @@ static void over_nfs_remove(const char *path) {
 #ifdef HAVE_SMBCLIENT
 static char smb_root[256], smb_url[4096];
 static int smb_file;
-static void smb_account(
-    const char *server, const char *share, char *group, int group_size, char *user, int user_size, char *password, int password_size
-) {
+static void smb_account(const char *server, const char *share, char *group, int group_size, char *user, int user_size,
+                        char *password, int password_size) {
     const char *name = getenv("BENCH_USER"), *word = getenv("BENCH_PASSWORD");
     (void)server, (void)share, (void)group, (void)group_size;
     snprintf(user, (size_t)user_size, "%s", name ? name : "");
@@ -163,8 +162,8 @@ static const struct client clients[] = {
     {"nfs", over_nfs_attach, over_nfs_make, over_nfs_open, over_nfs_write, over_nfs_read, over_nfs_sync, over_nfs_close,
      over_nfs_stat, over_nfs_unlink, over_nfs_remove},
 #ifdef HAVE_SMBCLIENT
-    {"smb", over_smb_attach, over_smb_make, over_smb_open, over_smb_write, over_smb_read, NULL, over_smb_close, over_smb_stat,
-     over_smb_unlink, over_smb_remove},
+    {"smb", over_smb_attach, over_smb_make, over_smb_open, over_smb_write, over_smb_read, NULL, over_smb_close,
+     over_smb_stat, over_smb_unlink, over_smb_remove},
 #endif
 };
 static const struct client *client;
@@ -197,7 +196,8 @@ static void sequential(void) {
     if (client->sync)
         client->sync();
     client->close();
-    report(client->sync ? "sequential write and commit" : "sequential write and close", (double)size_mib, begin, "MiB/s");
+    report(client->sync ? "sequential write and commit" : "sequential write and close", (double)size_mib, begin,
+           "MiB/s");
 
     drop_caches();
     begin = now();

@@ -57,12 +57,11 @@ both() { # VERSION NAME CASE…
     done
     wait "${running[@]}"
 }
+again() { both "$version" "$@"; } # SUFFIX CASE…
 for version in "${versions[@]}"; do
     diag "$(date +%T) version 4.$version"
     both "$version" "" "${cases[@]}"
-    # Some cases measure time: what differs is run once more, alone.
-    mapfile -t differing < <(python3 "$here/share-compare.py" --again pynfs "$results/plain.4.$version" "$results/a.4.$version")
-    [ ${#differing[@]} = 0 ] || both "$version" .the-second "${differing[@]}"
+    settle pynfs "$results/plain.4.$version" "$results/a.4.$version"
     ok "4.$version: no case passes on ext4 alone" python3 "$here/share-compare.py" pynfs "$results/plain.4.$version" "$results/a.4.$version"
     diag "$(cat "$T/.out")"
     for node in plain a; do

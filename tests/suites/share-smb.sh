@@ -78,11 +78,15 @@ for ((i = 0; i < lanes; i++)); do
     running+=($!)
 done
 wait "${running[@]}"
-# Some cases measure time, and long ones may not have come to their end: what differs is run once more, with nothing beside it.
+again() { # SUFFIX SUITE…
+    local suite suffix=$1
+    shift
+    for suite in "$@"; do
+        both "$suite" 0 "$suffix"
+    done
+}
 limit=$((limit * 3))
-while read -r suite; do
-    both "$suite" 0 .the-second
-done < <(python3 "$here/share-compare.py" --again smbtorture "$results/plain." "$results/a.")
+settle smbtorture "$results/plain." "$results/a."
 ok "no case passes on ext4 alone" python3 "$here/share-compare.py" smbtorture "$results/plain." "$results/a."
 diag "$(cat "$T/.out")"
 for node in plain a; do
