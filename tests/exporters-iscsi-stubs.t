@@ -111,6 +111,15 @@ ok "nothing is left" wait_until 10 status_is a iscsi 3
 ok "start" verb start
 is "$(cat "$T/told")" "$first" "the same is set up each time"
 
+verb stop
+wait_until 10 status_is a iscsi 3
+secret mine 600 open-sesame-1234
+luns "/images/disk1.img" BATON_OPTION_CHAP_USER=u "BATON_OPTION_CHAP_SECRET_FILE=$T/mine"
+ok "start with a secret of the node's" verb start
+rm "$T/mine"
+ok "it serves, though the file is being written anew" verb monitor
+fails "which the next start needs" verb check
+
 # ---- the write cache ----
 cache() { # VALUE ACKNOWLEDGE
     verb stop

@@ -370,7 +370,7 @@ is "$line" ok "... and the next one too"
 
 # a second volume on b, on an address of its own (IPv6; a folder stands for its mount)
 second() { # EXPORTER VERB
-    local addresses=fd77::200/64@eth0 volume=other id=0123456789abcdef0123456789abcdef state=$T/second/state \
+    local addresses=fd77:0:0:0::200/64@eth0 volume=other id=0123456789abcdef0123456789abcdef state=$T/second/state \
         mount=$T/second/files other_run=$T/second/run.$1
     mkdir -p "$state" "$mount" "$other_run"
     exporter_on b "$@"
@@ -387,6 +387,11 @@ second_starts() { second nfs start && second vip start && second nfs monitor; }
 ok "a second volume on the same node" second_starts
 ok "... answers on its address" asks fd77::200 4
 ok "... and the first on its own" asks 10.77.0.100 3
+second_server=$(cut -d ' ' -f 1 "$T/second/run.nfs/ganesha.pid")
+kill -STOP "$second_server"
+fails "monitor asks it, however its address is written" second nfs monitor
+kill -CONT "$second_server"
+ok "... and is content again" second nfs monitor
 ok "... and by rpcbind" in_node witness timeout 5 rpcinfo -T tcp 10.77.0.100 100005 3
 ok "the second stops" eval 'second vip stop && second nfs stop'
 ok "... the first goes on" on b nfs monitor

@@ -104,6 +104,19 @@ ok "it serves" verb monitor
 exporter a smb status >"$T/.out"
 is "$?" 0 "status says that it runs"
 
+echo "    # nothing" >"$T/include.conf"
+shares "projects:/work" "BATON_OPTION_INCLUDE=$T/include.conf"
+verb stop
+wait_until 10 status_is a smb 3
+ok "start with a file of a person's" verb start
+rm "$T/include.conf"
+ok "it serves, though the file is being written anew" verb monitor
+fails "which the next start needs" verb check
+verb stop
+wait_until 10 status_is a smb 3
+shares "projects:/work old:/old:posix-locking=no,users=anna+@staff,encrypt=required,sync=always all:/:read-only,guest,hidden cad:/work:oplocks=kernel" \
+    "BATON_ADDRESSES=10.77.0.100/24 fd00::64/64@eth0" BATON_OPTION_ENCRYPT=desired
+
 # ---- users ----
 printf 'anna:1001:\nbert:4294967295:\n' >"$T/users"
 restart() { verb stop && verb start; }
