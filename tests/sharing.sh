@@ -99,11 +99,28 @@ shared_up() {
     wait_until 60 in_sync || bail "the nodes do not get in sync"
 }
 
+# kill_node, with the order that is hardest for clients: the runner of the exports, with whom the servers end, dies after all others.
+kill_node_runner_last() { # NODE
+    local parent=${node_parent[$1]} child runner='' others=()
+    kill -STOP "$parent"
+    for child in $(cat "/proc/$parent/task/$parent/children"); do
+        kill -STOP "$child"
+        if [ "$(cat "/proc/$child/comm")" = batond-exports ]; then runner=$child; else others+=("$child"); fi
+    done
+    [ -n "$runner" ] || return
+    unset "node_pid[$1]" "node_parent[$1]"
+    kill -KILL "${others[@]}" "$parent"
+    wait "$parent" 2>/dev/null
+    wait_until 30 process_gone "${others[0]}" || return
+    sleep 0.2 # so much later
+    kill -KILL "$runner"
+}
+
 # Every coming and going of the address, as the kernels tell it, with its time, into $T/NODE.addresses.
 addresses_watch() {
     local node
     for node in "${nodes[@]}"; do
-        in_node "$node" ip -o -ts monitor address >"$T/$node.addresses" &
+        nsenter --net="/run/netns/$ID-$node" -- ip -o -ts monitor address >"$T/$node.addresses" &
         test_pids+=($!)
         disown $!
     done
