@@ -1,12 +1,12 @@
 #include "exporters/keep.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 
-#define SERVERS_NS 500000000 /* until servers that the kernel has sent SIGKILL are gone, but for those that wait in the mount */
+#define SUPERVISOR_MS 500 /* after the runner's death: if the supervisor lives then, it has started another runner */
 
 /* Copies of the serving process's, which is there, or its supervisor holds it. */
 static bool copied(const struct supervision *supervision) {
@@ -19,14 +19,11 @@ static bool copied(const struct supervision *supervision) {
     return true;
 }
 
-static void keep(const struct supervision *supervision, pid_t runner) {
-    struct timespec while_servers_end = {.tv_nsec = SERVERS_NS};
+/* Until the runner dies. True: the supervisor has died as well. */
+static bool outlived(const struct supervision *supervision, pid_t supervisor, pid_t runner) {
+    struct pollfd its_end = {.fd = (int)syscall(SYS_pidfd_open, supervisor, 0), .events = POLLIN};
     sigset_t set;
     int number;
-    sigfillset(&set);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    prctl(PR_SET_NAME, "batond-keeper");
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (!copied(supervision))
         log_warning("the mount's descriptors cannot be kept: %s; when all of batond's processes are killed, clients may see an error",
                     strerror(errno));
@@ -34,15 +31,22 @@ static void keep(const struct supervision *supervision, pid_t runner) {
     sigaddset(&set, SIGTERM);
     while (getppid() == runner)
         sigwait(&set, &number);
-    nanosleep(&while_servers_end, NULL);
+    return its_end.fd < 0 || poll(&its_end, 1, SUPERVISOR_MS) != 0;
 }
 
-pid_t keep_start(const struct supervision *supervision) {
+pid_t keep_start(const struct supervision *supervision, pid_t supervisor, void (*last)(void *), void *context) {
     pid_t runner = getpid();
     fflush(NULL);
     pid_t keeper = fork();
     if (keeper == 0) {
-        keep(supervision, runner);
+        sigset_t set;
+        sigfillset(&set);
+        sigprocmask(SIG_BLOCK, &set, NULL);
+        prctl(PR_SET_NAME, "batond-keeper");
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
+        if (outlived(supervision, supervisor, runner))
+            last(context);
+        fflush(NULL);
         _exit(EXIT_SUCCESS);
     }
     if (keeper < 0)

@@ -204,6 +204,15 @@ static void stop_all(struct runner *r, bool hurry) {
     log_debug("exports of volume %s stopped in %" PRId64 " ms", r->config->volume, (clock_boot() - begun) / MS);
 }
 
+/* The keeper's: nobody else is left. */
+static void stop_last(void *context) {
+    struct runner *r = context;
+    if (!atomic_load(&r->shared->on))
+        return;
+    log_warning("batond's processes have been killed: exporters of volume %s are ended", r->config->volume);
+    stop_all(r, true);
+}
+
 static bool all_gone(struct runner *r) {
     char words[ACTION_WORDS];
     for (unsigned i = 0; i < r->count; i++) {
@@ -262,7 +271,7 @@ static void restart(struct runner *r, struct item *item, const char *words) {
 static void start_all(struct runner *r, uint64_t epoch) {
     int64_t begun = clock_boot();
     atomic_store(&r->shared->on, epoch);
-    r->keeper = keep_start(r->supervision);
+    r->keeper = keep_start(r->supervision, r->parent, stop_last, r);
     r->connected = 0;
     r->connected_due = 0;
     for (unsigned i = 0; i < r->count; i++)
