@@ -61,7 +61,6 @@ void exports_begin(struct volume *volume, uint64_t epoch) {
     if (!shared || !volume->front)
         return;
     atomic_store(&shared->hurry, false);
-    atomic_store(&shared->serving, (int32_t)getpid());
     atomic_store(&shared->wanted, epoch);
     exports_wake(shared);
 }

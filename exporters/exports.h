@@ -41,7 +41,6 @@ struct export_shared {
 struct exports_shared {
     int wake;                /* eventfd: the runner's */
     _Atomic uint64_t wanted; /* the epoch; 0: none */
-    _Atomic int32_t serving; /* the process that wants that, or did last */
     atomic_bool hurry;       /* nobody answers for the mount any more: no goodbyes */
     _Atomic uint64_t on;     /* the runner's: the epoch; 0: nothing serves, and no address is here */
     atomic_bool broken;      /* the runner's: an export has failed, and another node may do better */

@@ -2,7 +2,6 @@
 
 #include "exporters/action.h"
 #include "exporters/address.h"
-#include "exporters/keep.h"
 
 #include <dirent.h>
 #include <inttypes.h>
@@ -45,7 +44,6 @@ struct runner {
     unsigned count;
     int signals;
     pid_t parent;
-    pid_t keeper; /* keep.h; 0: none */
     bool ending;
     uint64_t over;      /* the epoch whose lease has ended: nothing is started in it again */
     int64_t gone_until; /* servers may be there still: looked at until then; 0: they are gone */
@@ -195,22 +193,11 @@ static void stop_all(struct runner *r, bool hurry) {
         if (!r->items[i].export)
             sweep_addresses(r);
     }
-    keep_end(r->keeper);
-    r->keeper = 0;
     atomic_store(&r->shared->on, 0);
     atomic_store(&r->shared->broken, false);
     r->gone_until = clock_boot() + GONE_PATIENCE;
     r->gone_due = 0;
     log_debug("exports of volume %s stopped in %" PRId64 " ms", r->config->volume, (clock_boot() - begun) / MS);
-}
-
-/* The keeper's: nobody else is left. */
-static void stop_last(void *context) {
-    struct runner *r = context;
-    if (!atomic_load(&r->shared->on))
-        return;
-    log_warning("batond's processes have been killed: exporters of volume %s are ended", r->config->volume);
-    stop_all(r, true);
 }
 
 static bool all_gone(struct runner *r) {
@@ -271,7 +258,6 @@ static void restart(struct runner *r, struct item *item, const char *words) {
 static void start_all(struct runner *r, uint64_t epoch) {
     int64_t begun = clock_boot();
     atomic_store(&r->shared->on, epoch);
-    r->keeper = keep_start(r->supervision, r->parent, stop_last, r);
     r->connected = 0;
     r->connected_due = 0;
     for (unsigned i = 0; i < r->count; i++)
@@ -373,9 +359,8 @@ static void wait_for_news(struct runner *r) {
         PROMISE(errno == EAGAIN);
     if (events[1].revents && read(r->signals, &info, sizeof info) == (ssize_t)sizeof info)
         r->ending = r->ending || info.ssi_signo != SIGCHLD;
-    for (pid_t ended; (ended = waitpid(-1, NULL, WNOHANG)) > 0;) /* servers that exporters have left behind */
-        if (ended == r->keeper)
-            r->keeper = 0;
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        ; /* servers that exporters have left behind */
 }
 
 static void step(struct runner *r) {

@@ -68,7 +68,7 @@ goes_on "$now" "the node is cut off" network_cut "$now"
 network_mend a
 network_mend b
 settled
-goes_on "$now" "batond's processes are killed" kill_node_runner_last "$now"
+goes_on "$now" "batond's processes are killed, all at one moment" kill_node "$now"
 start_node "$now"
 ok "in sync at the end" wait_until 60 in_sync
 
