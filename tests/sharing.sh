@@ -120,7 +120,7 @@ kill_node_runner_last() { # NODE
 addresses_watch() {
     local node
     for node in "${nodes[@]}"; do
-        nsenter --net="/run/netns/$ID-$node" -- ip -o -ts monitor address >"$T/$node.addresses" &
+        nsenter --net="/run/netns/$ID-$node" -- ip -o -ts monitor address >"$T/$node.addresses" & # no shell between, to be ended by its pid
         test_pids+=($!)
         disown $!
     done
