@@ -120,6 +120,23 @@ shared_up() {
     ! shares smb || { mkdir "$(mount_of a)/smb" && chmod 777 "$(mount_of a)/smb"; } || bail "the shared directory cannot be made"
 }
 
+# kill_node, with the order that is hardest for clients: the runner of the exports, with whom the servers end, dies after all others.
+kill_node_runner_last() { # NODE
+    local parent=${node_parent[$1]} child runner='' others=()
+    kill -STOP "$parent"
+    for child in $(cat "/proc/$parent/task/$parent/children"); do
+        kill -STOP "$child"
+        if [ "$(cat "/proc/$child/comm")" = batond-exports ]; then runner=$child; else others+=("$child"); fi
+    done
+    [ -n "$runner" ] || return
+    unset "node_pid[$1]" "node_parent[$1]"
+    kill -KILL "${others[@]}" "$parent"
+    wait "$parent" 2>/dev/null
+    wait_until 30 process_gone "${others[0]}" || return
+    sleep 0.2 # so much later
+    kill -KILL "$runner"
+}
+
 # Every coming and going of the address, as the kernels tell it, with its time, into $T/NODE.addresses.
 addresses_watch() {
     local node
