@@ -11,8 +11,8 @@ run_packages=(fuse3 iproute2 util-linux)
 export_packages=(nfs-ganesha nfs-ganesha-vfs nfs-common rpcbind samba samba-vfs-modules tgt)
 # The shares of the quickstart, and its clients.
 share_packages=(nfs-ganesha nfs-ganesha-vfs rpcbind samba samba-vfs-modules smbclient libnfs-utils)
-test_packages=(acl attr busybox etcd-server git iputils-ping libacl1-dev libiscsi-bin libiscsi-dev libnfs-dev libnfs-utils libxml2-utils openssl perl
-    procps python3 resource-agents rsync smbclient spin sqlite3 xz-utils zstd)
+test_packages=(acl attr busybox etcd-server git iputils-ping libacl1-dev libiscsi-bin libiscsi-dev libnfs-dev libnfs-utils libsmbclient-dev libxml2-utils openssl
+    perl procps python3 resource-agents rsync smbclient spin sqlite3 xz-utils zstd)
 
 # install_packages NAME…: those that are missing.
 install_packages() {
