@@ -51,7 +51,7 @@ child() { echo "$BATON_TEST_FOLDER/$BATON_NODE.child"; }
 verb_check() { :; }
 verb_start() {
     server_alive main && return
-    server_forks=yes server_start main bash -c 'sleep 1000 & echo $! >"$0.new"; mv "$0.new" "$0"; exec sleep 1000' "$(child)"
+    server_start_family main bash -c '(read -r self _ </proc/self/stat; echo $self >"$0.new"; mv "$0.new" "$0"; exec sleep 1000) & exec sleep 1000' "$(child)"
 }
 verb_stop() { server_kill main; }
 verb_monitor() { server_alive main || die "main does not run"; }

@@ -51,7 +51,9 @@ test_pids+=($!)
 disown $!
 exec {one}>"$T/one"
 echo "open file" >&"$one"
-is_open() { in_node a smbstatus -s "$T/a/run/smb/smb.conf" -L | grep -qw file; }
+is_open() { # Samba's processes have numbers of their own
+    in_node a nsenter --pid="/proc/$(cut -d ' ' -f 1 "$T/a/run/smb/smbd.pid")/ns/pid" smbstatus -s "$T/a/run/smb/smb.conf" -L | grep -qw file
+}
 ok "a client opens the file" wait_until 15 is_open || diag "$(cat "$T/one.out")"
 smbclient "//$service/projects" -c "del file" >"$T/.out" 2>&1
 like "$(cat "$T/.out")" NT_STATUS_SHARING_VIOLATION "another cannot delete it meanwhile"

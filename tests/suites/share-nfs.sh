@@ -26,7 +26,6 @@ done
 shift $((OPTIND - 1))
 [ ${#versions[@]} -gt 0 ] || versions=(0 1 2)
 cases=("$@")
-
 [ ${#cases[@]} -gt 0 ] || cases=(all)
 results=${RESULT_BASE:-/tmp/baton-share-nfs}
 limit=${SUITE_SECONDS:-2400}
@@ -62,7 +61,8 @@ for version in "${versions[@]}"; do
     diag "$(date +%T) version 4.$version"
     both "$version" "" "${cases[@]}"
     settle pynfs "$results/plain.4.$version" "$results/a.4.$version"
-    ok "4.$version: no case passes on ext4 alone" python3 "$here/share-compare.py" pynfs "$results/plain.4.$version" "$results/a.4.$version"
+    ok "4.$version: no case passes on ext4 alone" \
+        python3 "$here/share-compare.py" pynfs "$results/plain.4.$version" "$results/a.4.$version"
     diag "$(cat "$T/.out")"
     for node in plain a; do
         ok "the server on $node is there" side $node nfs monitor
