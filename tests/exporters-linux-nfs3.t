@@ -1,6 +1,6 @@
 #!/bin/bash
-# NFSv3 locks of clients with a Linux kernel (lockd, and rpc.statd beside it): what one of them has locked it has after a switchover
-# and after the daemon was killed, and who waits for it gets it when it is released, not before.
+# NFSv3 locks of clients with a Linux kernel (lockd, and rpc.statd beside it): what one of them has locked it has after a
+# switchover and after the daemon was killed, and who waits for it gets it when it is released, not before.
 # With BATON_LINUX_CLIENTS=1 only: it boots two kernels in qemu.
 [ -n "${BATON_TEST_REAPS:-}" ] || BATON_TEST_REAPS=1 exec python3 -c 'import ctypes, os, sys
 ctypes.CDLL(None).prctl(36, 1)

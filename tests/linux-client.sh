@@ -1,10 +1,10 @@
 # shellcheck shell=bash disable=SC2034
 # Clients with a Linux kernel of their own, its NFS and SMB clients and little else, beside the nodes of a test; after lib.sh.
-# qemu without KVM boots Debian's kernel with busybox and what linux_client_image puts beside it; the network is a tap on the hub's
-# bridge. Commands go over TCP to a shell in the client.
+# qemu without KVM boots Debian's kernel with busybox and what linux_client_image puts beside it; the network is a tap on the
+# hub's bridge. Commands go over TCP to a shell in the client. A caller has $service, as tests/sharing.sh.
 #
-# The kernel's package and busybox-static are fetched by apt-get and unpacked, not installed: they lie, with the unpacked kernel, in
-# $BATON_LINUX_FILES ($BATON_BUILD/tests/linux-files), and are used again.
+# The kernel's package and busybox-static are fetched by apt-get and unpacked, not installed: they lie, with the unpacked kernel,
+# in $BATON_LINUX_FILES ($BATON_BUILD/tests/linux-files), and are used again.
 declare -A client_ip=() # of those that have been booted
 linux_files=${BATON_LINUX_FILES:-$BATON_BUILD/tests/linux-files}
 hub_ip=10.77.0.60
@@ -13,7 +13,7 @@ agent_port=7
 # Ends the test where such clients are not wanted, or cannot be had.
 linux_client_needs() {
     local file
-    [ "${BATON_LINUX_CLIENTS:-}" = 1 ] || skip_all "boots Linux kernels in qemu, which takes long; with BATON_LINUX_CLIENTS=1 only"
+    [ "${BATON_LINUX_CLIENTS:-}" = 1 ] || skip_all "boots Linux kernels in qemu, with BATON_LINUX_CLIENTS=1 only"
     need_root
     . "$BATON_SRC/tools/packages.sh"
     for file in qemu-system-x86_64 rpcbind rpc.statd; do
@@ -33,7 +33,8 @@ linux_client_fetch() {
     (cd "$linux_files" && apt-get -qq -o APT::Sandbox::User=root download "$kernel" "${linux_client_downloads[@]}") &&
         dpkg-deb -x "$linux_files/$kernel"_*.deb "$linux_files/kernel" &&
         dpkg-deb -x "$linux_files"/busybox-static_*.deb "$linux_files/busybox" && rm "$linux_files"/*.deb &&
-        kernel_unpack "$linux_files"/kernel/boot/vmlinuz-* "$linux_files/vmlinux.new" && "$linux_files/busybox/bin/busybox" depmod -b "$linux_files/kernel" "$(ls "$linux_files/kernel/lib/modules")" &&
+        kernel_unpack "$linux_files"/kernel/boot/vmlinuz-* "$linux_files/vmlinux.new" &&
+        "$linux_files/busybox/bin/busybox" depmod -b "$linux_files/kernel" "$(ls "$linux_files/kernel/lib/modules")" &&
         mv "$linux_files/vmlinux.new" "$linux_files/vmlinux"
 }
 # The ELF file in a compressed kernel, so that the emulated processor need not unpack it.
@@ -64,7 +65,8 @@ linux_client_image() { # [PROGRAM…]
     mkdir -p "$root"/{bin,dev,proc,sys,etc,tmp,mnt,run,var/lib,lib64,usr/lib,usr/sbin,usr/bin} || return
     ln -s bin "$root/sbin"
     cp "$busybox" "$root/bin/busybox" || return
-    modules_of virtio_pci virtio_net nfsv3 nfsv4 nfs_layout_nfsv41_files cifs nls_utf8 ecb cbc ctr md4 md5 hmac sha256_generic sha512_generic cmac ccm gcm \
+    modules_of virtio_pci virtio_net nfsv3 nfsv4 nfs_layout_nfsv41_files cifs nls_utf8 \
+        ecb cbc ctr md4 md5 hmac sha256_generic sha512_generic cmac ccm gcm \
         aes_generic des_generic crc32c_generic crc32c_intel ghash-generic seqiv | sort -u >"$T/modules"
     (cd "$modules/$kernel_version" && xargs "$busybox" tar c <"$T/modules") |
         (mkdir -p "$root/lib/modules/$kernel_version" && cd "$root/lib/modules/$kernel_version" && "$busybox" tar x) || return
@@ -139,9 +141,10 @@ linux_client_boot() {
     client_ip[$1]=$2
     ip -n "$ID-hub" tuntap add "vm-$1" mode tap && ip -n "$ID-hub" link set "vm-$1" master bridge up || return
     nsenter --net="/run/netns/$ID-hub" -- qemu-system-x86_64 -nodefaults -no-user-config -nographic -no-reboot \
-        -machine pc -accel tcg -cpu "${BATON_LINUX_CPU:-qemu64}" -m 320 -smp 1 -kernel "$linux_files/vmlinux" -initrd "$T/initramfs" \
+        -machine pc -accel tcg -cpu qemu64,+rdrand -m 320 -smp 1 -kernel "$linux_files/vmlinux" -initrd "$T/initramfs" \
         -append "console=ttyS0 quiet loglevel=6 nokaslr mitigations=off panic=-1 ip=$2 name=$1 random.trust_cpu=on" \
-        -netdev "tap,id=n,ifname=vm-$1,script=no,downscript=no" -device "virtio-net-pci,netdev=n,mac=52:54:00:00:00:0$((number + 1)),romfile=" \
+        -netdev "tap,id=n,ifname=vm-$1,script=no,downscript=no" \
+        -device "virtio-net-pci,netdev=n,mac=52:54:00:00:00:0$((number + 1)),romfile=" \
         -chardev "file,id=c,path=$T/$1.console" -serial chardev:c </dev/null >"$T/$1.qemu" 2>&1 &
     test_pids+=($!)
     client_qemu[number]=$!
