@@ -18,8 +18,9 @@ protocols=(nfs smb iscsi)
 shared_needs
 read -ra faults <<<"${BATON_SHARE_FAULTS:-handover handover killed stopped cut died}"
 rounds=${BATON_SHARE_ROUNDS:-0}
-delays=()
+delays=() disk_size=32M # which is read at the end; ten minutes of records
 if [ "$rounds" -gt 0 ]; then
+    disk_size=1G
     kinds=(handover killed stopped cut died other-killed parted) faults=()
     RANDOM=${BATON_SEED:=$((RANDOM * 32768 + RANDOM))}
     diag "$rounds rounds; to draw them again: BATON_SHARE_ROUNDS=$rounds BATON_SEED=$BATON_SEED"

@@ -143,7 +143,18 @@ both_killed() { # the supervisor cannot notice anything
     kill -STOP "${node_parent[$1]}"
     kill -KILL "$(daemon_pid "$1")" "${node_parent[$1]}"
 }
+keepers() { # NODE: how many processes keep its mount's descriptors
+    local process count=0 space
+    space=$(in_netns "$1" readlink /proc/self/ns/net)
+    for process in /proc/[0-9]*; do
+        [ "$(cat "$process/comm" 2>/dev/null)" != batond-keeper ] || [ "$(readlink "$process/ns/net")" != "$space" ] || count=$((count + 1))
+    done
+    echo $count
+}
+kept() { [ "$(keepers "$1")" = "$2" ]; }
+is "$(keepers a)" 1 "one process keeps the mount for servers"
 hears_late both_killed a
+ok "and ends then" wait_until 10 kept a 0
 ok "daemon and supervisor are killed: exporters stop," wait_until 10 off a
 ok "the address goes, whatever its script does," wait_until 10 lacks_address a
 ok "and both are on the other node" wait_until 30 serves b
@@ -167,7 +178,9 @@ ok "and the other node serves" wait_until 30 serves b
 rm "$BATON_TEST_FOLDER/a.one.start-hangs"
 
 # Nobody can take over: what can be served is served.
+is "$(keepers a)" 1 "a has one again"
 stop_node a
+is "$(keepers a)" 0 "which has ended when a has"
 touch "$BATON_TEST_FOLDER/b.one.start-fails"
 rm "$BATON_TEST_FOLDER/b.one.on"
 failed_now() { [ "$(status_of b exports 0 state)" = failed ]; }

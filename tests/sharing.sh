@@ -16,10 +16,11 @@ shared_sections() { # of the config file: what is shared
         case $protocol in
         nfs) printf 'protocols = 3\npath = /share\nsquash = none\n' ;;
         smb) printf 'shares = share:/smb:guest safe:/smb:guest,sync=always\n' ;;
-        iscsi) printf 'luns = /disk.img,1G\ninitiators = 10.77.0.0/24\ntarget = %s\n' "$disk_target" ;;
+        iscsi) printf 'luns = /disk.img,%s\ninitiators = 10.77.0.0/24\ntarget = %s\n' "$disk_size" "$disk_target" ;;
         esac
     done
 }
+disk_size=1G # a block for each record
 disk_target=iqn.2026-01.invalid.test:$ID
 
 other() { [ "$1" = a ] && echo b || echo a; }
