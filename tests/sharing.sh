@@ -99,7 +99,8 @@ END
 addresses_watch() {
     local node
     for node in "${nodes[@]}"; do
-        in_node "$node" ip -o -ts monitor address >"$T/$node.addresses" &
+        # not by in_node: a function's process in the background is a shell, and what it calls would outlive it
+        nsenter --net="/run/netns/$ID-$node" -- ip -o -ts monitor address >"$T/$node.addresses" &
         test_pids+=($!)
         disown $!
     done
