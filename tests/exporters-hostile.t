@@ -2,6 +2,7 @@
 # Exporters, hooks and people that do what they should not: output without end, a child that keeps the pipe, words that are no
 # UTF-8, a folder on the volume that is somebody else's, a hook that hangs, an address that a person puts where it is not to be,
 # the process that runs exporters stopped. The address stays where it belongs, and nowhere else; all goes on.
+# BATON_TEST_LONG=1: all of it.
 . "${BATON_SRC:-$(dirname "$0")/..}/tests/lib.sh"
 need_root
 
@@ -204,8 +205,6 @@ old=$(runner_pid a)
 kill -STOP "$old"
 ok "the process that runs exporters is stopped: another one takes its place" wait_until 20 another_runner a "$old"
 ok "... and serves" wait_until 20 serves a
-in_netns a ip -o -ts monitor address >"$T/a.addresses" &
-test_pids+=($!)
 wait_until 30 in_sync a
 kill -STOP "$(runner_pid a)"
 begin=$(date +%s%N)
@@ -277,12 +276,14 @@ failed() { [ "$(status_of a exports 0 state 2>/dev/null)" = failed ]; }
 ok "somebody has put a link where the servers' secrets are to be: an export does not start" wait_until 30 failed
 like "$(status_of a exports 0 why)" "/.baton is not a folder of root's: somebody else has put it there" "... and says so"
 is "$(ls "$T/elsewhere")" "" "... and nothing is written behind it"
-rm "$(mount_of a)/.baton"
-mkdir "$(mount_of a)/.baton" && chown 1234 "$(mount_of a)/.baton"
-refuses_again() { [ "$(grep -c "not a folder of root's" "$T/a.log")" -gt "$seen" ]; }
-seen=$(grep -c "not a folder of root's" "$T/a.log")
-ok "a folder of somebody else's is not taken either" wait_until 30 refuses_again
-chown 0 "$(mount_of a)/.baton" && chmod 755 "$(mount_of a)/.baton"
-ok "one of root's is" wait_until 30 serves a
-is "$(stat -c %a "$(mount_of a)/.baton")" 700 "... and is root's alone then"
+if [ -n "${BATON_TEST_LONG:-}" ]; then # a try each ten seconds
+    rm "$(mount_of a)/.baton"
+    mkdir "$(mount_of a)/.baton" && chown 1234 "$(mount_of a)/.baton"
+    refuses_again() { [ "$(grep -c "not a folder of root's" "$T/a.log")" -gt "$seen" ]; }
+    seen=$(grep -c "not a folder of root's" "$T/a.log")
+    ok "a folder of somebody else's is not taken either" wait_until 30 refuses_again
+    chown 0 "$(mount_of a)/.baton" && chmod 755 "$(mount_of a)/.baton"
+    ok "one of root's is" wait_until 30 serves a
+    is "$(stat -c %a "$(mount_of a)/.baton")" 700 "... and is root's alone then"
+fi
 fails "no server is missed that was none" grep "there still" "$T/a.log" "$T/b.log"

@@ -133,6 +133,21 @@ ok "gone as soon as the daemon answers" wait_until 60 status_is b smb 3
 ok "it can be started again" serve_at b smb
 ok "and serves" smbclient "//$service/projects" -c "get new $T/back"
 
+# ---- its first process dies ----
+mkfifo "$T/open"
+smbclient "//$service/projects" <"$T/open" >"$T/session" 2>&1 &
+test_pids+=($!)
+exec 9>"$T/open"
+connected() { [ -n "$(in_node b ss -Hnt state established "( src $service and sport = :445 )")" ]; }
+ok "a client has a session" wait_until 20 connected
+read -r pid _ <"$T/b/run/smb/smbd.pid"
+ok "a process of its own serves it" [ "$(pgrep -c -P "$pid" smbd)" -ge 1 ]
+kill -KILL "$pid"
+smbd_gone() { [ -z "$(pgrep -g "$pid")" ]; }
+ok "the first process is killed: nothing of the server goes on, though nobody stops it" wait_until 5 smbd_gone
+exec 9>&-
+ok "it can be started again" serve_at b smb
+
 # ---- another volume on the same node ----
 other_volume b smb
 ok "another volume's starts beside it" exporter b smb start "${other[@]}"
