@@ -136,13 +136,14 @@ static int start_one(struct runner *r, struct item *item) {
 /* ---- The address ----------------------------------------------------------------------------------------------------- */
 
 /* The exporter writes down who is connected, for the node that serves next: when that has changed. Not in an endless row of looks
- * where clients come and go all the time. */
+ * where clients come and go all the time; but a client that comes back makes several connections, and the first look may fall
+ * between them, so that a second one follows at once. */
 static void look_who_is_connected(struct runner *r, struct item *item, int64_t now) {
     uint64_t digest;
     if (now < r->connected_due || address_connections(r->config->addresses, &digest) != 0 || digest == r->connected)
         return;
     r->connected = digest;
-    r->connected_due = now + CONNECTED_EVERY;
+    r->connected_due = now - r->connected_due >= CONNECTED_EVERY ? now : now + CONNECTED_EVERY;
     item->due = now;
 }
 

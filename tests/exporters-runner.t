@@ -14,6 +14,7 @@ F=$BATON_TEST_FOLDER/$BATON_NODE.$BATON_EXPORT
 exec 2>&1
 read -r now _ </proc/uptime
 [ "$1" = monitor ] || [ "$1" = status ] || echo "$now $BATON_NODE $BATON_EXPORT $1${BATON_HURRY:+ hurry}" >>"$BATON_TEST_FOLDER/log"
+[ "$1 $BATON_EXPORT" != "monitor vip" ] || echo "$now" >>"$BATON_TEST_FOLDER/looks.$BATON_NODE"
 [ ! -e "$F.$1-fails" ] || { echo "told to fail"; exit 1; }
 [ ! -e "$F.$1-hangs" ] || sleep 100
 case $1 in
@@ -104,6 +105,28 @@ four_seconds_on() { [ $((SECONDS - begin)) -ge 4 ]; }
 begin=$SECONDS
 wait_until 10 four_seconds_on
 ok "the address outlives its lifetime in the kernel: that is renewed" has_address a
+# The exporter vip notes who is connected.
+cat >"$T/connect.py" <<'PYTHON'
+import socket, sys, time
+def uptime(): return float(open("/proc/uptime").read().split()[0])
+def look_after(moment):
+    until = uptime() + 10
+    while uptime() < until:
+        for line in open(sys.argv[1]):
+            if float(line) >= moment:
+                return float(line)
+        time.sleep(0.01)
+    sys.exit("it has not looked")
+server = socket.create_server(("10.77.9.1", 5000))
+open(sys.argv[1], "a").close()
+client = socket.create_connection(("10.77.9.1", 5000))
+first = look_after(uptime())
+another = socket.create_connection(("10.77.9.1", 5000))
+print("%.2f s" % (look_after(first + 0.01) - first))
+sys.exit(look_after(first + 0.01) - first > 1.9)
+PYTHON
+ok "who connects is noted, and who comes right after that, too" in_netns a python3 "$T/connect.py" "$BATON_TEST_FOLDER/looks.a"
+diag "looked again after $(cat "$T/.out")"
 in_netns a ip address del 10.77.9.1/24 dev lo
 ok "an address that a person has removed is put back" wait_until 10 has_address a
 
