@@ -32,6 +32,7 @@ static char store_at[600], mount_at[600];
 static atomic_bool armed;       /* it runs out when the next operation on the store ends */
 static atomic_bool only_answers; /* operations are let in and answers are not */
 static _Thread_local bool answering;
+static atomic_bool acknowledges = true; /* the other node of two */
 static atomic_int reads_done;
 
 static void lease_out(void) {
@@ -298,16 +299,27 @@ static int done(enum act what, const char *name) {
 
 /* ---- The volume ---- */
 
-static void volume_start(enum request_loop loop, unsigned nodes) {
+/* The other node, while it acknowledges; else what waits, waits for acknowledge_all(). */
+static void applied_here(void *context, const struct record *record, struct entry *entry) {
+    struct volume *here = context;
+    volume_applied(here, record, entry);
+    if (atomic_load(&acknowledges)) {
+        park_advance(here->park, PARK_RECEIVED, record->head.lsn);
+        park_advance(here->park, PARK_DURABLE, record->head.lsn);
+    }
+}
+
+static void volume_start(enum request_loop loop) {
     char why[1024] = "";
     struct store_options options = {.history_bytes = 1ull << 30};
 
     memset(&volume, 0, sizeof volume);
+    atomic_store(&acknowledges, true);
     struct config *config = &volume.config;
     strcpy(config->volume, "lease");
     memcpy(config->volume_id, "a volume's lease", 16);
     config->request_loop = loop;
-    config->node_count = 1;
+    config->node_count = 2;
     strcpy(config->nodes[0].name, "a");
     config->nodes[0].number = 1;
     strcpy(config->nodes[0].store, store_at);
@@ -320,12 +332,13 @@ static void volume_start(enum request_loop loop, unsigned nodes) {
     volume.park = park_create();
     volume.local = park_create();
     volume_watch(&volume);
+    struct store_watch watch = {.applied = applied_here, .durable = volume_durable, .undone = volume_undone, .context = &volume};
+    store_set_watch(volume.store, &watch);
     struct position position;
     store_position(volume.store, &position);
     volume_durable(&volume, position.durable);
     if (front_start(&volume, &volume.front, why, sizeof why) || volume_serve_alone(&volume, why, sizeof why))
         bail("%s", why);
-    volume.config.node_count = nodes; /* of two, nobody speaks for the other one: what waits, waits for park_advance() */
 }
 
 static void volume_stop(void) {
@@ -418,13 +431,13 @@ static void test_held(void) {
 static void test_parked(void) {
     size_t two = 2;
     atomic_store(&armed, false);
-    volume.config.node_count = 2;
+    atomic_store(&acknowledges, false);
     begin(0, ACT_CREATE, "created");
     begin(1, ACT_MKDIR, "directory/made");
     ok(until(waits_parked, &two), "two changes wait for the other node");
     lease_out();
     acknowledge_all();
-    volume.config.node_count = 1;
+    atomic_store(&acknowledges, true);
     ok(!answered_within(0, QUIET_MS) && !answered_within(1, 0), "acknowledged after the lease, they are not answered");
     uint64_t created = number_of("created");
     ok(created && known(&created), "the new file is there, and its answer would have made it known");
@@ -472,7 +485,7 @@ static void test_reads(void) {
 /* Held again before the role changed: this node in a new epoch. Then what is kept is sent. */
 static void test_held_again(void) {
     size_t one = 1;
-    volume.config.node_count = 2;
+    atomic_store(&acknowledges, false);
     begin(0, ACT_CREATE, "again");
     ok(until(waits_parked, &one), "a change waits for the other node");
     lease_out();
@@ -484,7 +497,7 @@ static void test_held_again(void) {
     is_int(0, answer(0).error, "held again: what was kept is sent");
     is_int(0, answer(1).error, "what came later goes on");
     is_int(0, answer(2).error, "all of it");
-    volume.config.node_count = 1;
+    atomic_store(&acknowledges, true);
     uint64_t ino = number_of("again");
     ok(known(&ino), "the kernel knows the new file");
     drop_caches();
@@ -557,7 +570,7 @@ static void test_locks(void) {
 
 static void test_stop(void) {
     size_t one = 1;
-    volume.config.node_count = 2;
+    atomic_store(&acknowledges, false);
     begin(0, ACT_CREATE, "last");
     ok(until(waits_parked, &one), "a change waits for the other node");
     lease_out();
@@ -578,7 +591,7 @@ static void test_loop(enum request_loop loop, const char *name) {
                      sizeof why))
         bail("%s", why);
     users_start();
-    volume_start(loop, 1);
+    volume_start(loop);
     ok((volume.front->rings != NULL) == (loop == REQUEST_LOOP_IO_URING), "requests come by %s", name);
     test_held();
     test_parked();

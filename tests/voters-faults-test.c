@@ -525,8 +525,11 @@ static void bad_lines(void) {
 static void strange_answers(void) {
     struct contract_node a, b;
     open_two(&a, &b, LONG_LEASE);
-    for (unsigned i = 0; i < RIG_VOTERS; i++)
+    for (unsigned i = 0; i < RIG_VOTERS; i++) {
+        pthread_mutex_lock(&rig->voters[i].lock);
         rig->voters[i].strangers = 100;
+        pthread_mutex_unlock(&rig->voters[i].lock);
+    }
     struct register_value next = value_after(&a, A, 71), expected = a.value;
     is_int(0, a.engine->change(a.reg, &expected, &next), "answers that nobody asked for, or of others, do not disturb");
     if (!node_rises(&a))
