@@ -107,14 +107,17 @@ static bool is_kept(const struct parent *parent, int fd) {
 
 /* Nobody's child: whoever ends this process and its children does not end it. */
 static void start_keeper(struct parent *parent) {
-    int ends[2], status;
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+    int ends[2], status = 0;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
+        log_warning("a process that keeps the mount's descriptors cannot be started: %s", strerror(errno));
         return;
+    }
     fflush(NULL);
     pid_t process = fork();
     if (process == 0) {
-        if (fork() != 0)
-            _exit(EXIT_SUCCESS);
+        pid_t keeper = fork();
+        if (keeper != 0)
+            _exit(keeper < 0 ? errno : 0);
         prctl(PR_SET_NAME, "batond-keeper");
         for (int fd = 0; fd < KEEPER_DESCRIPTORS; fd++)
             if (fd != ends[1] && !is_kept(parent, fd))
@@ -124,8 +127,11 @@ static void start_keeper(struct parent *parent) {
     }
     close(ends[1]);
     parent->keeper = ends[0];
-    if (process < 0 || (waitpid(process, &status, 0) < 0 && errno != ECHILD))
-        log_warning("a process that keeps the mount's descriptors cannot be started: %s", strerror(errno));
+    int error = process < 0 ? errno : 0;
+    if (process > 0 && waitpid(process, &status, 0) == process && WIFEXITED(status))
+        error = WEXITSTATUS(status);
+    if (error)
+        log_warning("a process that keeps the mount's descriptors cannot be started: %s", strerror(error));
 }
 
 /* Of a child that has just got ready. */

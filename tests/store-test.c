@@ -471,9 +471,9 @@ static void test_torn_and_damaged(void) {
         died += WIFSIGNALED(status);
     }
     ok(refused >= 5, "a torn slot and a damaged database: refused %u times of 30", refused);
-    /* A page whose rows are whole and whose header is not nobody can see before something is written to it, when liblmdb dies of it:
-     * once in some 200 rounds. Reading, in a child, never ends the process. */
-    ok(died <= 3, "of those the rest opens: %u have died in liblmdb's writing", died);
+    /* A page whose rows are whole and whose header is not nobody can see before something is written to it, when liblmdb dies of it
+     * (twice in 450 rounds). A bound, no more: whose death it was is not looked at. */
+    ok(died <= 3, "few die of it: %u of 30", died);
 }
 
 static uint64_t disk_used(void) {
