@@ -1,5 +1,6 @@
 #include "fs/check_parts.h"
 #include "fs/generation.h"
+#include "fs/lmdb_pages.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -209,6 +210,17 @@ static bool restore(struct check *check, struct checkpoint *checkpoint) {
     return rc == 0;
 }
 
+/* Before liblmdb reads them. What it dies of is told once more, with the table. */
+static void check_pages(struct check *check, const struct checkpoint *checkpoint) {
+    char why[400];
+    looking_at(check, "the pages of meta/data.mdb");
+    if (lmdb_pages_verify(check->store->meta_fd, checkpoint->page, why, sizeof why) != 0)
+        found(check,
+              "the database meta/data.mdb is damaged (%s): batond may die of it; set the store aside and make it anew "
+              "from the peer",
+              why);
+}
+
 static bool database_open(struct check *check, const struct checkpoint *checkpoint) {
     struct store *store = check->store;
     char path[4096];
@@ -276,7 +288,10 @@ static void compare_position(struct check *check) {
 static void look_at_all(struct check *check) {
     struct checkpoint checkpoint;
 
-    if (!restore(check, &checkpoint) || !database_open(check, &checkpoint))
+    if (!restore(check, &checkpoint))
+        return;
+    check_pages(check, &checkpoint);
+    if (!database_open(check, &checkpoint))
         return;
     check->store->segments.blocks = checkpoint.segment_blocks;
     walk(check, TABLE_META, take_meta);

@@ -3,6 +3,7 @@
  */
 #include "fs/apply.h"
 #include "fs/generation.h"
+#include "fs/lmdb_pages.h"
 #include "fs/store_internal.h"
 
 #include <dirent.h>
@@ -342,13 +343,22 @@ static int table_verify(struct store *store, enum table table) {
     return rc == -ENOENT && rows == st.ms_entries ? 0 : -EIO;
 }
 
-/* Walks every row of a state whose checkpoint is in doubt, in a child: liblmdb dies on damaged pages. */
+/* Walks every page and row of a state whose checkpoint is in doubt; rows in a child: liblmdb dies on damaged pages,
+ * should one have been overlooked. */
 static int state_verify(struct store *store, char *why, size_t why_room) {
+    char damage[400];
+    int rc = lmdb_pages_verify(store->meta_fd, store->last_checkpoint.page, damage, sizeof damage);
+    if (rc) {
+        SAY("the newest checkpoint of %s is unreadable, and the one before is no longer whole (%s): the store is damaged; "
+            "move the folder away and make a new store with \"baton format\": it is built anew from the other node",
+            store->path, damage);
+        return rc == -EBADMSG ? -EIO : rc;
+    }
     pid_t child = fork();
     if (child < 0)
         return -errno;
     if (child == 0) {
-        int rc = env_open(store, why, why_room);
+        rc = env_open(store, why, why_room);
         if (rc == 0 && mdb_txn_begin(store->env, NULL, 0, &store->txn) != 0)
             rc = -EIO;
         if (rc == 0)
@@ -363,7 +373,7 @@ static int state_verify(struct store *store, char *why, size_t why_room) {
             return -errno;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return 0;
-    SAY("the newest checkpoint of %s is unreadable and the one before is no longer whole: the store is damaged; "
+    SAY("the newest checkpoint of %s is unreadable, and rows of the one before are no longer whole: the store is damaged; "
         "move the folder away and make a new store with \"baton format\": it is built anew from the other node",
         store->path);
     return -EIO;

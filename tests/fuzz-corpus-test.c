@@ -3,6 +3,7 @@
  *
  *   fuzz-corpus-test                 the test; BATON_FUZZ_MS: of random changes, for each harness
  *   fuzz-corpus-test NAME FILE…      one harness over these files
+ *   fuzz-corpus-test --random NAME MS         one harness over random changes for that long; BATON_SEED
  *   fuzz-corpus-test --seeds NAME DIRECTORY   writes its good inputs there, for a fuzzer to begin with
  */
 #include "tests/fuzz/fuzz.h"
@@ -206,6 +207,11 @@ static int by_hand(int argc, char **argv) {
         PROMISE(chdir(argv[3]) == 0);
         fuzz_taker = write_seed;
         harness->seeds();
+        return 0;
+    }
+    if (argc == 4 && strcmp(argv[1], "--random") == 0) {
+        fuzz_directory();
+        test(named(argv[2]), test_seed(), atoll(argv[3]));
         return 0;
     }
     const struct fuzz_harness *harness = named(argv[1]);
