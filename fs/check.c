@@ -1,6 +1,7 @@
 #include "fs/check_parts.h"
 #include "fs/generation.h"
 #include "fs/lmdb_pages.h"
+#include "fs/row.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -144,11 +145,16 @@ void walk(struct check *check, enum table table,
         }
         last.length = (uint16_t)k.mv_size;
         memcpy(last.bytes, k.mv_data, k.mv_size);
-        if (row_take(table, &k, &data, &value))
-            each(check, (struct span){k.mv_data, (uint32_t)k.mv_size}, value);
-        else
+        if (row_take(table, &k, &data, &value)) {
+            struct span key = {k.mv_data, (uint32_t)k.mv_size};
+            if (table < TABLE_SHARED_END && !row_is_possible(table, key, value))
+                found(check, "table \"%s\": row %llu says what none can say: it is as it was written, by a defect", name,
+                      (unsigned long long)rows + 1);
+            each(check, key, value);
+        } else {
             found(check, "table \"%s\": row %llu fails its checksum: what it said is lost on this node", name,
                   (unsigned long long)rows + 1);
+        }
     }
     if (rc != MDB_NOTFOUND)
         found(check, "table \"%s\": reading stops after row %llu (%s): pages of the database are damaged", name,

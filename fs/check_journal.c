@@ -1,16 +1,18 @@
 /* The journal: one record after the other, each chained to the one before, and its local part; the epochs; the tail. */
 #include "fs/check_parts.h"
+#include "fs/row.h"
 
 typedef unsigned long long ull;
 
-/* Images of rows: whole, and of tables that are replicated. */
+/* Images of rows: whole, of tables that are replicated, and such as can be in them. */
 static void check_undo(struct check *check, uint64_t lsn, struct span undo) {
     struct undo_image image;
     uint32_t at = 0;
+    bool readable = true;
     int more;
     while ((more = undo_next(&undo, &at, &image)) == 1)
-        ;
-    if (more < 0)
+        readable &= !image.existed || row_is_possible(image.table, image.key, image.value);
+    if (more < 0 || !readable)
         found(check, "record %llu of the journal: what it replaced cannot be read, so it cannot be undone", (ull)lsn);
 }
 

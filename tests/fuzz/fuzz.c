@@ -159,7 +159,7 @@ static struct shared {
     _Atomic int verdict;
     bool result;
     _Atomic bool lmdb_died; /* in any child */
-    bool must_live;
+    bool must_live, may_fail;
     uint8_t coverage[];
 } *shared;
 
@@ -311,14 +311,15 @@ enum fuzz_end fuzz_child(bool (*run)(struct script *script), struct script *scri
         __start___sancov_cntrs[i] = MAX(__start___sancov_cntrs[i], shared->coverage[i]);
     int verdict = atomic_load(&shared->verdict);
     FUZZ_MUST(verdict != VERDICT_FOUND && verdict != VERDICT_NONE);
-    FUZZ_MUST(verdict == VERDICT_RETURNED || !shared->must_live);
+    FUZZ_MUST(verdict == VERDICT_RETURNED || !shared->must_live || (verdict == VERDICT_FAILED && shared->may_fail));
     FUZZ_MUST((uint64_t)usage.ru_maxrss * 1024 <= FUZZ_MEMORY_MAX);
     *result = verdict == VERDICT_RETURNED && shared->result;
     return ends[verdict];
 }
 
-void fuzz_must_live(void) {
+void fuzz_must_live(bool may_fail) {
     shared->must_live = true;
+    shared->may_fail = may_fail;
 }
 
 bool fuzz_lmdb_died(void) {

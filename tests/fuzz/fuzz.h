@@ -65,8 +65,8 @@ enum fuzz_end {
 #define FUZZ_MEMORY_MAX (1200u << 20)
 /* Anything else, too much time and too much memory among it, is a finding. *result: what `run` returned. */
 enum fuzz_end fuzz_child(bool (*run)(struct script *script), struct script *script, bool *result);
-/* In a child: from here on only FUZZ_ENDED will do. */
-void fuzz_must_live(void);
+/* In a child: from here on only FUZZ_ENDED will do, or FUZZ_FAILED too. */
+void fuzz_must_live(bool may_fail);
 /* In a child: LMDB died in a child of this one. */
 bool fuzz_lmdb_died(void);
 

@@ -134,7 +134,7 @@ static bool look_at_it(uint8_t flags) {
     int findings = check_store(folder, CHECK_DATA, ignore, NULL);
     FUZZ_MUST(!fuzz_lmdb_died());
     if (findings == 0)
-        fuzz_must_live();
+        fuzz_must_live(false);
     int rc = store_open(folder, fuzz_volume, &options, &store, why, sizeof why);
     FUZZ_MUST(rc == 0); /* whatever it says, it is a store */
     unsigned errors = fuzz_read_all(store, flags & PASTS);

@@ -24,6 +24,10 @@
 #define CHECKPOINT_SLOT 8192u
 
 static char folder[600];
+/* Rows behind their checksums may make a whole state that the journal's records did not make, or the journal may tell of
+ * rows that never were: check looks at the state, and at each record, not at whether the one follows from the others. Then
+ * the past is not asked for sense; the present is. */
+static bool past_edited;
 
 static void start(void) {
     fuzz_template();
@@ -168,6 +172,7 @@ static void edit_table(struct script *script, MDB_env *env) {
     mdb_cursor_close(cursor);
     struct key before = row.key;
     enum edit_effect effect = edit_row(script, &row);
+    past_edited |= table == TABLE_JOURNAL || table < TABLE_SHARED_END;
     k = (MDB_val){before.length, before.bytes};
     if (effect != EDIT_ADD && before.length)
         mdb_del(txn, dbi, &k, NULL);
@@ -311,6 +316,7 @@ static bool run(struct script *script) {
     uint8_t flags = script_u8(script);
     struct position position;
     image_write(fuzz_template(), folder);
+    past_edited = false;
     for (unsigned i = 0; i < EDITS_MAX && script_u8(script) != 0; i++) {
         if (script_below(script, 2))
             edit_rows(script);
@@ -318,15 +324,16 @@ static bool run(struct script *script) {
             edit_file(script);
     }
     int findings = check();
+    bool undone = flags & UNDO && past_edited;
     if (findings == 0)
-        fuzz_must_live(); /* what check finds whole can be used */
+        fuzz_must_live(undone); /* what check finds whole can be used */
     struct store *store = open_store(flags & TRIM);
     if (!store) {
         FUZZ_MUST(findings != 0); /* what cannot be opened is not whole */
         return false;
     }
     unsigned errors = fuzz_read_all(store, flags & PASTS);
-    FUZZ_MUST(findings != 0 || errors == 0);
+    FUZZ_MUST(findings != 0 || errors == 0 || (flags & PASTS && past_edited));
     if (flags & WORK)
         work(script, store);
     store_position(store, &position);
@@ -336,9 +343,9 @@ static bool run(struct script *script) {
     if (!(flags & (WORK | UNDO)))
         return findings == 0 && errors == 0;
     int again = check();
-    FUZZ_MUST(findings != 0 || again == 0); /* and stays whole */
+    FUZZ_MUST(findings != 0 || again == 0 || undone); /* and stays whole */
     store = open_store(false);
-    FUZZ_MUST(findings != 0 || store);
+    FUZZ_MUST(findings != 0 || store || undone);
     if (store) {
         fuzz_read_all(store, false);
         store_close(store);
