@@ -46,15 +46,6 @@ locker two tries lock
 is "$(guest_ask tries take)" "no: Resource temporarily unavailable" "two does not get it"
 locker two waits lock
 guest_tell waits wait
-hand_over() { "$BATON" switchover --config "$CONFIG" --node "$1"; }
-all_in_sync() { now=$(primary_now) && serves_all "$now" && in_sync && restarted_all; }
-restarted_all() {
-    local node
-    for node in a b; do
-        node_pid[$node]=$(daemon_pid $node) || return 1
-    done
-}
-settled() { wait_until 90 all_in_sync || bail "not in sync"; all_in_sync; }
 goes_on() { # WHAT COMMAND…
     local what=$1
     shift

@@ -89,15 +89,6 @@ refused flock flock "nor by flock"
 guest_tell wants wait # from now on
 
 # ---- faults ----
-hand_over() { "$BATON" switchover --config "$CONFIG" --node "$1"; }
-all_in_sync() { now=$(primary_now) && serves_all "$now" && in_sync && restarted_all; }
-restarted_all() {
-    local node
-    for node in a b; do
-        node_pid[$node]=$(daemon_pid $node) || return 1
-    done
-}
-settled() { wait_until 90 all_in_sync || bail "not in sync"; all_in_sync; }
 mended() { network_mend a && network_mend b; }
 all_wrote_more() {
     local job

@@ -194,3 +194,14 @@ guest_ask() {
     sed -n "$((lines + 1))p" "$T/$1"
 }
 more_lines() { [ "$(wc -l <"$T/$1")" -gt "$2" ]; }
+
+# ---- what such a test does to the volume of sharing.sh ----
+hand_over() { "$BATON" switchover --config "$CONFIG" --node "$1"; }
+all_in_sync() { now=$(primary_now) && serves_all "$now" && in_sync && restarted_all; }
+restarted_all() {
+    local node
+    for node in a b; do
+        node_pid[$node]=$(daemon_pid $node) || return 1
+    done
+}
+settled() { wait_until 90 all_in_sync || bail "not in sync"; all_in_sync; }

@@ -1,7 +1,8 @@
 #!/bin/bash
-# share-failover.sh [-r repeats] [-k kind…] [-l lease-ms] [-p nfs|smb|iscsi] — the pause that a client of a share sees. Two nodes and
+# share-failover.sh [-r repeats] [-k kind…] [-l lease-ms] [-p nfs|nfs41|smb|iscsi] — the pause that a client of a share sees. Two nodes and
 # a witness in network namespaces, batond with its exporters, a client on the same network that writes every 10 ms (tests/nfs-writer.c,
-# over NFSv3, usual; smb-writer.c, iscsi-writer.c; -p may be given more than once: one after the other); the longest time between two
+# over NFSv3, usual; smb-writer.c, iscsi-writer.c; nfs41: mount-client.c on the mount of a Linux kernel in qemu, the only client of the
+# share, times as its lines arrive here; -p may be given more than once: one after the other); the longest time between two
 # acknowledgements around:
 #   killed       batond's serving process is killed (its supervisor and the runner of the exporters live)
 #   gone         the node's network is cut: not a word
@@ -33,9 +34,8 @@ done
 [ ${#measured[@]} -gt 0 ] || measured=(nfs)
 for protocol in "${measured[@]}"; do
     case $protocol in
-    nfs | smb | iscsi) ;;
-    nfs41) echo "share-failover.sh: nfs41 needs a client that recovers its state, and libnfs has none" >&2; exit 2 ;;
-    *) echo "share-failover.sh: -p nfs, smb or iscsi" >&2; exit 2 ;;
+    nfs | nfs41 | smb | iscsi) ;;
+    *) echo "share-failover.sh: -p nfs, nfs41, smb or iscsi" >&2; exit 2 ;;
     esac
 done
 [ ${#kinds[@]} -gt 0 ] || kinds=(killed gone switchover)
@@ -45,28 +45,52 @@ if [ ${#measured[@]} -gt 1 ]; then # each on a volume of its own
     done
     exit
 fi
-protocols=("${measured[@]}")
+export_name=$protocol
+protocols=("$protocol")
+if [ "$protocol" = nfs41 ]; then
+    export_name=nfs protocols=(nfs) BATON_LINUX_CLIENTS=1
+    . "$here/../linux-client.sh"
+    linux_client_needs
+    linux_client_image || bail "the client's file system could not be made"
+    shared_sections() { printf '[export nfs]\naddress = %s/24\npath = /share\nsquash = none\nprotocols = 4\n' "$service"; }
+    # A Linux client with the program on its mount; the end of each line's time is replaced by when it has arrived.
+    writer_start() {
+        linux_client_boot one 10.77.0.51 && linux_client_ready one || bail "qemu does not start"
+        guest one "mkdir /mnt/share && mount -t nfs4 -o vers=4.1,addr=$service,clientaddr=10.77.0.51 $service:/share /mnt/share" ||
+            bail "the share cannot be mounted: $(guest one dmesg | tail -n 3)"
+        guest_run one client mount-client write /mnt/share/written 10
+        with_times "$T/client" "$T/writer.nfs41" 3
+        wait_until 20 acknowledged_more_than nfs41 20 || bail "nothing is written: $(cat "$T/client")"
+    }
+    writers_end() { guest_end client; sleep 1; }
+    noticed() { grep -v '^ack' "$T/writer.nfs41"; }
+fi
 shared_needs
 
 moved() { to=$(primary_now) && serves_all "$to" && acknowledged_more_than "$protocol" $((before + 50)); }
 in_sync_now() { in_sync && serves_all "$(primary_now)"; }
 # When the node wrote this the last time, in ns of CLOCK_BOOTTIME: the watcher of its log puts the time before each line.
 logged_at() { awk -v words="$2" 'index($0, words) { at = $1 } END { printf "%.0f\n", at }' "$T/$1.times"; }
-watch_logs() {
-    local node
-    for node in a b; do
-        python3 -u -c '
-import os, sys, time
+with_times() { # FROM TO [WORD]: each line, with that time before it, or instead of its word of that number
+    python3 -u -c '
+import sys, time
+line, instead = "", len(sys.argv) > 2 and int(sys.argv[2])
 with open(sys.argv[1]) as log:
     while True:
-        line = log.readline()
-        if line:
-            print(time.clock_gettime_ns(time.CLOCK_BOOTTIME), line, end="")
-        else:
-            time.sleep(0.002)' "$T/$node.log" >"$T/$node.times" &
-        test_pids+=($!)
-        disown $!
-    done
+        line += log.readline()
+        if not line.endswith("\n"):
+            time.sleep(0.002)
+            continue
+        words = line.split()
+        words[instead:instead + (1 if instead else 0)] = [str(time.clock_gettime_ns(time.CLOCK_BOOTTIME))]
+        print(*words)
+        line = ""' "$1" ${3:+"$3"} >"$2" &
+    test_pids+=($!)
+    disown $!
+}
+watch_logs() {
+    with_times "$T/a.log" "$T/a.times"
+    with_times "$T/b.log" "$T/b.times"
 }
 # A takeover's own time, in ns, from when it was begun.
 takeover_of() { status_of "$1" replication takeover | python3 -c '
@@ -89,7 +113,7 @@ fault() { # KIND
     read -r pause over < <(pause_since "$protocol" "$begin")
     promoted=$(logged_at "$to" "primary in epoch")
     # moments, in ns, from the pause's begin to its end
-    echo "$((over - pause * 1000)) $((promoted - $(takeover_of "$to"))) $promoted $(logged_at "$to" "export $protocol serves") \
+    echo "$((over - pause * 1000)) $((promoted - $(takeover_of "$to"))) $promoted $(logged_at "$to" "export $export_name serves") \
         $(logged_at "$to" "export address serves") $over" >>"$T/pauses"
     case $1 in
     killed) wait_until 60 restarted "$now" ;;
