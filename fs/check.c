@@ -220,7 +220,10 @@ static bool restore(struct check *check, struct checkpoint *checkpoint) {
 static void check_pages(struct check *check, const struct checkpoint *checkpoint) {
     char why[400];
     looking_at(check, "the pages of meta/data.mdb");
-    if (lmdb_pages_verify(check->store->meta_fd, checkpoint->page, why, sizeof why) != 0)
+    int rc = lmdb_pages_verify(check->store->meta_fd, checkpoint->page, why, sizeof why);
+    if (rc && rc != -EBADMSG && rc != -EIO)
+        found(check, "the pages of meta/data.mdb could not be looked at: %s", why);
+    else if (rc)
         found(check,
               "the database meta/data.mdb is damaged (%s): batond may die of it; set the store aside and make it anew "
               "from the peer",
@@ -313,6 +316,7 @@ static void look_at_all(struct check *check) {
             found(check, "the checkpoint says LSN %llu, the tables LSN %llu: one of them is not of this store",
                   (unsigned long long)checkpoint.lsn, (unsigned long long)check->position.lsn);
         compare_position(check);
+        check_undo(check);
         check_tail(check, &checkpoint);
     }
 }

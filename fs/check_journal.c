@@ -5,7 +5,7 @@
 typedef unsigned long long ull;
 
 /* Images of rows: whole, of tables that are replicated, and such as can be in them. */
-static void check_undo(struct check *check, uint64_t lsn, struct span undo) {
+static void check_images(struct check *check, uint64_t lsn, struct span undo) {
     struct undo_image image;
     uint32_t at = 0;
     bool readable = true;
@@ -84,7 +84,7 @@ static void take_journal(struct check *check, struct span key, struct span value
     check->next_lsn = lsn + 1;
     check->journal_bytes += value.length;
     check_record(check, lsn, &head, &row);
-    check_undo(check, lsn, row.undo);
+    check_images(check, lsn, row.undo);
     for (uint32_t i = 0; i < row.dropped_count; i++) {
         struct place place;
         memcpy(&place, (const uint8_t *)row.dropped + i * sizeof place, sizeof place);

@@ -84,6 +84,8 @@ void check_mark(struct check *check, struct place place, const char *owner);
 void check_journal(struct check *check);
 void check_journal_places(struct check *check); /* after all blocks are marked */
 void check_tail(struct check *check, const struct checkpoint *checkpoint);
+/* check_undo.c: back through the journal, as undo would go. */
+void check_undo(struct check *check);
 bool check_is_marked(struct check *check, struct place place);
 
 #endif

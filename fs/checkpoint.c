@@ -129,6 +129,14 @@ bool checkpoint_fits(struct store *store, const struct checkpoint *checkpoint) {
            (uint64_t)st.st_size / META_PAGE > page_u64(checkpoint->page, META_LAST_PAGE);
 }
 
+/* LMDB does not write pages at the end that were free again when it committed; without room set aside the file ends before them. */
+int checkpoint_stretch(struct store *store, const struct checkpoint *checkpoint) {
+    if (checkpoint_fits(store, checkpoint))
+        return 0;
+    off_t length = (off_t)((page_u64(checkpoint->page, META_LAST_PAGE) + 1) * META_PAGE);
+    return ftruncate(store->meta_fd, length) < 0 ? -errno : 0;
+}
+
 /* Both of LMDB's meta pages become the saved state's: its own slot, and the other one with the transaction before, so
  * that LMDB chooses the first and overwrites the second. */
 int checkpoint_restore_pages(struct store *store, const struct checkpoint *checkpoint, char *why, size_t why_room) {

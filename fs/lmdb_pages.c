@@ -32,6 +32,7 @@ struct tree { /* MDB_db */
 enum page_flags { BRANCH = 1, LEAF = 2, OVERFLOW = 4 };
 enum node_flags { BIG_DATA = 1, SUB_DATA = 2 };
 enum { INTEGER_KEYS = 8 };
+#define AT_MAP_SIZE 32u
 #define AT_FREE_TREE 40u
 #define AT_MAIN_TREE 88u
 #define AT_LAST_PAGE 136u
@@ -48,7 +49,8 @@ _Static_assert(sizeof(struct header) == 16 && sizeof(struct node) == 8 && sizeof
 
 struct verify {
     int fd;
-    uint64_t last; /* page */
+    uint64_t last;    /* page */
+    uint64_t in_file; /* pages: free ones at the end need not have been written */
     uint64_t txnid;
     uint8_t *seen; /* a bit a page */
     char *why;
@@ -78,10 +80,12 @@ static int damaged(struct verify *verify, const char *format, ...) {
 
 #define PAGE(number) ((unsigned long long)(number))
 
-/* One more page that something names. */
-static int take_page(struct verify *verify, uint64_t number) {
+/* One more page that something names, to use it or as a free one. */
+static int take_page(struct verify *verify, uint64_t number, bool used) {
     if (number < FIRST_PAGE || number > verify->last)
         return damaged(verify, "a page %llu is named, the last one is %llu", PAGE(number), PAGE(verify->last));
+    if (used && number >= verify->in_file)
+        return damaged(verify, "page %llu is behind the file's end", PAGE(number));
     if (verify->seen[number / 8] & 1u << number % 8)
         return damaged(verify, "page %llu is named twice", PAGE(number));
     verify->seen[number / 8] |= (uint8_t)(1u << number % 8);
@@ -112,7 +116,7 @@ static int compare_keys(const struct walk *walk, const uint8_t *a, size_t a_size
 static int take_overflow(struct walk *walk, uint64_t first, uint64_t size) {
     struct verify *verify = walk->verify;
     struct header header;
-    int rc = take_page(verify, first);
+    int rc = take_page(verify, first, true);
     if (rc == 0)
         rc = read_at(verify, first, &header, sizeof header, 0);
     if (rc)
@@ -123,26 +127,40 @@ static int take_overflow(struct walk *walk, uint64_t first, uint64_t size) {
         return damaged(verify, "page %llu of %s: an overflow of %u pages for %llu bytes", PAGE(first), walk->name,
                        header.pages, PAGE(size));
     for (uint32_t i = 1; i < header.pages && rc == 0; i++)
-        rc = take_page(verify, first + i);
+        rc = take_page(verify, first + i, true);
     walk->counted.overflows += header.pages;
     return rc;
 }
 
-static int take_free_pages(struct walk *walk, const uint8_t *key, const uint8_t *data, uint64_t size) {
+/* A row of the free list: how many, and their numbers, descending; in `data`, or from page `first` on. */
+static int take_free_pages(struct walk *walk, const uint8_t *key, const uint8_t *data, uint64_t size, uint64_t first) {
     struct verify *verify = walk->verify;
-    uint64_t txnid, count, number, above = NO_PAGE;
+    uint64_t piece[LMDB_PAGE / 8], txnid, count = 0, above = NO_PAGE;
     memcpy(&txnid, key, sizeof txnid);
     if (size < sizeof count)
         return damaged(verify, "a row of the free list is empty");
-    memcpy(&count, data, sizeof count);
-    if (count > size / 8 - 1 || txnid == 0 || txnid > verify->txnid)
-        return damaged(verify, "the free list of transaction %llu says that it has %llu pages", PAGE(txnid),
-                       PAGE(count));
-    for (uint64_t i = 1; i <= count; i++, above = number) {
-        memcpy(&number, data + i * 8, sizeof number);
-        int rc = number < above ? take_page(verify, number) : damaged(verify, "the free list is out of order");
+    for (uint64_t at = 0; at <= count; at++) {
+        size_t within = at % (LMDB_PAGE / 8);
+        if (within == 0) {
+            size_t length = (size_t)MIN(size - at * 8, (uint64_t)sizeof piece);
+            int rc = data ? 0 : read_at(verify, first, piece, length, sizeof(struct header) + at * 8);
+            if (rc)
+                return rc;
+            if (data)
+                memcpy(piece, data + at * 8, length);
+        }
+        if (at == 0) {
+            count = piece[0];
+            if (count > size / 8 - 1 || txnid == 0 || txnid > verify->txnid)
+                return damaged(verify, "the free list of transaction %llu says that it has %llu pages", PAGE(txnid),
+                               PAGE(count));
+            continue;
+        }
+        int rc = piece[within] < above ? take_page(verify, piece[within], false)
+                                       : damaged(verify, "the free list is out of order");
         if (rc)
             return rc;
+        above = piece[within];
     }
     return 0;
 }
@@ -153,10 +171,8 @@ static int tree_walk(struct verify *verify, const char *name, size_t name_size, 
 static int leaf_row(struct walk *walk, const struct node *node, uint64_t page) {
     struct verify *verify = walk->verify;
     const uint8_t *data = node->key + node->key_size;
-    uint64_t size = node->low | (uint64_t)node->high << 16, first;
-    uint8_t *list = NULL;
+    uint64_t size = node->low | (uint64_t)node->high << 16, first = 0;
     struct tree says;
-    int rc = 0;
     walk->counted.entries++;
     if (node->flags & SUB_DATA) {
         if (!walk->main || node->flags != SUB_DATA || size != sizeof says)
@@ -166,17 +182,12 @@ static int leaf_row(struct walk *walk, const struct node *node, uint64_t page) {
     }
     if (node->flags & BIG_DATA) {
         memcpy(&first, data, sizeof first);
-        rc = take_overflow(walk, first, size);
-        if (rc || !walk->free_list)
+        data = NULL;
+        int rc = take_overflow(walk, first, size);
+        if (rc)
             return rc;
-        list = malloc(size + 1);
-        rc = list ? read_at(verify, first, list, size, sizeof(struct header)) : -ENOMEM;
-        data = list;
     }
-    if (rc == 0 && walk->free_list)
-        rc = take_free_pages(walk, node->key, data, size);
-    free(list);
-    return rc;
+    return walk->free_list ? take_free_pages(walk, node->key, data, size, first) : 0;
 }
 
 /* ---- Pages ---- */
@@ -249,7 +260,7 @@ static int page_walk(struct walk *walk, uint64_t number, unsigned depth, const s
     uint8_t page[LMDB_PAGE] __attribute__((aligned(8)));
     const struct header *header = (const struct header *)page;
     bool leaf = depth == walk->says.depth;
-    int rc = take_page(walk->verify, number);
+    int rc = take_page(walk->verify, number, true);
     if (rc == 0)
         rc = read_at(walk->verify, number, page, sizeof page, 0);
     if (rc)
@@ -258,7 +269,7 @@ static int page_walk(struct walk *walk, uint64_t number, unsigned depth, const s
         return damaged(walk->verify, "page %llu of %s should be a %s", PAGE(number), walk->name,
                        leaf ? "leaf" : "branch");
     unsigned count = header->lower < sizeof *header ? 0 : (header->lower - (unsigned)sizeof *header) / 2;
-    unsigned least = leaf || walk->free_list ? 1 : 2; /* the free list is changed while it is written */
+    unsigned least = leaf ? 1 : 2;
     if (header->lower % 2 || header->upper < header->lower || header->upper > LMDB_PAGE || count < least)
         return damaged(walk->verify, "page %llu of %s: a wrong header", PAGE(number), walk->name);
     rc = nodes_verify(walk, page, number, count, leaf);
@@ -313,6 +324,7 @@ int lmdb_pages_verify(int fd, const uint8_t meta[LMDB_PAGE], char *why, size_t w
     struct verify verify = {.fd = fd, .why = why, .why_room = why_room};
     struct tree free_list, main;
     struct stat st;
+    uint64_t map_size;
     memcpy(&verify.last, meta + AT_LAST_PAGE, sizeof verify.last);
     memcpy(&verify.txnid, meta + AT_TXNID, sizeof verify.txnid);
     memcpy(&free_list, meta + AT_FREE_TREE, sizeof free_list);
@@ -323,8 +335,11 @@ int lmdb_pages_verify(int fd, const uint8_t meta[LMDB_PAGE], char *why, size_t w
         snprintf(why, why_room, "the file cannot be looked at: %s", strerror(-rc));
         return rc;
     }
-    if (verify.last >= (uint64_t)st.st_size / LMDB_PAGE)
-        return damaged(&verify, "the file is shorter than its pages");
+    memcpy(&map_size, meta + AT_MAP_SIZE, sizeof map_size);
+    verify.in_file = (uint64_t)st.st_size / LMDB_PAGE;
+    if (verify.last < FIRST_PAGE - 1 || verify.last >= map_size / LMDB_PAGE)
+        return damaged(&verify, "the last page is %llu, of a map of %llu", PAGE(verify.last),
+                       PAGE(map_size / LMDB_PAGE));
     verify.seen = calloc(verify.last / 8 + 1, 1);
     if (!verify.seen)
         return -ENOMEM;

@@ -16,7 +16,7 @@
  * use. Nothing is changed, and what others change meanwhile in other pages does not matter.
  *
  * 0; -EBADMSG: damaged, and `why` says what is (no newline); -ENOMEM; or the error of a read, with a sentence in `why`.
- * Time: every page of the state is read. Memory: a bit for each page. */
+ * Time: every page of the state is read; of a value on overflow pages the first one. Memory: a bit for each page. */
 int lmdb_pages_verify(int fd, const uint8_t meta[LMDB_PAGE], char *why, size_t why_room);
 
 #endif

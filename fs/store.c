@@ -348,11 +348,15 @@ static int table_verify(struct store *store, enum table table) {
 static int state_verify(struct store *store, char *why, size_t why_room) {
     char damage[400];
     int rc = lmdb_pages_verify(store->meta_fd, store->last_checkpoint.page, damage, sizeof damage);
+    if (rc && rc != -EBADMSG && rc != -EIO) {
+        SAY("the newest checkpoint of %s is unreadable, and the one before could not be looked at: %s", store->path, damage);
+        return rc;
+    }
     if (rc) {
         SAY("the newest checkpoint of %s is unreadable, and the one before is no longer whole (%s): the store is damaged; "
             "move the folder away and make a new store with \"baton format\": it is built anew from the other node",
             store->path, damage);
-        return rc == -EBADMSG ? -EIO : rc;
+        return -EIO;
     }
     pid_t child = fork();
     if (child < 0)

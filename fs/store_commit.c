@@ -299,6 +299,9 @@ void store_checkpoint_now(struct store *store) {
     memcpy(next->boot, store->boot, STORE_ID_SIZE);
     if (checkpoint_copy_page(store, next->txnid, next->page) != 0)
         store_fail(store, "LMDB's meta page is not the one that was just committed");
+    rc = checkpoint_stretch(store, next);
+    if (rc)
+        store_fail(store, "the database cannot be made as long as it says that it is: %s", strerror(-rc));
     rc = tail_rotate(&store->tail, store->position.lsn, store->position.chain, true);
     if (rc)
         store_fail(store, "no tail file for a checkpoint: %s", strerror(-rc));

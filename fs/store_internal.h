@@ -258,6 +258,8 @@ int checkpoint_read(struct store *store, struct checkpoint *newest, struct check
 int checkpoint_write(struct store *store, struct checkpoint *checkpoint);
 /* Is LMDB's file as long as the checkpoint says? */
 bool checkpoint_fits(struct store *store, const struct checkpoint *checkpoint);
+/* Makes it so, before the checkpoint is written: no data, so no space. */
+int checkpoint_stretch(struct store *store, const struct checkpoint *checkpoint);
 int checkpoint_restore_pages(struct store *store, const struct checkpoint *checkpoint, char *why, size_t why_room);
 int checkpoint_copy_page(struct store *store, uint64_t txnid, uint8_t page[META_PAGE]);
 

@@ -248,6 +248,45 @@ static void changed_record(void) {
     bytes[sizeof(struct journal_head) + 24] ^= 1; /* its time */
     put(TABLE_JOURNAL, key, bytes, value.length);
 }
+/* An attribute goes, and the inode's count with it: the state alone is whole. */
+static void forgotten_attribute(void) {
+    struct inode_row r = row(file_ino);
+    take_out(TABLE_XATTR, name_key(file_ino, "user.a"));
+    r.xattrs--;
+    put_row(file_ino, r);
+}
+/* What a record replaced: an inode without a kind. */
+static void impossible_image(void) {
+    static uint8_t bytes[100000];
+    for (uint64_t number = lsn; number > 0; number--) {
+        struct key key = key_u64(number);
+        struct span value;
+        struct journal_row journal;
+        struct undo_image image;
+        uint32_t at = 0;
+        if (table_get(plant, TABLE_JOURNAL, &key, &value) != 0)
+            bail("table_get");
+        memcpy(bytes, value.data, value.length);
+        if (journal_row_parse((struct span){bytes, value.length}, &journal) != 0)
+            bail("journal_row_parse");
+        while (undo_next(&journal.undo, &at, &image) == 1)
+            if (image.table == TABLE_INODE && image.existed) {
+                struct inode_row changed;
+                memcpy(&changed, image.value.data, sizeof changed);
+                changed.mode = 0644;
+                memcpy((uint8_t *)image.value.data, &changed, sizeof changed);
+                put(TABLE_JOURNAL, key, bytes, value.length);
+                return;
+            }
+    }
+    bail("no record has replaced an inode");
+}
+static void odd_attribute(void) {
+    struct inode_row r = row(dir_ino);
+    put(TABLE_XATTR, key_u64_name(dir_ino, "a\0b", 3), "", 0);
+    r.xattrs++;
+    put_row(dir_ino, r);
+}
 static void no_epoch(void) {
     take_out(TABLE_EPOCH, key_u64(EPOCH_MAKE(1, 7)));
 }
@@ -298,6 +337,9 @@ static const struct planted {
     {stray_dead, "live blocks listed as dead", "are also named elsewhere"},
     {no_record, "a missing record", "lacks records 10 to 10"},
     {changed_record, "a changed record", "fails its chain"},
+    {forgotten_attribute, "a row that a record made and that is gone", "made a row of table \"xattr\" that is not there"},
+    {impossible_image, "an image of a row that cannot be", "what it replaced cannot be read"},
+    {odd_attribute, "a row that cannot be", "says what none can say"},
     {no_epoch, "a missing epoch", "epoch is missing"},
     {directory_loop, "a loop of directories", "does not lie below the root"},
     {stray_link_target, "a symlink without its target", "does not fit its kind"},

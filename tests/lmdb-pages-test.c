@@ -122,6 +122,33 @@ static void test_what_lmdb_writes(void) {
     is_string("", why, "and nothing is said of it");
 }
 
+/* Values that are longer than any room that is free, and go in the same transaction: the file ends before the last
+ * page. */
+static void test_not_written(void) {
+    static uint8_t value[4000000];
+    char why[400] = "";
+    uint8_t meta[LMDB_PAGE];
+    uint64_t last_page;
+    struct stat st;
+    MDB_env *env = environment();
+    MDB_txn *txn;
+    MDB_dbi dbi;
+    MDB_val key = {4, "long"}, data = {sizeof value, value};
+    AUTO_CLOSE int fd = open(file, O_RDWR | O_CLOEXEC);
+    bool done = fd >= 0 && mdb_txn_begin(env, NULL, 0, &txn) == 0 && mdb_dbi_open(txn, names[0], 0, &dbi) == 0 &&
+                mdb_put(txn, dbi, &key, &data, 0) == 0 && mdb_del(txn, dbi, &key, NULL) == 0 &&
+                mdb_txn_commit(txn) == 0;
+    if (!done || fstat(fd, &st) < 0)
+        bail("LMDB refuses a change");
+    newest_meta(fd, meta);
+    memcpy(&last_page, meta + 136, sizeof last_page);
+    ok((uint64_t)st.st_size < last_page * LMDB_PAGE, "the last page is %llu, the file ends before it",
+       (unsigned long long)last_page);
+    ok(verify(fd, why, sizeof why) == 0, "that is whole: those pages are free");
+    diag("%s", why);
+    mdb_env_close(env);
+}
+
 /* ---- Damage ---- */
 
 static uint8_t *whole;
@@ -354,9 +381,9 @@ static void test_kinds(void) {
             diag("%s", why);
     }
     put_back(fd);
-    if (ftruncate(fd, (off_t)whole_length - LMDB_PAGE) < 0)
+    if (ftruncate(fd, (off_t)(leaf * LMDB_PAGE)) < 0)
         bail("ftruncate");
-    is_int(-EBADMSG, verify(fd, why, sizeof why), "found: a file that has lost its last page");
+    is_int(-EBADMSG, verify(fd, why, sizeof why), "found: a file that ends before a page");
     put_back(fd);
     is_int(0, verify(fd, why, sizeof why), "and the whole one is whole again");
 }
@@ -412,6 +439,7 @@ int main(void) {
     if (mkdir(folder, 0700) < 0)
         bail("mkdir");
     test_what_lmdb_writes();
+    test_not_written();
     keep_whole();
     test_kinds();
     test_promise();
