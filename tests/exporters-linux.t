@@ -98,13 +98,27 @@ pause_of() { # JOB: the longest, in ms, since `before`
     awk -v from="${before[$1]}" '$1 == "ack" { n++; if (n > from && last && $4 - last > most) most = $4 - last; last = $4 }
         END { printf "%d\n", most / 1000000 }' "$T/$1"
 }
-# What a program on the mount saw. SMB's fsync fails with EAGAIN when the connection breaks under it, and works when tried again.
+# What a program on the mount saw, without what the manual says of it. SMB's fsync fails with EAGAIN when the connection breaks under it,
+# and works when tried again; a new file that the server had made and not answered for when it died is there (`made_before`).
 wrong() { # JOB
-    if [ "$1" = write.smb ]; then
-        grep -E '^(error|wrong)' "$T/$1" | grep -vE '^error [0-9]+ fsync Resource temporarily unavailable$'
-    else
-        grep -E '^(error|wrong)' "$T/$1"
-    fi
+    case $1 in
+    write.smb) grep -E '^(error|wrong)' "$T/$1" | grep -vE '^error [0-9]+ fsync Resource temporarily unavailable$' ;;
+    write.new) grep -E '^(error|wrong)' "$T/$1" | grep -vE '^error [0-9]+ open File exists$' ;;
+    *) grep -E '^(error|wrong)' "$T/$1" ;;
+    esac
+}
+exist() { awk '/^error [0-9]+ open File exists$/ { print $2 }' "$T/write.new"; }
+# made_before WHAT MOST NUMBER…: files whose making the client asked for again. Ganesha makes a file, then gives it the times by which it
+# knows the client's second request; whose server died in between is empty, has today's time, and there is one at most.
+made_before() {
+    local what=$1 most=$2 number made odd=''
+    shift 2
+    ok "$what: $# files had been made and not answered for, of $most at most" [ $# -le "$most" ]
+    for number; do
+        made=$(stat -c '%s %Y' "$(mount_of "$(primary_now)")/new/$number")
+        [ "${made% *}" = 0 ] && [ $((EPOCHSECONDS - ${made#* })) -lt 600 ] || odd+=" $number: $made"
+    done
+    is "$odd" "" "... by a server that died then"
 }
 sees_no_error() {
     local job
@@ -113,8 +127,10 @@ sees_no_error() {
 declare -A before=()
 # goes_on WHAT COMMAND…: the command is done; the writers go on, and so does who holds a lock.
 goes_on() {
-    local job most limit what=$1 begin
+    local job most limit what=$1 begin existed dies=1
     shift
+    case $what in "a switchover"*) dies=0 ;; esac
+    existed=$(exist | wc -l)
     for job in "${writers[@]}"; do before[$job]=$(lines_of "$job"); done
     begin=$SECONDS
     "$@" >"$T/.fault" 2>&1 || diag "$what: $* has failed: $(cat "$T/.fault")"
@@ -131,6 +147,8 @@ goes_on() {
     refused flock flock "... which two does not get"
     diag "$what: $((SECONDS - begin)) s until here"
     sees_no_error "$what"
+    # shellcheck disable=SC2046 # numbers
+    made_before "$what" $dies $(exist | tail -n +$((existed + 1)))
 }
 two_waits() { is "$(wc -l <"$T/wants")" 2 "two has not got the lock that it waits for"; }
 grace_log() { grep -hE 'GRACE|check grace' "/run/baton/$ID/$(primary_now)/nfs/ganesha.log"; }
