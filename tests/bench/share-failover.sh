@@ -62,7 +62,7 @@ if [ "$protocol" = nfs41 ]; then
         with_times "$T/client" "$T/writer.nfs41" 3
         wait_until 20 acknowledged_more_than nfs41 20 || bail "nothing is written: $(cat "$T/client")"
     }
-    writers_end() { guest_end client; sleep 1; }
+    writers_end() { guest_end client && wait_until 30 grep -q "^end" "$T/client"; }
     noticed() { grep -v '^ack' "$T/writer.nfs41"; }
 fi
 shared_needs
